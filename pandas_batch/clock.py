@@ -1,0 +1,39 @@
+"""Time as something that is passed in, so that a test can spend a day in a millisecond."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """
+    The machine's clock: wall time, monotonic time, and the two ways of waiting.
+
+    Wall time decides what is due (a monotonic clock stands still while a laptop sleeps); monotonic time
+    measures how long something took.
+    """
+
+    def now(self) -> datetime:
+        """Return the wall time as an aware UTC datetime."""
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Return seconds from an arbitrary start, never going back."""
+        return time.monotonic()
+
+    def wait(self, seconds: float, wake: threading.Event | None = None) -> bool:
+        """Block for `seconds` or until `wake` is set; return whether it was set."""
+        if wake is not None:
+            return wake.wait(seconds)
+        time.sleep(seconds)
+        return False
+
+    async def async_wait(self, seconds: float) -> None:
+        """Let the event loop go on for `seconds`."""
+        await asyncio.sleep(seconds)
+
+
+SYSTEM_CLOCK = Clock()

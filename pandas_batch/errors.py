@@ -1,0 +1,179 @@
+"""What can go wrong, as one tree.
+
+::
+
+    PandasBatchError
+    ├─ InputError(ValueError)          the call was wrong; nothing was sent, nothing billed
+    │  ├─ ColumnNotFoundError(KeyError)
+    │  ├─ PromptError                  .rows holds the offending rows
+    │  ├─ BudgetError
+    │  └─ BatchTooLargeError
+    ├─ NotEndedError(RuntimeError)     the batch is still being processed
+    ├─ ResultsGoneError                the results were deleted or are older than 29 days
+    ├─ UnreadableAnswerError           a proxy or a portal answered in the API's place
+    ├─ LostAnswerError                 a create was sent, its answer never came
+    ├─ WaitTimeout(TimeoutError)       the wait ended, the run goes on; .run holds it
+    └─ StoreError                      the store cannot be read or written
+       ├─ RunNotFoundError
+       └─ FrameMismatchError
+
+A message has three parts: what is wrong (with the user's own value), what was sent, billed and saved, and
+the line to type next. No API key and no prompt text ever stands in one. Errors of the anthropic SDK pass
+through unchanged, with a note (``add_note``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NOTHING_SENT = "Nothing was sent, nothing was billed."
+
+_SHOWN_CHARS = 200
+
+
+def clip(text: str, n_chars: int = _SHOWN_CHARS) -> str:
+    r"""
+    Shorten a text from outside to `n_chars` and make its control characters visible.
+
+    Server messages may echo a prompt and terminal text may carry escape codes: neither may reach a
+    terminal, a log or a notebook whole.
+
+    Examples
+    --------
+    >>> clip("first line\n" + "x" * 300, n_chars=20)
+    'first line\\nxxxxxxxx…'
+    """
+    shown = text if len(text) <= n_chars else text[: n_chars - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+
+
+class PandasBatchError(Exception):
+    """
+    Base of all errors of this package.
+
+    Parameters
+    ----------
+    what
+        What is wrong, quoting the user's own value.
+    state
+        What was sent, billed and saved.
+    hint
+        The line to type next, or what to do.
+
+    Examples
+    --------
+    >>> print(PandasBatchError("x=3 is odd.", "Nothing was sent.", "df.claude_batch.submit(x=4)"))
+    x=3 is odd.
+      Nothing was sent.
+        df.claude_batch.submit(x=4)
+    """
+
+    def __init__(self, what: str, state: str = "", hint: str = "") -> None:
+        super().__init__(what, state, hint)
+        self.what = what
+        self.state = state
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.state:
+            parts.append(f"  {self.state}")
+        if self.hint:
+            parts.append("\n".join(f"    {line}" for line in self.hint.splitlines()))
+        return "\n".join(parts)
+
+
+class InputError(PandasBatchError, ValueError):
+    """The call was wrong. Nothing was sent and nothing was billed."""
+
+    def __init__(self, what: str, state: str = NOTHING_SENT, hint: str = "") -> None:
+        super().__init__(what, state, hint)
+
+
+class ColumnNotFoundError(InputError, KeyError):
+    """A named column is not in the frame."""
+
+    # KeyError prints the repr of its argument; the message has to stay readable.
+    __str__ = PandasBatchError.__str__
+
+
+class PromptError(InputError):
+    """
+    Some rows hold something that cannot be sent.
+
+    Attributes
+    ----------
+    rows
+        DataFrame of the offending rows: their labels as index, ``position`` and ``reason`` as columns.
+    """
+
+    def __init__(self, what: str, state: str = NOTHING_SENT, hint: str = "", *, rows: Any = None) -> None:
+        super().__init__(what, state, hint)
+        self.rows = rows
+
+
+class BudgetError(InputError):
+    """The upper bound of the cost is above ``max_cost_usd``, or cannot be known."""
+
+
+class BatchTooLargeError(InputError):
+    """More requests or bytes than one batch may hold (100,000 requests, 256 MB)."""
+
+
+class NotEndedError(PandasBatchError, RuntimeError):
+    """Results were asked for before the batch had ended."""
+
+
+class ResultsGoneError(PandasBatchError):
+    """The server no longer has the results: 29 days have passed, or the batch was deleted."""
+
+
+class UnreadableAnswerError(PandasBatchError):
+    """Something that is not the API answered: a proxy, a captive portal, a broken gateway."""
+
+
+class LostAnswerError(PandasBatchError):
+    """
+    A create was sent and its answer never came: the batch may exist, and may be billed.
+
+    Attributes
+    ----------
+    n_requests
+        Number of requests in the batch whose answer was lost.
+    posted_at
+        When the create was sent (aware UTC datetime).
+    """
+
+    def __init__(
+        self, what: str, state: str = "", hint: str = "", *, n_requests: int = 0, posted_at: Any = None
+    ) -> None:
+        super().__init__(what, state, hint)
+        self.n_requests = n_requests
+        self.posted_at = posted_at
+
+
+class WaitTimeout(PandasBatchError, TimeoutError):
+    """
+    The wait ended before the run did. The run goes on.
+
+    Attributes
+    ----------
+    run
+        The run (or, from the client layer, the batch) that was waited for.
+    """
+
+    def __init__(self, what: str, state: str = "", hint: str = "", *, run: Any = None) -> None:
+        super().__init__(what, state, hint)
+        self.run = run
+
+
+class StoreError(PandasBatchError):
+    """The store cannot be read or written, or is of a newer version."""
+
+
+class RunNotFoundError(StoreError):
+    """No run of that id or name is in the store."""
+
+
+class FrameMismatchError(StoreError):
+    """No row of the frame belongs to the run."""

@@ -1,0 +1,375 @@
+"""The things everybody speaks of: requests, results, batches, prompts, and the status of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .errors import InputError
+
+DEFAULT_MODEL = "claude-haiku-4-5-20251001"
+DEFAULT_MAX_TOKENS = 1024
+
+# https://platform.claude.com/docs/en/build-with-claude/batch-processing#batch-limitations
+MAX_BATCH_REQUESTS = 100_000
+MAX_BATCH_BYTES = 256_000_000
+
+ROW_STATUSES = (
+    "succeeded",
+    "errored",
+    "expired",
+    "canceled",
+    "skipped",
+    "missing",
+    "invalid",
+    "pending",
+    "unsent",
+)
+"""What can have become of a row. The first four are the API's words, the others ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """
+    A structured system prompt; empty parts are left out.
+
+    Parameters
+    ----------
+    role, aim, constraints, tone, output_format
+        Text of each part, or a sequence of lines.
+
+    Examples
+    --------
+    >>> print(Prompt(role="assistant", aim="answer briefly", tone=""))
+    Role: assistant
+    Aim: answer briefly
+    """
+
+    role: str | Sequence[str] = ""
+    aim: str | Sequence[str] = ""
+    constraints: str | Sequence[str] = ""
+    tone: str | Sequence[str] = ""
+    output_format: str | Sequence[str] = ""
+
+    def render(self) -> str:
+        """Return the prompt as text, one part after the other."""
+        parts = []
+        for name, value in (
+            ("Role", self.role),
+            ("Aim", self.aim),
+            ("Constraints", self.constraints),
+            ("Tone", self.tone),
+            ("Output format", self.output_format),
+        ):
+            if isinstance(value, str):
+                if value.strip():
+                    parts.append(f"{name}: {value.strip()}")
+            elif lines := [str(line).strip() for line in value if str(line).strip()]:
+                parts.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
+        return "\n".join(parts)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+System = str | Prompt | Sequence[Mapping[str, Any]] | None
+"""A system prompt: text, a `Prompt`, or a list of text blocks."""
+
+
+def system_param(system: System) -> str | list[dict[str, Any]] | None:
+    """
+    Return `system` as the API takes it, or None where there is nothing to say.
+
+    Examples
+    --------
+    >>> system_param(Prompt(role="judge"))
+    'Role: judge'
+    >>> system_param("") is None
+    True
+    """
+    if system is None or isinstance(system, str):
+        return system or None
+    if isinstance(system, Prompt):
+        return system.render() or None
+    return [dict(block) for block in system] or None
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """
+    One request of a batch, for the client layer.
+
+    Parameters
+    ----------
+    custom_id
+        Your key of the request: 1 to 64 characters of ``a-zA-Z0-9_-``, unique in its batch
+        (https://platform.claude.com/docs/en/api/creating-message-batches).
+    prompt
+        The user message: text, a list of content blocks, or a list of messages.
+    model, system, max_tokens
+        What is None comes from the client, or, standing alone, from the package's defaults.
+    params
+        Further parameters of the Messages API, sent as they are.
+
+    Examples
+    --------
+    >>> BatchRequest("task-001", "What is 2+2?", max_tokens=16).to_api_request()["params"]["max_tokens"]
+    16
+    """
+
+    custom_id: str
+    prompt: str | Sequence[Mapping[str, Any]]
+    model: str | None = None
+    system: System = None
+    max_tokens: int | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_api_request(
+        self,
+        *,
+        model: str = DEFAULT_MODEL,
+        system: System = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+    ) -> dict[str, Any]:
+        """Return the request as the API takes it; the arguments stand in for what is None here."""
+        params: dict[str, Any] = {
+            "model": self.model or model,
+            "max_tokens": self.max_tokens if self.max_tokens is not None else max_tokens,
+            "messages": messages_param(self.prompt),
+        }
+        chosen = system_param(self.system if self.system is not None else system)
+        if chosen is not None:
+            params["system"] = chosen
+        return {"custom_id": self.custom_id, "params": params | dict(self.params)}
+
+
+def messages_param(prompt: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """
+    Return `prompt` as a list of messages.
+
+    Examples
+    --------
+    >>> messages_param("hi")
+    [{'role': 'user', 'content': 'hi'}]
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    blocks = [dict(part) for part in prompt]
+    if blocks and all("role" in block for block in blocks):
+        return blocks
+    if blocks and all("type" in block for block in blocks):
+        return [{"role": "user", "content": blocks}]
+    raise InputError(
+        "prompt is a list of neither content blocks (each with 'type') nor messages (each with 'role').",
+        hint='BatchRequest("id", [{"role": "user", "content": "..."}])',
+    )
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """
+    What became of one request.
+
+    Attributes
+    ----------
+    custom_id
+        The key given to the request.
+    output
+        All text blocks of the answer, joined; ``""`` when there is none.
+    status
+        ``succeeded``, ``errored``, ``canceled`` or ``expired``.
+    tokens
+        Input (with cache reads and writes) plus output tokens.
+    input_tokens, output_tokens
+        The API's uncached input count and its output count.
+    cost_usd
+        What the request cost, with the batch discount; None where the model has no known price.
+    error
+        ``"<error type>: <message>"``, or None.
+    stop_reason, model
+        As the API reports them; None where it says nothing.
+    message
+        The raw message of the API, or None.
+    """
+
+    custom_id: str
+    output: str = ""
+    status: str = "succeeded"
+    tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+    error: str | None = None
+    stop_reason: str | None = None
+    model: str | None = None
+    message: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the request was answered."""
+        return self.status == "succeeded"
+
+    @property
+    def ok(self) -> bool:
+        """The same as `succeeded`."""
+        return self.succeeded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, and ``succeeded``, as a dict."""
+        return asdict(self) | {"succeeded": self.succeeded}
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """
+    A batch as the API sees it now.
+
+    Attributes
+    ----------
+    batch_id
+        The API's id, ``msgbatch_…``.
+    status
+        ``in_progress``, ``canceling``, ``ended``, or ``canceled`` (ended after a cancel with nothing succeeded).
+    request_counts
+        Requests by state. All stand under ``processing`` until the whole batch has ended.
+    created_at, ended_at, expires_at
+        Aware UTC datetimes, or None.
+    cancel_initiated_at, archived_at
+        When a cancel was asked for, and when the results were removed; else None.
+    """
+
+    batch_id: str
+    status: str
+    request_counts: Mapping[str, int]
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    cancel_initiated_at: datetime | None = None
+    archived_at: datetime | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the batch has ended, and its results can be had."""
+        return self.status in ("ended", "canceled")
+
+    @property
+    def n_requests(self) -> int:
+        """Number of requests in the batch."""
+        return sum(self.request_counts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, and ``is_complete``, as a dict."""
+        return asdict(self) | {"is_complete": self.is_complete}
+
+    @classmethod
+    def from_api(cls, batch: Mapping[str, Any]) -> BatchJob:
+        """Read a batch object of the API (https://platform.claude.com/docs/en/api/retrieving-message-batches)."""
+        counts = {str(k): int(v or 0) for k, v in (batch.get("request_counts") or {}).items()}
+        status = str(batch.get("processing_status"))
+        if status == "ended" and batch.get("cancel_initiated_at") and not counts.get("succeeded"):
+            status = "canceled"
+        return cls(
+            batch_id=str(batch["id"]),
+            status=status,
+            request_counts=counts,
+            created_at=_datetime(batch.get("created_at")),
+            ended_at=_datetime(batch.get("ended_at")),
+            expires_at=_datetime(batch.get("expires_at")),
+            cancel_initiated_at=_datetime(batch.get("cancel_initiated_at")),
+            archived_at=_datetime(batch.get("archived_at")),
+        )
+
+
+def _datetime(text: Any) -> datetime | None:
+    return datetime.fromisoformat(text) if isinstance(text, str) and text else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStatus:
+    """One batch of a run, as a panel shows it."""
+
+    batch_id: str | None
+    """None until the server has told it."""
+    state: str
+    """``waiting`` (not posted yet), ``posting``, ``unproved``, ``in_progress``, ``canceling``, ``ended``, ``collected``, ``blocked``, ``lost``."""
+    n_requests: int
+    processing: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    reused: bool = False
+    """Posted by another run whose answers this one shares."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRow:
+    """A row without a usable answer."""
+
+    label: str
+    position: int
+    status: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """
+    Everything there is to show of a run at one instant; frozen, handed to observers.
+
+    Money is in US dollars; None means unknown (never 0). Times are aware UTC datetimes.
+    """
+
+    run_id: str
+    name: str | None
+    model: str
+    base_url: str
+    store_path: str
+    state: str
+    """``preparing``, ``submitting``, ``blocked``, ``in_progress``, ``canceling``, ``ended``, ``collected``."""
+    message: str = ""
+    """One sentence on what happens now, or what the user has to do."""
+    now: datetime
+    started_at: datetime
+    expires_at: datetime | None = None
+    last_poll_at: datetime | None = None
+    next_poll_at: datetime | None = None
+    finished_at: datetime | None = None
+    n_rows: int = 0
+    n_rows_answered: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Row status to number of rows."""
+    batches: tuple[BatchStatus, ...] = ()
+    n_failed: int = 0
+    failed: tuple[FailedRow, ...] = ()
+    """The first failed rows only."""
+    cost_usd: float | None = None
+    """What the answers so far cost."""
+    paid_usd: float | None = None
+    """What this run added to the bill."""
+    cost_usd_standard: float | None = None
+    """What the same answers would have cost without batching."""
+    saved_by_reuse_usd: float | None = None
+    """What reuse and dedupe spared."""
+    cost_usd_max: float | None = None
+    """Upper bound before the first POST."""
+    n_requests: int = 0
+    n_reused: int = 0
+    reattach: str = ""
+    """The line that picks the run up after a restart."""
+    can_cancel: bool = False
+
+    @property
+    def n_batches_ended(self) -> int:
+        """Number of batches that have ended."""
+        return sum(b.state in ("ended", "collected") for b in self.batches)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more without the user."""
+        return self.state in ("blocked", "collected")

@@ -1,0 +1,74 @@
+"""What every test stands on: a private store, no credentials, and a clock that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pandas_batch.clock import Clock
+
+
+class FakeClock(Clock):
+    """A clock that jumps over every wait; `advance` moves it by hand."""
+
+    def __init__(self, start: datetime = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)) -> None:
+        self._now = start
+        self._monotonic_s = 0.0
+        self._lock = threading.Lock()
+        self.waited_s: list[float] = []
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic_s(self) -> float:
+        return self._monotonic_s
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now += timedelta(seconds=seconds)
+            self._monotonic_s += seconds
+
+    def time_s(self) -> float:
+        """Return the wall time as Unix seconds, the form the simulator's clock takes."""
+        return self._now.timestamp()
+
+    def wait(self, seconds: float, wake: threading.Event | None = None) -> bool:
+        if wake is not None and wake.wait(0.0005):
+            return True
+        self.waited_s.append(seconds)
+        self.advance(seconds)
+        return False
+
+    async def async_wait(self, seconds: float) -> None:
+        self.waited_s.append(seconds)
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def private_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give each test its own store, and no way to reach anybody's real account."""
+    home = tmp_path_factory.mktemp("home")
+    for name in (
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
+        "ANTHROPIC_BASE_URL",
+        "ANTHROPIC_PROFILE",
+        "ANTHROPIC_CUSTOM_HEADERS",
+        "PANDAS_BATCH_MODEL",
+        "PANDAS_BATCH_MAX_COST_USD",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PANDAS_BATCH_HOME", str(home / "store"))
+    yield home
