@@ -293,7 +293,8 @@ class BatchStatus:
     batch_id: str | None
     """None until the server has told it."""
     state: str
-    """``waiting`` (not posted yet), ``posting``, ``unproved``, ``in_progress``, ``canceling``, ``ended``, ``collected``, ``blocked``, ``lost``."""
+    """``waiting`` (not posted yet), ``posting``, ``unproved`` (its create answer was lost; it is being looked
+    for, or proved), ``in_progress``, ``canceling``, ``ended``, ``collected``, ``blocked``, ``gone``."""
     n_requests: int
     processing: int = 0
     succeeded: int = 0
