@@ -5,6 +5,7 @@
     PandasBatchError
     ├─ InputError(ValueError)          the call was wrong; nothing was sent, nothing billed
     │  ├─ ColumnNotFoundError(KeyError)
+    │  ├─ UnknownOptionError(TypeError)
     │  ├─ PromptError                  .rows holds the offending rows
     │  ├─ BudgetError
     │  └─ BatchTooLargeError
@@ -97,6 +98,10 @@ class ColumnNotFoundError(InputError, KeyError):
     __str__ = PandasBatchError.__str__
 
 
+class UnknownOptionError(InputError, TypeError):
+    """A keyword is neither an option nor a Messages parameter that a batch takes."""
+
+
 class PromptError(InputError):
     """
     Some rows hold something that cannot be sent.
@@ -129,7 +134,18 @@ class ResultsGoneError(PandasBatchError):
 
 
 class UnreadableAnswerError(PandasBatchError):
-    """Something that is not the API answered: a proxy, a captive portal, a broken gateway."""
+    """
+    Something that is not the API answered: a proxy, a captive portal, a broken gateway.
+
+    Attributes
+    ----------
+    server_at
+        The time that the answer's ``Date`` header tells (aware UTC datetime), or None.
+    """
+
+    def __init__(self, what: str, state: str = "", hint: str = "", *, server_at: Any = None) -> None:
+        super().__init__(what, state, hint)
+        self.server_at = server_at
 
 
 class LostAnswerError(PandasBatchError):

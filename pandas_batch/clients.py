@@ -1,0 +1,208 @@
+"""Which SDK client speaks for us, and how one that belongs to another loop or process is copied."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import threading
+import weakref
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
+
+from .errors import InputError
+
+T = TypeVar("T")
+
+_WITHOUT_BATCHES = {"Bedrock": "Amazon Bedrock", "Vertex": "Google Vertex", "Foundry": "Microsoft Foundry"}
+_CLIENT_HINT = "client=anthropic.Anthropic()"
+
+
+def resolve_client(client: Any = None, *, api_key: str | None = None) -> Any:
+    """
+    Return the SDK client to use: the given one, or one built from the environment.
+
+    Parameters
+    ----------
+    client
+        An ``anthropic.Anthropic``, ``AsyncAnthropic``, ``AnthropicAWS`` or ``AnthropicGoogleCloud``.
+    api_key
+        Used where no client is given; None or ``""`` leaves it to the environment.
+
+    Raises
+    ------
+    InputError
+        If there are no credentials, the client has no Message Batches, or its key would travel unencrypted.
+
+    Examples
+    --------
+    >>> resolve_client("https://example.com")
+    Traceback (most recent call last):
+    ...
+    pandas_batch.errors.InputError: client= is a str, which is no client of the anthropic SDK.
+      Nothing was sent, nothing was billed.
+        client=anthropic.Anthropic()
+    """
+    import anthropic
+
+    if client is None:
+        client = anthropic.Anthropic(api_key=api_key or None)
+    _refuse_wrong_kind(client)
+    _refuse_open_transport(client)
+    _refuse_unusable_key(client)
+    if client.is_closed():
+        raise InputError("The client is closed.", hint=_CLIENT_HINT)
+    return client
+
+
+def _refuse_wrong_kind(client: Any) -> None:
+    import anthropic
+
+    for cls in type(client).__mro__:
+        for mark, name in _WITHOUT_BATCHES.items():
+            if mark in cls.__name__ and cls.__module__.startswith("anthropic."):
+                raise InputError(
+                    f"client= is an {type(client).__name__}: {name} does not offer the Message Batches API.",
+                    hint=f"{_CLIENT_HINT}   # or AnthropicAWS, AnthropicGoogleCloud",
+                )
+    if not isinstance(client, anthropic.Anthropic | anthropic.AsyncAnthropic):
+        # The value itself is not shown: the usual mistake is to pass the key.
+        raise InputError(
+            f"client= is a {type(client).__name__}, which is no client of the anthropic SDK.", hint=_CLIENT_HINT
+        )
+
+
+def _refuse_open_transport(client: Any) -> None:
+    url = client.base_url
+    if url.userinfo:
+        raise InputError(
+            f"The base URL of the client (host {url.host}) carries a user name or a password, which would take the "
+            "place of the API key and be shown wherever the address is.",
+            hint='base_url="https://' + url.host + '"',
+        )
+    if url.scheme == "https" or (url.scheme == "http" and is_loopback(url.host)):
+        return
+    raise InputError(
+        f"The base URL {str(url).rstrip('/')!r} is not encrypted: key and prompts could be read on the way.",
+        hint=f'base_url="https://{url.host}"   # plain http only on this machine (127.0.0.1, localhost)',
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """
+    Return whether `host` is this machine.
+
+    Examples
+    --------
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("127.0.0.1.nip.io")
+    (True, True, True, False)
+    """
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_unusable_key(client: Any) -> None:
+    for name in ("api_key", "auth_token"):
+        key = getattr(client, name, None)
+        # Such a key would fail on the way into a header, in an error that quotes it.
+        if isinstance(key, str) and (not key.isascii() or not key.isprintable() or " " in key):
+            raise InputError(
+                f"The {name} holds a line break, a blank or a letter that no key has (it is not shown here).",
+                hint="Copy it again, without what stands around it.",
+            )
+    given = {header.lower() for header, value in client.default_headers.items() if isinstance(value, str)}
+    if client.auth_headers or client.custom_auth is not None or given & {"authorization", "x-api-key"}:
+        return
+    if any(cls.__name__.endswith(("AnthropicAWS", "AnthropicGoogleCloud")) for cls in type(client).__mro__):
+        return
+    raise InputError(
+        "No credentials for the Claude API were found.",
+        hint='Set ANTHROPIC_API_KEY, or pass client=anthropic.Anthropic(api_key="...").\n'
+        "Without a key, try it with the simulator: client=pandas_batch.simulator.serve().client()",
+    )
+
+
+# -------------------------------------------------------------------- clients of other loops and processes
+
+
+def of_loop(client: Any) -> bool:
+    """Return whether `client` is one that has to be awaited."""
+    import anthropic
+
+    return isinstance(client, anthropic.AsyncAnthropic)
+
+
+def with_own_connections(client: Any, *, why: str) -> Any:
+    """
+    Return a copy of `client` with the same credentials, headers and address, and no connection in common.
+
+    Parameters
+    ----------
+    client
+        A client whose connections belong to somebody else.
+    why
+        Whom they belong to, for the message where a copy cannot be made.
+
+    Raises
+    ------
+    InputError
+        If the client stands on an ``http_client`` of the user's making, which nobody else can make again.
+    """
+    import anthropic
+
+    http_client = getattr(client, "_client", None)
+    if http_client is not None and not type(http_client).__name__.endswith("HttpxClientWrapper"):
+        # Proxies, certificates and transports of such a client cannot be read from it; going without them would
+        # send the prompts another way than the user has chosen.
+        blocking = "anthropic.Anthropic(http_client=anthropic.DefaultHttpxClient(...))"
+        raise InputError(
+            f"The client has an http_client of its own, whose connections belong to {why}.",
+            hint=f"client={blocking}" if of_loop(client) else f"client={blocking}   # made in this process",
+        )
+    make = anthropic.DefaultAsyncHttpxClient if of_loop(client) else anthropic.DefaultHttpxClient
+    return client.copy(http_client=make())
+
+
+class LoopThread:
+    """An event loop of our own in a daemon thread, for what must not run in anybody else's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run_forever, args=(self._loop,), name="pandas-batch-loop", daemon=True)
+        self._thread.start()
+        self._finalizer = weakref.finalize(self, _stop, self._loop, self._thread)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` in the loop and wait for it; an interrupt of the waiting thread cancels it."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise RuntimeError("The loop was stopped while a call was under way.") from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop and its thread."""
+        self._finalizer()
+
+
+def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    if loop.is_closed():
+        return
+    if thread.is_alive():
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(timeout=2.0)
+    if not loop.is_running():
+        loop.close()
