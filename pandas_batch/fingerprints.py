@@ -1,0 +1,252 @@
+"""What makes two requests the same request: fingerprints, custom_ids, and the identity of a run.
+
+A fingerprint covers everything that decides the answer: the canonical params, the beta headers, the API
+version and the base URL (a simulator's answer never stands in for the real API's). It has to stay equal
+over releases and upgrades of this package and of its dependencies, so it is made by the standard library
+only, and the tests hold golden values. Whoever has to change it raises `FINGERPRINT_VERSION`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FINGERPRINT_VERSION = 1
+FINGERPRINT_BYTES = 16
+MAX_POSITION = 99_999
+MAX_DRAW = 0xFFFF
+
+_CUSTOM_ID_CHARS = 47
+_NONCE = re.compile(r"[a-z0-9]{12}")
+_CUSTOM_ID = re.compile(r"pb1_([a-z0-9]{12})_([0-9]{5})_([A-Za-z0-9_-]{24})")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True)
+class ParsedId:
+    """The parts of a custom_id that this package made."""
+
+    nonce: str
+    position: int
+    fingerprint: bytes
+    draw: int
+
+
+def custom_ids(nonce: str, fingerprints: np.ndarray, draws: np.ndarray, start: int = 0) -> list[bytes]:
+    """
+    Return the custom_ids of rows `start`, `start` + 1, ... of one batch, each 47 ASCII characters.
+
+    Parameters
+    ----------
+    nonce
+        12 characters of ``a-z0-9``, unique per batch.
+    fingerprints
+        Array of shape (n, 16), uint8.
+    draws
+        Array of n integers, 0 to 65535.
+    start
+        Position of the first row in its batch.
+
+    Examples
+    --------
+    >>> custom_ids("abcdefghij01", np.zeros((1, 16), np.uint8), np.array([2]), start=7)
+    [b'pb1_abcdefghij01_00007_AAAAAAAAAAAAAAAAAAAAAAAC']
+    """
+    if not _NONCE.fullmatch(nonce):
+        raise ValueError("nonce is not 12 characters of a-z0-9")
+    n = len(fingerprints)
+    if start < 0 or start + n - 1 > MAX_POSITION:
+        raise ValueError(f"positions {start} to {start + n - 1} do not fit in five digits")
+    if n == 0:
+        return []
+    payload = np.empty((n, FINGERPRINT_BYTES + 2), np.uint8)
+    payload[:, :FINGERPRINT_BYTES] = fingerprints
+    payload[:, FINGERPRINT_BYTES:] = np.asarray(draws).astype(">u2").reshape(n, 1).view(np.uint8)
+    ids = np.empty((n, _CUSTOM_ID_CHARS), np.uint8)
+    ids[:, :17] = np.frombuffer(f"pb1_{nonce}_".encode("ascii"), np.uint8)
+    positions = np.arange(start, start + n)
+    for column in range(21, 16, -1):
+        ids[:, column] = positions % 10 + ord("0")
+        positions //= 10
+    ids[:, 22] = ord("_")
+    # 18 bytes are exactly 24 base64 characters: one call encodes all rows.
+    ids[:, 23:] = np.frombuffer(base64.urlsafe_b64encode(payload.tobytes()), np.uint8).reshape(n, 24)
+    made: list[bytes] = ids.view(f"S{_CUSTOM_ID_CHARS}").ravel().tolist()
+    return made
+
+
+def parse_custom_id(custom_id: str) -> ParsedId | None:
+    """
+    Return the parts of a custom_id, or None where this package did not make it.
+
+    Examples
+    --------
+    >>> parse_custom_id("pb1_abcdefghij01_00007_AAAAAAAAAAAAAAAAAAAAAAAC").position
+    7
+    >>> parse_custom_id("task-001") is None
+    True
+    """
+    match = _CUSTOM_ID.fullmatch(custom_id)
+    if match is None:
+        return None
+    try:
+        payload = base64.urlsafe_b64decode(match[3])
+    except (binascii.Error, ValueError):  # pragma: no cover - 24 characters of the alphabet always decode
+        return None
+    return ParsedId(
+        nonce=match[1],
+        position=int(match[2]),
+        fingerprint=payload[:FINGERPRINT_BYTES],
+        draw=int.from_bytes(payload[FINGERPRINT_BYTES:], "big"),
+    )
+
+
+def canonical_json(value: Any) -> bytes:
+    r"""
+    Return `value` as JSON that is the same for equal values: keys sorted, no spaces, UTF-8.
+
+    Examples
+    --------
+    >>> canonical_json({"b": 1, "a": "é"})
+    b'{"a":"\xc3\\xa9","b":1}'
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8")
+
+
+@lru_cache(maxsize=64)
+def normalized_base_url(base_url: str) -> str:
+    """
+    Return `base_url` in one spelling: lower-case scheme and host, no default port, no trailing slash.
+
+    Examples
+    --------
+    >>> normalized_base_url("HTTPS://API.Anthropic.com:443/")
+    'https://api.anthropic.com'
+    """
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    scheme = parts.scheme.lower()
+    port = parts.port
+    where = host if port is None or port == _DEFAULT_PORTS.get(scheme) else f"{host}:{port}"
+    return f"{scheme}://{where}{parts.path.rstrip('/')}"
+
+
+def frame_digest(
+    params_without_last_content: Mapping[str, Any],
+    *,
+    betas: Iterable[str] = (),
+    api_version: str,
+    base_url: str,
+) -> bytes:
+    """
+    Return 32 bytes for everything that requests of one kind share; the key of their fingerprints.
+
+    Parameters
+    ----------
+    params_without_last_content
+        The params of a request, less the content of its last user message.
+    betas
+        Beta headers; their order does not matter.
+    api_version
+        The ``anthropic-version`` header.
+    base_url
+        Where the requests go.
+    """
+    shared = {
+        "api_version": api_version,
+        "base_url": normalized_base_url(base_url),
+        "betas": sorted(set(betas)),
+        "params": params_without_last_content,
+        "version": FINGERPRINT_VERSION,
+    }
+    return hashlib.blake2b(canonical_json(shared), digest_size=32).digest()
+
+
+def fingerprint_strings(digest: bytes, texts: Sequence[bytes | memoryview]) -> np.ndarray:
+    """Return the fingerprints, shape (n, 16) uint8, of requests whose prompts are these UTF-8 texts."""
+    made = bytearray()
+    fresh = hashlib.blake2b(b"t", digest_size=FINGERPRINT_BYTES, key=digest).copy
+    for text in texts:
+        hasher = fresh()
+        hasher.update(text)
+        made += hasher.digest()
+    return np.frombuffer(made, np.uint8).reshape(-1, FINGERPRINT_BYTES)
+
+
+def fingerprint_texts(digest: bytes, texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """
+    Return the fingerprints, shape (n, 16) uint8, of requests whose prompts are `texts`.
+
+    The texts are hashed where they lie in the Arrow buffers. A null is hashed as the empty text: callers
+    know which rows have a prompt.
+
+    Parameters
+    ----------
+    digest
+        The `frame_digest` of the requests.
+    texts
+        Arrow ``string`` or ``large_string`` array.
+    """
+    chunks = texts.chunks if hasattr(texts, "chunks") else [texts]
+    parts = [fingerprint_strings(digest, utf8_views(chunk)) for chunk in chunks]
+    return np.concatenate(parts) if parts else np.empty((0, FINGERPRINT_BYTES), np.uint8)
+
+
+def utf8_views(texts: pa.Array) -> list[memoryview]:
+    """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, without a copy."""
+    import pyarrow as pa
+
+    if len(texts) == 0:
+        return []
+    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    _, offsets_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, width, count=len(texts) + 1, offset=texts.offset * width().itemsize)
+    at = offsets.tolist()
+    view = memoryview(data) if data is not None else memoryview(b"")
+    return [view[a:b] for a, b in itertools.pairwise(at)]
+
+
+def fingerprint_json(digest: bytes, content: Any) -> bytes:
+    """Return the fingerprint, 16 bytes, of a request whose content is JSON rather than one text."""
+    hasher = hashlib.blake2b(b"j", digest_size=FINGERPRINT_BYTES, key=digest)
+    hasher.update(canonical_json(content))
+    return hasher.digest()
+
+
+def identity(name: str | None, fingerprints: np.ndarray, draws: np.ndarray, salt: str = "") -> str:
+    """
+    Return what makes a run the same run: its name and its ordered requests, as 32 hex digits.
+
+    Parameters
+    ----------
+    name
+        The run's name, or None.
+    fingerprints
+        Array of shape (n_rows, 16), uint8; zeros where a row is not sent.
+    draws
+        Array of n_rows draws.
+    salt
+        Anything else that keeps two runs apart.
+    """
+    hasher = hashlib.blake2b(digest_size=16)
+    hasher.update(canonical_json({"name": name, "n_rows": len(fingerprints), "salt": salt, "version": 1}))
+    hasher.update(np.ascontiguousarray(fingerprints, np.uint8).tobytes())
+    hasher.update(np.asarray(draws).astype(">u2").tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,220 @@
+"""The parameters of one request: made plain, and checked before anything is sent.
+
+The server checks params only after the batch has ended, and answers with a whole batch of errored rows.
+So names are checked here, against the SDK's own description of a Messages request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from .errors import InputError, UnknownOptionError, clip
+from .types import Prompt, System, system_param
+
+SAMPLING = ("temperature", "top_p", "top_k")
+_NOT_IN_BATCHES = {
+    "stream": "a batch is not streamed: its answers are read when it has ended",
+    "speed": "fast mode is not offered for batches",
+    "fallbacks": "batches refuse it, row by row",
+    "fallback_credit_token": "batches have no fallbacks",
+    "thread": "batches have no threads",
+    "extra_headers": "a batch has one set of headers: use betas=, or a client with default_headers=",
+    "extra_query": "a batch is posted by this package: use a client with default_query=",
+    "extra_body": "use extra_params={...}, which is sent unchecked",
+    "messages": "the messages are made from the rows: use prompt_col=, prompt= or few_shot=",
+}
+_MAX_DEPTH = 60
+
+
+@lru_cache(maxsize=2)
+def parameter_hints(beta: bool) -> Mapping[str, Any]:
+    """Return the Messages parameters the SDK knows, by name (those of its beta endpoint with `beta`)."""
+    import typing
+
+    if beta:
+        from anthropic.types.beta.message_create_params import MessageCreateParamsNonStreaming as BetaParams
+
+        return typing.get_type_hints(BetaParams)
+    from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as Params
+
+    return typing.get_type_hints(Params)
+
+
+def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: bool) -> None:
+    """
+    Refuse a parameter that is neither an option nor a Messages parameter of a batch.
+
+    Raises
+    ------
+    UnknownOptionError
+        A `TypeError`, with the closest known name.
+    InputError
+        For a parameter that exists but cannot be used in a batch.
+    """
+    hints = parameter_hints(beta)
+    for name in names:
+        if name in SAMPLING:
+            raise UnknownOptionError(
+                f"{name}= is gone: the Messages API refuses temperature, top_p and top_k since 2026-10-21.",
+                hint=f'for an older model: extra_params={{"{name}": ...}} and '
+                'client=Anthropic(default_headers={"anthropic-version": "2023-06-01"})',
+            )
+        if name in _NOT_IN_BATCHES:
+            raise UnknownOptionError(f"{name}= cannot be used in a batch: {_NOT_IN_BATCHES[name]}.")
+        if name not in hints or name == "betas":
+            known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys())})
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            if close:
+                hint = f"did you mean {close[0]}=?"
+            elif not beta and name in parameter_hints(True):
+                hint = f'{name}= is a beta parameter: give its header too, betas=["..."]'
+            else:
+                hint = f'extra_params={{"{name}": ...}} sends it unchecked'
+            raise UnknownOptionError(f"{name}= is neither an option nor a parameter of the Messages API.", hint=hint)
+
+
+def kind_of(value: Any) -> str:
+    """
+    Name the kind of a value for a message, without showing a text.
+
+    Examples
+    --------
+    >>> kind_of("secret"), kind_of(3.5), kind_of([1])
+    ('a str', '3.5', 'a list')
+    """
+    if value is None or isinstance(value, bool | int | float) or _is_numpy_scalar(value):
+        return clip(str(value), 40)
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.number | np.bool_)
+
+
+def plain(value: Any, where: str, depth: int = 0) -> Any:
+    """
+    Return `value` in JSON's own types (numpy scalars converted), or refuse it naming `where` it stands.
+
+    Raises
+    ------
+    InputError
+        For NaN, infinity, NA, text that is not Unicode, and every type that JSON does not have.
+    """
+    import numpy as np
+
+    if value is None or type(value) in (bool, int):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        if not is_sendable_text(value):
+            raise InputError(f"{where} holds a lone surrogate, which is not text that can be sent.")
+        return str(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if not math.isfinite(number):
+            raise InputError(f"{where} is {number}, which JSON does not have.")
+        return number
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{where} is nested deeper than {_MAX_DEPTH} levels.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not is_sendable_text(key):
+                raise InputError(f"{where} has a key that is {kind_of(key)}; keys are text.")
+        return {str(key): plain(item, f"{where}[{clip(key, 40)!r}]", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        return [plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if isinstance(value, Prompt):
+        return plain(value.render(), where, depth)
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return plain(value.model_dump(mode="json", exclude_none=True), where, depth + 1)
+    hint = ""
+    if type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "index"):
+        hint = f"for a value per row give the whole parameter: {where.partition('[')[0]}=lambda df: ..."
+    raise InputError(f"{where} holds {kind_of(value)}, which JSON does not have.", hint=hint)
+
+
+def is_sendable_text(text: str) -> bool:
+    r"""
+    Return whether `text` can be UTF-8: a lone surrogate cannot.
+
+    Examples
+    --------
+    >>> is_sendable_text("\ud83d")
+    False
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_number(value: Any, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Return `value` as an int, refusing everything that is not a whole number in range."""
+    import numpy as np
+
+    wanted = f"a whole number of at least {at_least}" if at_most is None else f"a whole number, {at_least} to {at_most}"
+    if isinstance(value, np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least or (at_most and value > at_most):
+        raise InputError(f"{name} is {kind_of(value)}; it has to be {wanted}.")
+    return value
+
+
+def check_model(value: Any) -> str:
+    """Return a model's name, or refuse what cannot be one."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or not is_sendable_text(value):
+        shown = repr(clip(value, 60)) if isinstance(value, str) else kind_of(value)
+        raise InputError(f"model is {shown}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"')
+    return str(value)
+
+
+def check_max_tokens(value: Any) -> int:
+    """Return `max_tokens`, or refuse what cannot be one."""
+    if not isinstance(value, bool) and isinstance(value, int) and value == 0:
+        raise InputError(
+            "max_tokens is 0, which batches refuse (it only warms the prompt cache).",
+            hint="cache_system=True, warm_cache=True warms the cache with one row",
+        )
+    return whole_number(value, "max_tokens")
+
+
+def check_system(value: Any) -> str | list[dict[str, Any]] | None:
+    """Return a system prompt as the API takes it: text, text blocks, or None where there is nothing to say."""
+    if value is None or isinstance(value, str | Prompt):
+        made = system_param(value)
+        return None if made is None else plain(made, "system")
+    if isinstance(value, list | tuple):
+        blocks: System = plain(value, "system")
+        for i, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            if not isinstance(block, dict) or block.get("type") != "text" or not isinstance(block.get("text"), str):
+                raise InputError(
+                    f"system[{i}] is not a text block.", hint='system=[{"type": "text", "text": "..."}], or plain text'
+                )
+        return system_param(blocks)
+    raise InputError(f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.")
+
+
+def check_parameter(name: str, value: Any) -> Any:
+    """Return one per-request option as it goes on the wire."""
+    if name == "model":
+        return check_model(value)
+    if name == "max_tokens":
+        return check_max_tokens(value)
+    if name == "system":
+        return check_system(value)
+    return plain(value, name)

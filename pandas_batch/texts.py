@@ -1,0 +1,259 @@
+"""Columns of prompts: which rows have text, which are missing or cannot be sent, and the text of any of them.
+
+A column of 100,000 prompts is never copied: text is hashed where it lies in the Arrow buffers and becomes
+Python strings only for the rows that are being written, a few hundred at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
+from .parameters import is_sendable_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SLICE_ROWS = 4096
+NOT_UNICODE = "the text holds a lone surrogate, which cannot be sent"
+
+
+class Texts(Protocol):
+    """A column of texts that can be read at any positions."""
+
+    missing: np.ndarray
+    """bool (n,): rows without a text: NA, empty or blank."""
+    reasons: dict[int, str]
+    """Position to reason, for rows whose value is there but cannot be sent as text."""
+    structured: dict[int, Any]
+    """Position to value, for rows that hold a list of blocks or messages in place of text."""
+
+    def take(self, positions: np.ndarray) -> list[str]:
+        """Return the texts at `positions`, which must all hold text."""
+        ...
+
+    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
+        """Return the fingerprints (n, 16) of the texts at `positions`."""
+        ...
+
+    def n_bytes(self) -> np.ndarray:
+        """Return the UTF-8 length of every text, int64 (n,); 0 where there is none."""
+        ...
+
+
+def text_column(values: pd.Series) -> Texts:
+    """Return the texts of a Series of any dtype that can hold text."""
+    import pyarrow as pa
+
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return CategoryTexts(text_column(pd.Series(dtype.categories)), values.cat.codes.to_numpy())
+    if isinstance(dtype, pd.StringDtype | pd.ArrowDtype):
+        array = pa.chunked_array(values) if hasattr(values, "__arrow_c_stream__") else None
+        if array is None:
+            made = pa.array(values.array)
+            array = made if isinstance(made, pa.ChunkedArray) else pa.chunked_array([made])
+        if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+            return ArrowTexts(array.chunks)
+        if pa.types.is_string_view(array.type):
+            return ArrowTexts(array.cast(pa.large_string()).chunks)
+        if pa.types.is_dictionary(array.type):
+            return ArrowTexts([chunk.dictionary_decode() for chunk in array.chunks])
+        objects = np.empty(len(array), object)
+        objects[:] = [without_nulls(value) for value in array.to_pylist()]
+        return ObjectTexts(objects)
+    return ObjectTexts(values.astype(object).to_numpy())
+
+
+def without_nulls(value: Any) -> Any:
+    """Return `value` without the None fields that an Arrow struct gives to rows which lack a field."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def is_missing(value: Any) -> bool:
+    """
+    Return whether a value is NA (None, NaN, NaT, pd.NA) or blank text.
+
+    Examples
+    --------
+    >>> is_missing(" "), is_missing(float("nan")), is_missing([])
+    (True, True, False)
+    """
+    if isinstance(value, str):
+        return not value or value.isspace()
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return False
+
+
+class ArrowTexts:
+    """Texts in Arrow arrays, zero-copy."""
+
+    def __init__(self, chunks: Sequence[pa.Array]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._chunks = [chunk for chunk in chunks if len(chunk)]
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks], dtype=np.int64)
+        n = int(self._ends[-1]) if self._chunks else 0
+        self.missing = np.zeros(n, bool)
+        self.null = np.zeros(n, bool)
+        self.reasons: dict[int, str] = {}
+        self.structured: dict[int, Any] = {}
+        self._n_bytes = np.zeros(n, np.int64)
+        for chunk, end in zip(self._chunks, self._ends.tolist(), strict=True):
+            part = slice(end - len(chunk), end)
+            lengths = pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False)
+            self._n_bytes[part] = lengths
+            self.null[part] = chunk.is_null().to_numpy(zero_copy_only=False)
+            missing = lengths == 0
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid:
+                self._find_invalid(chunk, part.start)
+            # Blank texts are short as a rule, and NUL bytes of a huge text need not be looked at twice.
+            blank = pc.fill_null(pc.utf8_is_space(chunk), True).to_numpy(zero_copy_only=False)
+            self.missing[part] = missing | blank
+
+    def _find_invalid(self, chunk: pa.Array, start: int) -> None:
+        import pyarrow as pa
+
+        for i, value in enumerate(chunk.cast(pa.large_binary()).to_pylist()):
+            try:
+                if value is not None:
+                    value.decode("utf-8")
+            except UnicodeDecodeError:
+                self.reasons[start + i] = NOT_UNICODE
+
+    def _parts(self, positions: np.ndarray) -> list[tuple[pa.Array, np.ndarray]]:
+        """Return (texts, where in `positions` they go), chunk by chunk."""
+        if not len(positions):
+            return []
+        which = np.searchsorted(self._ends, positions, side="right")
+        parts = []
+        for chunk_number in np.unique(which).tolist():
+            chunk = self._chunks[chunk_number]
+            where = np.flatnonzero(which == chunk_number)
+            inside = positions[where] - (int(self._ends[chunk_number]) - len(chunk))
+            first = int(inside[0])
+            if np.array_equal(inside, np.arange(first, first + len(inside))):
+                parts.append((chunk.slice(first, len(inside)), where))
+            else:
+                parts.append((chunk.take(inside), where))
+        return parts
+
+    def take(self, positions: np.ndarray) -> list[str]:
+        """Return the texts at `positions`."""
+        parts = self._parts(positions)
+        if len(parts) == 1:
+            texts: list[str] = parts[0][0].to_pylist()
+            return texts
+        made = np.empty(len(positions), object)
+        for texts_of_part, where in parts:
+            made[where] = texts_of_part.to_pylist()
+        return list(made)
+
+    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
+        """Return the fingerprints of the texts at `positions`."""
+        made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
+        for start in range(0, len(positions), _SLICE_ROWS):
+            for texts, where in self._parts(positions[start : start + _SLICE_ROWS]):
+                made[where + start] = fingerprint_texts(digest, texts)
+        return made
+
+    def n_bytes(self) -> np.ndarray:
+        """Return the UTF-8 length of every text."""
+        return self._n_bytes
+
+
+class ObjectTexts:
+    """Texts in an array of Python objects, among which anything may stand."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+        n = len(values)
+        self.missing = np.zeros(n, bool)
+        self.reasons: dict[int, str] = {}
+        self.structured: dict[int, Any] = {}
+        self._n_bytes = np.zeros(n, np.int64)
+        lengths = [len(v) if type(v) is str and v.isascii() and not v.isspace() else 0 for v in values]
+        self._n_bytes[:] = lengths
+        for i in np.flatnonzero(self._n_bytes == 0).tolist():
+            self._look_at(i, values[i])
+
+    def _look_at(self, i: int, value: Any) -> None:
+        if isinstance(value, str):
+            if not value or value.isspace():
+                self.missing[i] = True
+            elif is_sendable_text(value):
+                self._n_bytes[i] = len(value.encode("utf-8"))
+            else:
+                self.reasons[i] = NOT_UNICODE
+        elif isinstance(value, list | tuple | dict) or (isinstance(value, np.ndarray) and value.ndim == 1):
+            self.structured[i] = value
+        elif is_missing(value):
+            self.missing[i] = True
+        else:
+            self.reasons[i] = f"the prompt is {type(value).__name__}, not text"
+
+    def take(self, positions: np.ndarray) -> list[str]:
+        """Return the texts at `positions`."""
+        texts: list[str] = self._values[positions].tolist()
+        return texts
+
+    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
+        """Return the fingerprints of the texts at `positions`."""
+        made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
+        for start in range(0, len(positions), _SLICE_ROWS):
+            texts = [text.encode("utf-8") for text in self.take(positions[start : start + _SLICE_ROWS])]
+            made[start : start + _SLICE_ROWS] = fingerprint_strings(digest, texts)
+        return made
+
+    def n_bytes(self) -> np.ndarray:
+        """Return the UTF-8 length of every text."""
+        return self._n_bytes
+
+
+class CategoryTexts:
+    """Texts of a categorical column: each category is looked at once, and its code read for every row."""
+
+    def __init__(self, categories: Texts, codes: np.ndarray) -> None:
+        self._categories = categories
+        self._codes = codes.astype(np.int64)
+        self._present = self._codes >= 0
+        self.missing = ~self._present
+        self.missing[self._present] = categories.missing[self._codes[self._present]]
+        self.reasons = self._of_rows(categories.reasons)
+        self.structured = self._of_rows(categories.structured)
+
+    def _of_rows(self, of_category: dict[int, Any]) -> dict[int, Any]:
+        if not of_category:
+            return {}
+        rows = np.flatnonzero(np.isin(self._codes, list(of_category))).tolist()
+        return {row: of_category[int(self._codes[row])] for row in rows}
+
+    def take(self, positions: np.ndarray) -> list[str]:
+        """Return the texts at `positions`."""
+        return self._categories.take(self._codes[positions])
+
+    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
+        """Return the fingerprints of the texts at `positions`, each category hashed once."""
+        used, inverse = np.unique(self._codes[positions], return_inverse=True)
+        return self._categories.fingerprints(digest, used)[inverse]
+
+    def n_bytes(self) -> np.ndarray:
+        """Return the UTF-8 length of every text."""
+        lengths = np.zeros(len(self._codes), np.int64)
+        lengths[self._present] = self._categories.n_bytes()[self._codes[self._present]]
+        return lengths
