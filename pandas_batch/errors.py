@@ -14,6 +14,7 @@
     ├─ UnreadableAnswerError           a proxy or a portal answered in the API's place
     ├─ LostAnswerError                 a create was sent, its answer never came
     ├─ WaitTimeout(TimeoutError)       the wait ended, the run goes on; .run holds it
+    ├─ WorseRunError(AssertionError)   a compared run costs more, or answers worse, than it may
     └─ StoreError                      the store cannot be read or written
        ├─ RunNotFoundError
        └─ FrameMismatchError
@@ -181,6 +182,10 @@ class WaitTimeout(PandasBatchError, TimeoutError):
     def __init__(self, what: str, state: str = "", hint: str = "", *, run: Any = None) -> None:
         super().__init__(what, state, hint)
         self.run = run
+
+
+class WorseRunError(PandasBatchError, AssertionError):
+    """A run costs more or answers worse than the one it was compared with: a CI job fails on it."""
 
 
 class StoreError(PandasBatchError):
