@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 from .errors import InputError
+from .sending import is_async
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ _WITHOUT_BATCHES = {"Bedrock": "Amazon Bedrock", "Vertex": "Google Vertex", "Fou
 _CLIENT_HINT = "client=anthropic.Anthropic()"
 
 
-def resolve_client(client: Any = None, *, api_key: str | None = None) -> Any:
+def resolve_client(client: Any = None, *, api_key: str | None = None, asynchronous: bool = False) -> Any:
     """
     Return the SDK client to use: the given one, or one built from the environment.
 
@@ -28,6 +29,9 @@ def resolve_client(client: Any = None, *, api_key: str | None = None) -> Any:
         An ``anthropic.Anthropic``, ``AsyncAnthropic``, ``AnthropicAWS`` or ``AnthropicGoogleCloud``.
     api_key
         Used where no client is given; None or ``""`` leaves it to the environment.
+    asynchronous
+        Whether the client that is built is one for a running event loop. It keeps no connection open between two
+        calls: there is nothing to close, and it may serve one loop after the other.
 
     Raises
     ------
@@ -46,7 +50,9 @@ def resolve_client(client: Any = None, *, api_key: str | None = None) -> Any:
     import anthropic
 
     if client is None:
-        client = anthropic.Anthropic(api_key=api_key or None)
+        client = (anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic)(api_key=api_key or None)
+        if asynchronous:
+            client = client.copy(http_client=_without_idle_connections())
     _refuse_wrong_kind(client)
     _refuse_open_transport(client)
     _refuse_unusable_key(client)
@@ -129,13 +135,6 @@ def _refuse_unusable_key(client: Any) -> None:
 # -------------------------------------------------------------------- clients of other loops and processes
 
 
-def of_loop(client: Any) -> bool:
-    """Return whether `client` is one that has to be awaited."""
-    import anthropic
-
-    return isinstance(client, anthropic.AsyncAnthropic)
-
-
 def with_own_connections(client: Any, *, why: str) -> Any:
     """
     Return a copy of `client` with the same credentials, headers and address, and no connection in common.
@@ -161,10 +160,19 @@ def with_own_connections(client: Any, *, why: str) -> Any:
         blocking = "anthropic.Anthropic(http_client=anthropic.DefaultHttpxClient(...))"
         raise InputError(
             f"The client has an http_client of its own, whose connections belong to {why}.",
-            hint=f"client={blocking}" if of_loop(client) else f"client={blocking}   # made in this process",
+            hint=f"client={blocking}" if is_async(client) else f"client={blocking}   # made in this process",
         )
-    make = anthropic.DefaultAsyncHttpxClient if of_loop(client) else anthropic.DefaultHttpxClient
-    return client.copy(http_client=make())
+    return client.copy(http_client=_without_idle_connections() if is_async(client) else anthropic.DefaultHttpxClient())
+
+
+def _without_idle_connections() -> Any:
+    import anthropic
+    import httpx2
+
+    limits = httpx2.Limits(
+        max_connections=anthropic.DEFAULT_CONNECTION_LIMITS.max_connections, max_keepalive_connections=0
+    )
+    return anthropic.DefaultAsyncHttpxClient(limits=limits)
 
 
 class LoopThread:

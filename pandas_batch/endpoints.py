@@ -189,6 +189,15 @@ def model_flow(model: str) -> Flow[dict[str, Any]]:
     return _object_of(reply)
 
 
+def models_flow() -> Flow[list[str]]:
+    """GET the ids of the models that the key may use, newest first."""
+    reply: Reply = yield from _get("/v1/models", query={"limit": 1000})
+    models = _object_of(reply).get("data")
+    if not isinstance(models, list):
+        raise _unreadable(reply)
+    return [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
+
+
 def count_tokens_flow(params: Mapping[str, Any], *, betas: Sequence[str] = ()) -> Flow[int]:
     """Return the server's estimate of the input tokens of one request (free of charge)."""
     from anthropic.types import message_count_tokens_params

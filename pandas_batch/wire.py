@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .body import Body
-from .clients import LoopThread, of_loop, resolve_client, with_own_connections
+from .clients import LoopThread, resolve_client, with_own_connections
 from .clock import SYSTEM_CLOCK, Clock
+from .drivers import adrive, aiterate, drive, iterate
 from .endpoints import (
     Created,
     Page,
@@ -44,7 +45,8 @@ from .failures import (
     retry_after_s,
     server_time,
 )
-from .flows import Flow, adrive, drive
+from .flows import Flow
+from .sending import is_async
 
 __all__ = [
     "Body",
@@ -63,6 +65,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_END = object()
 
 
 class Wire:
@@ -106,35 +109,35 @@ class Wire:
 
     def create(self, body: Body, *, betas: Sequence[str] = ()) -> Created:
         """POST a create exactly once."""
-        return self._drive(create_flow(body, betas=betas))
+        return self.drive(create_flow(body, betas=betas))
 
     def retrieve(self, batch_id: str) -> Polled:
         """Return a batch as the server describes it now."""
-        return self._drive(retrieve_flow(batch_id))
+        return self.drive(retrieve_flow(batch_id))
 
     def list(self, *, limit: int = 100, before_id: str | None = None, after_id: str | None = None) -> Page:
         """Return one page of batches, newest first."""
-        return self._drive(list_flow(limit=limit, before_id=before_id, after_id=after_id))
+        return self.drive(list_flow(limit=limit, before_id=before_id, after_id=after_id))
 
     def results(self, batch_id: str, sink: Sink) -> None:
         """Stream the raw results of a batch to `sink`, a binary file or a function of each block."""
-        self._drive(results_flow(batch_id, sink))
+        self.drive(results_flow(batch_id, sink))
 
     def cancel(self, batch_id: str) -> dict[str, Any]:
         """Ask for a batch to be canceled and return it."""
-        return self._drive(cancel_flow(batch_id))
+        return self.drive(cancel_flow(batch_id))
 
     def delete(self, batch_id: str) -> dict[str, Any]:
         """Delete an ended batch from the server."""
-        return self._drive(delete_flow(batch_id))
+        return self.drive(delete_flow(batch_id))
 
     def model(self, model: str) -> dict[str, Any]:
         """Return the server's description of a model."""
-        return self._drive(model_flow(model))
+        return self.drive(model_flow(model))
 
     def count_tokens(self, params: Mapping[str, Any], *, betas: Sequence[str] = ()) -> int:
         """Return the server's estimate of the input tokens of one request."""
-        return self._drive(count_tokens_flow(params, betas=betas))
+        return self.drive(count_tokens_flow(params, betas=betas))
 
     def close(self) -> None:
         """Close what is ours: the loop thread, the copy, and a client that nobody passed in."""
@@ -157,11 +160,29 @@ class Wire:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _drive(self, flow: Flow[T]) -> T:
+    def drive(self, flow: Flow[T]) -> T:
+        """Drive any flow to its end with this client and return what it returns."""
         client, loop_thread = self._speaker()
         if loop_thread is None:
             return drive(flow, client, self._clock)
         return loop_thread.run(adrive(flow, client, self._clock))
+
+    def iterate(self, flow: Flow[Any]) -> Generator[Any, None, None]:
+        """Drive any flow with this client, yielding what it emits."""
+        client, loop_thread = self._speaker()
+        if loop_thread is None:
+            yield from iterate(flow, client, self._clock)
+            return
+        items = aiterate(flow, client, self._clock)
+
+        async def item() -> Any:
+            return await anext(items, _END)
+
+        try:
+            while (found := loop_thread.run(item())) is not _END:
+                yield found
+        finally:
+            loop_thread.run(items.aclose())
 
     def _speaker(self) -> tuple[Any, LoopThread | None]:
         with self._lock:
@@ -171,7 +192,7 @@ class Wire:
                 self._copy = self._loop_thread = None
                 self._client = with_own_connections(self._client, why="the process that made it")
                 self._is_ours, self._is_forked = True, False
-            if not of_loop(self._client):
+            if not is_async(self._client):
                 return self._client, None
             if self._loop_thread is None:
                 self._copy = with_own_connections(self._client, why="your event loop")
