@@ -7,10 +7,15 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pandas_batch import simulator
 from pandas_batch.clock import Clock
+
+if TYPE_CHECKING:
+    import anthropic
 
 
 class FakeClock(Clock):
@@ -55,8 +60,21 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture
+def api(clock: FakeClock) -> Iterator[simulator.Simulator]:
+    """A fresh server on the test's clock; it gives each prompt back as its answer."""
+    with simulator.serve(clock=clock.time_s) as running:
+        yield running
+
+
+@pytest.fixture
+def client(api: simulator.Simulator) -> anthropic.Anthropic:
+    """The official SDK, talking to that server."""
+    return api.client()
+
+
 @pytest.fixture(autouse=True)
-def private_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def private_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test its own store, and no way to reach anybody's real account."""
     home = tmp_path_factory.mktemp("home")
     for name in (
@@ -71,4 +89,4 @@ def private_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PANDAS_BATCH_HOME", str(home / "store"))
-    yield home
+    return home

@@ -1,0 +1,307 @@
+"""The models that the simulated server knows: limits, abilities, lifecycle and list prices.
+
+The figures are those published by November 2026. They are kept apart from the package's own price source on
+purpose, so that a test which compares a bill of the simulator with a cost column compares two independent sources.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+__all__ = ["MODELS", "Model", "Price", "find_model"]
+
+_M = Decimal(1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Standard price in USD per million tokens; a batch costs half of every column."""
+
+    input: Decimal
+    output: Decimal
+    cache_write_5m: Decimal
+    cache_write_1h: Decimal
+    cache_read: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """
+    One model of the catalogue.
+
+    Attributes
+    ----------
+    id
+        The id that answers carry.
+    aliases
+        Other ids a request may use.
+    thinking
+        ``"none"``, ``"optional"`` (a budget or adaptive), ``"adaptive"`` (a budget is refused), ``"always"``.
+    prefill
+        Whether the last message may be the assistant's.
+    forced_tools
+        Whether ``tool_choice`` may force a tool.
+    decibytes_per_token
+        UTF-8 bytes per token, times ten: the whole tokenizer of this simulator.
+    min_cached_tokens
+        A shorter prefix is not cached.
+    """
+
+    id: str
+    line: Literal["haiku", "sonnet", "opus", "fable", "mythos"]
+    display_name: str
+    price: Price
+    aliases: tuple[str, ...] = ()
+    created_at: str = "2026-01-15T00:00:00Z"
+    lifecycle: Literal["active", "deprecated", "retired"] = "active"
+    deprecated_at: str | None = None
+    retires_at: str | None = None
+    max_tokens: int = 128_000
+    max_input_tokens: int = 1_000_000
+    batch: bool = True
+    structured_outputs: bool = True
+    thinking: Literal["none", "optional", "adaptive", "always"] = "adaptive"
+    prefill: bool = False
+    forced_tools: bool = True
+    decibytes_per_token: int = 31
+    min_cached_tokens: int = 1024
+    tells_geo: bool = True
+    long_price: Price | None = None
+    long_over_tokens: int = 0
+
+    def cost_usd(self, usage: dict[str, Any], *, batch: bool = True) -> Decimal:
+        """
+        Return what one answered request costs in USD, by the published rules.
+
+        Examples
+        --------
+        >>> model = find_model("claude-haiku-4-5")
+        >>> model.cost_usd({"input_tokens": 1_000_000, "output_tokens": 0})
+        Decimal('0.5')
+        """
+        written = usage.get("cache_creation") or {}
+        write_1h = written.get("ephemeral_1h_input_tokens", 0)
+        write_5m = usage.get("cache_creation_input_tokens", 0) - write_1h
+        read = usage.get("cache_read_input_tokens", 0)
+        price = self.price
+        if self.long_price and usage["input_tokens"] + write_1h + write_5m + read > self.long_over_tokens:
+            price = self.long_price
+        total: Decimal = (
+            price.input * usage["input_tokens"]
+            + price.output * usage["output_tokens"]
+            + price.cache_write_5m * write_5m
+            + price.cache_write_1h * write_1h
+            + price.cache_read * read
+        ) / _M
+        if usage.get("inference_geo") == "us":
+            total *= Decimal("1.1")
+        if batch:
+            total /= 2
+        searches = (usage.get("server_tool_use") or {}).get("web_search_requests", 0)
+        return total + Decimal(searches) / 100
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model as ``GET /v1/models/{id}`` shows it."""
+        thinks = self.thinking != "none"
+        yes, no = {"supported": True}, {"supported": False}
+        return {
+            "type": "model",
+            "id": self.id,
+            "display_name": self.display_name,
+            "created_at": self.created_at,
+            "lifecycle": self.lifecycle,
+            "deprecated_at": self.deprecated_at,
+            "retires_at": self.retires_at,
+            "line": self.line,
+            "max_input_tokens": self.max_input_tokens,
+            "max_tokens": self.max_tokens,
+            "capabilities": {
+                "batch": {"supported": self.batch},
+                "citations": yes,
+                "code_execution": yes,
+                "context_management": {
+                    "supported": True,
+                    "clear_thinking_20251015": yes,
+                    "clear_tool_uses_20250919": yes,
+                    "compact_20260112": yes if self.thinking in ("adaptive", "always") else no,
+                },
+                "effort": {"supported": thinks, "low": yes, "medium": yes, "high": yes, "max": yes, "xhigh": no},
+                "image_input": yes,
+                "pdf_input": yes,
+                "server_tools": {"supported": True, "code_execution": yes, "web_search": yes},
+                "structured_outputs": {"supported": self.structured_outputs},
+                "thinking": {
+                    "supported": thinks,
+                    "types": {
+                        "adaptive": {"supported": self.thinking in ("adaptive", "always")},
+                        "between_tools": no,
+                        "disabled": {"supported": self.thinking != "always"},
+                        "enabled": {"supported": self.thinking == "optional"},
+                    },
+                },
+            },
+        }
+
+
+def _price(*usd: str) -> Price:
+    return Price(*(Decimal(one) for one in usd))
+
+
+_OPUS = _price("5", "25", "6.25", "10", "0.50")
+_FABLE = _price("10", "50", "12.5", "20", "1.00")
+_FABLE_1 = _price("10", "50", "12.5", "20", "0.25")
+_FABLE_2 = _price("8", "40", "10", "16", "0.20")
+_SONNET_4 = _price("3", "15", "3.75", "6", "0.30")
+
+_CATALOGUE = (
+    Model(
+        "claude-fable-5-2", "fable", "Claude Fable 5.2", _FABLE_2, created_at="2026-11-09T00:00:00Z", thinking="always"
+    ),
+    Model(
+        "claude-mythos-5-2",
+        "mythos",
+        "Claude Mythos 5.2",
+        _FABLE_2,
+        created_at="2026-11-09T00:00:00Z",
+        thinking="always",
+    ),
+    Model(
+        "claude-haiku-5-5",
+        "haiku",
+        "Claude Haiku 5.5",
+        _price("0.10", "0.50", "0.125", "0.20", "0.01"),
+        created_at="2026-10-14T00:00:00Z",
+        long_price=_price("0.50", "2.50", "0.625", "1.00", "0.05"),
+        long_over_tokens=100_000,
+    ),
+    Model(
+        "claude-sonnet-5-5",
+        "sonnet",
+        "Claude Sonnet 5.5",
+        _price("2", "10", "2.5", "4", "0.10"),
+        created_at="2026-09-24T00:00:00Z",
+        forced_tools=False,
+    ),
+    Model(
+        "claude-fable-5-1", "fable", "Claude Fable 5.1", _FABLE_1, created_at="2026-09-10T00:00:00Z", thinking="always"
+    ),
+    Model(
+        "claude-opus-5-5",
+        "opus",
+        "Claude Opus 5.5",
+        _price("4", "20", "5", "8", "0.20"),
+        created_at="2026-08-27T00:00:00Z",
+        thinking="always",
+        forced_tools=False,
+    ),
+    Model(
+        "claude-mythos-5-1",
+        "mythos",
+        "Claude Mythos 5.1",
+        _FABLE_1,
+        created_at="2026-08-20T00:00:00Z",
+        thinking="always",
+    ),
+    Model(
+        "claude-sonnet-5",
+        "sonnet",
+        "Claude Sonnet 5",
+        _price("2", "10", "2.5", "4", "0.20"),
+        created_at="2026-07-01T00:00:00Z",
+    ),
+    Model("claude-fable-5", "fable", "Claude Fable 5", _FABLE, created_at="2026-06-18T00:00:00Z", thinking="always"),
+    Model("claude-mythos-5", "mythos", "Claude Mythos 5", _FABLE, created_at="2026-06-18T00:00:00Z", thinking="always"),
+    Model("claude-opus-5", "opus", "Claude Opus 5", _OPUS, created_at="2026-05-21T00:00:00Z"),
+    Model("claude-opus-4-8", "opus", "Claude Opus 4.8", _OPUS, created_at="2026-05-01T00:00:00Z"),
+    Model("claude-opus-4-7", "opus", "Claude Opus 4.7", _OPUS, created_at="2026-04-16T00:00:00Z"),
+    Model(
+        "claude-opus-4-6",
+        "opus",
+        "Claude Opus 4.6",
+        _OPUS,
+        created_at="2026-02-05T00:00:00Z",
+        thinking="optional",
+        decibytes_per_token=40,
+    ),
+    Model(
+        "claude-sonnet-4-6",
+        "sonnet",
+        "Claude Sonnet 4.6",
+        _SONNET_4,
+        created_at="2026-02-17T00:00:00Z",
+        thinking="optional",
+        decibytes_per_token=40,
+    ),
+    Model(
+        "claude-opus-4-5-20251101",
+        "opus",
+        "Claude Opus 4.5",
+        _OPUS,
+        aliases=("claude-opus-4-5",),
+        created_at="2025-11-24T00:00:00Z",
+        max_tokens=64_000,
+        max_input_tokens=200_000,
+        thinking="optional",
+        prefill=True,
+        decibytes_per_token=40,
+        min_cached_tokens=4096,
+        tells_geo=False,
+    ),
+    Model(
+        "claude-haiku-4-5-20251001",
+        "haiku",
+        "Claude Haiku 4.5",
+        _price("1", "5", "1.25", "2", "0.10"),
+        aliases=("claude-haiku-4-5",),
+        created_at="2025-10-15T00:00:00Z",
+        max_tokens=64_000,
+        max_input_tokens=200_000,
+        thinking="optional",
+        prefill=True,
+        decibytes_per_token=40,
+        min_cached_tokens=4096,
+        tells_geo=False,
+    ),
+    Model(
+        "claude-sonnet-4-5-20250929",
+        "sonnet",
+        "Claude Sonnet 4.5",
+        _SONNET_4,
+        aliases=("claude-sonnet-4-5",),
+        created_at="2025-09-29T00:00:00Z",
+        lifecycle="deprecated",
+        deprecated_at="2026-05-30T00:00:00Z",
+        retires_at="2026-11-30T00:00:00Z",
+        max_tokens=64_000,
+        max_input_tokens=200_000,
+        thinking="optional",
+        prefill=True,
+        decibytes_per_token=40,
+        tells_geo=False,
+    ),
+    Model(
+        "claude-mythos-preview",
+        "mythos",
+        "Claude Mythos Preview",
+        _price("25", "125", "31.25", "50", "2.50"),
+        created_at="2026-04-07T00:00:00Z",
+        lifecycle="retired",
+        deprecated_at="2026-05-01T00:00:00Z",
+        retires_at="2026-06-30T00:00:00Z",
+        batch=False,
+    ),
+)
+
+MODELS: dict[str, Model] = {name: model for model in _CATALOGUE for name in (model.id, *model.aliases)}
+
+
+def find_model(name: object) -> Model | None:
+    """Return the model of an id or alias, retired ones included; None where there is none."""
+    return MODELS.get(name) if isinstance(name, str) else None
+
+
+def catalogue() -> tuple[Model, ...]:
+    """Return every model once, newest first, as ``GET /v1/models`` lists them."""
+    return _CATALOGUE
