@@ -1,0 +1,340 @@
+"""Result lines of the API: where each one is in a file, whose it is, and what it says.
+
+Nothing that a server or a broken proxy sends may raise here. A line is read by the typed decoder, which is fast
+and strict; what that refuses is read again by hand, field by field; what cannot be read at all is told as such.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+UNKNOWN = -1
+"""A token count that the server did not tell, or that is no count."""
+
+_MAX_COUNT = 2**63 - 1
+_BLANKS = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FIND_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]{1,256})"')
+
+
+class Block(msgspec.Struct, gc=False):
+    """A content block. The text stays as it came: most texts are never made into a Python string."""
+
+    type: str = ""
+    text: msgspec.Raw = msgspec.Raw(b"")
+
+
+class CacheCreation(msgspec.Struct, gc=False):
+    """Cache writes by how long they live."""
+
+    ephemeral_5m_input_tokens: int | None = UNKNOWN
+    ephemeral_1h_input_tokens: int | None = UNKNOWN
+
+
+class OutputDetails(msgspec.Struct, gc=False):
+    """What of the output was thinking."""
+
+    thinking_tokens: int | None = UNKNOWN
+
+
+class ServerToolUse(msgspec.Struct, gc=False):
+    """Calls of tools that the server ran."""
+
+    web_search_requests: int | None = UNKNOWN
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Token counts; old recordings lack some, new ones add more."""
+
+    input_tokens: int | None = UNKNOWN
+    output_tokens: int | None = UNKNOWN
+    cache_read_input_tokens: int | None = UNKNOWN
+    cache_creation_input_tokens: int | None = UNKNOWN
+    cache_creation: CacheCreation | None = None
+    output_tokens_details: OutputDetails | None = None
+    server_tool_use: ServerToolUse | None = None
+    service_tier: str | None = None
+    inference_geo: str | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    """An answer."""
+
+    id: str | None = None
+    model: str | None = None
+    content: list[Block] | None = None
+    stop_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Error(msgspec.Struct, gc=False):
+    """The inner object of an error, which is nested twice."""
+
+    type: str | None = None
+    message: str | None = None
+
+
+class ErrorResponse(msgspec.Struct, gc=False):
+    """The outer object of an error."""
+
+    error: Error | None = None
+
+
+class Result(msgspec.Struct, gc=False):
+    """What became of a request; ``type`` is whatever word the server used."""
+
+    type: str
+    message: Message | None = None
+    error: ErrorResponse | None = None
+
+
+class Line(msgspec.Struct, gc=False):
+    """One line of a results file."""
+
+    custom_id: str
+    result: Result
+
+
+class _IdOnly(msgspec.Struct, gc=False):
+    custom_id: str
+
+
+RESULT_TYPES = frozenset({"succeeded", "errored", "canceled", "expired"})
+
+# A NUL cannot stand in a word of the API, so no server can say these two.
+MISSING_TYPE = "\0missing"
+INVALID_TYPE = "\0invalid"
+
+MISSING = Line(custom_id="", result=Result(type=MISSING_TYPE))
+
+_decoder = msgspec.json.Decoder(Line)
+_id_decoder = msgspec.json.Decoder(_IdOnly)
+_text_decoder = msgspec.json.Decoder(str)
+
+
+def invalid_line(reason: str, custom_id: str = "") -> Line:
+    """Return the line that stands for one that cannot be read."""
+    error = ErrorResponse(error=Error(type="unreadable_answer", message=reason))
+    return Line(custom_id=custom_id, result=Result(type=INVALID_TYPE, error=error))
+
+
+def reason_of(line: Line) -> str:
+    """Return why `line`, made by `invalid_line`, cannot be read."""
+    error = line.result.error and line.result.error.error
+    return (error and error.message) or ""
+
+
+def iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""
+    Split a stream of bytes into lines, whatever its chunks are.
+
+    Only ``\n`` ends a line: U+2028 and its kin are legal inside JSON texts. Blank lines, carriage returns at the
+    end and a byte order mark are dropped. The time is linear in the length of a line.
+
+    Examples
+    --------
+    >>> list(iter_lines([b'{"a', b'":1}\r\n\n{"b":', b'2}']))
+    [b'{"a":1}', b'{"b":2}']
+    """
+    parts: list[bytes] = []
+    for block in blocks:
+        head, newline, rest = block.partition(b"\n")
+        parts.append(head)
+        if newline:
+            for line in chain((b"".join(parts),), (lines := rest.split(b"\n"))[:-1]):
+                if stripped := strip_line(line):
+                    yield stripped
+            parts = [lines[-1]]
+    if stripped := strip_line(b"".join(parts)):
+        yield stripped
+
+
+def strip_line(line: bytes) -> bytes:
+    """Return `line` without what may stand around its JSON."""
+    return line.strip(_BLANKS).removeprefix(_BYTE_ORDER_MARK).strip(_BLANKS)
+
+
+def id_of(line: bytes) -> str | None:
+    """Return the custom_id of a line, also of a broken one; None where there is none to be found."""
+    try:
+        return _id_decoder.decode(line).custom_id
+    except (ValueError, RecursionError):
+        found = _FIND_ID.search(line)
+        return found[1].decode("utf-8", "replace") if found else None
+
+
+def read_lines(lines: Sequence[memoryview | bytes]) -> list[Line]:
+    """Read lines, one `Line` for each; all at once where all are well, one by one where not."""
+    try:
+        read = _decoder.decode_lines(b"\n".join(lines))
+        if len(read) == len(lines):
+            return [line if _is_sound(line.result) else _sound_or_invalid(line) for line in read]
+    except (ValueError, RecursionError):
+        pass
+    return [read_line(bytes(line)) for line in lines]
+
+
+def read_line(line: bytes) -> Line:
+    r"""
+    Read one line; what cannot be read comes back as an `invalid_line`.
+
+    Examples
+    --------
+    >>> read_line(b'{"custom_id":"a","result":{"type":"expired"}}').result.type
+    'expired'
+    >>> reason_of(read_line(b'{"custom_id":"a","result":{"type":"expi'))
+    'the line is not JSON'
+    """
+    line = strip_line(line)
+    try:
+        return _sound_or_invalid(_decoder.decode(line))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = json.loads(line.decode("utf-8", "replace"), strict=False, parse_int=_int_of)
+    except RecursionError:
+        return invalid_line("the line is nested too deeply", id_of(line) or "")
+    except ValueError:
+        return invalid_line("the line is not JSON", id_of(line) or "")
+    return _sound_or_invalid(_line_of(value))
+
+
+def _is_sound(result: Result) -> bool:
+    if result.type == "succeeded":
+        return result.message is not None and result.message.content is not None
+    return result.type in RESULT_TYPES
+
+
+def _sound_or_invalid(line: Line) -> Line:
+    result = line.result
+    if _is_sound(result) or result.type == INVALID_TYPE:
+        return line
+    if result.type == "succeeded":
+        return invalid_line("the result has no message content", line.custom_id)
+    return invalid_line(f"the result is of an unknown type, {result.type[:40]!r}", line.custom_id)
+
+
+def _int_of(digits: str) -> int:
+    # Python refuses to convert more than 4,300 digits; no count of tokens has more than 19.
+    return int(digits) if len(digits) <= 19 else UNKNOWN
+
+
+def _line_of(value: Any) -> Line:
+    """Pick what is usable out of decoded JSON of any shape."""
+    line = _dict(value)
+    custom_id = _text(line.get("custom_id")) or ""
+    result = line.get("result")
+    if not isinstance(result, dict):
+        return invalid_line("the line has no result", custom_id)
+    kind = result.get("type")
+    if not isinstance(kind, str) or kind == INVALID_TYPE:
+        return invalid_line("the result has no type", custom_id)
+    message = result.get("message")
+    error = _dict(_dict(result.get("error")).get("error"))
+    return Line(
+        custom_id=custom_id,
+        result=Result(
+            type=_text(kind) or "",
+            message=_message_of(message) if isinstance(message, dict) else None,
+            error=ErrorResponse(error=Error(type=_text(error.get("type")), message=_text(error.get("message")))),
+        ),
+    )
+
+
+def _message_of(message: dict[str, Any]) -> Message:
+    usage = _dict(message.get("usage"))
+    created = _dict(usage.get("cache_creation"))
+    content = message.get("content")
+    return Message(
+        id=_text(message.get("id")),
+        model=_text(message.get("model")),
+        content=[_block_of(_dict(block)) for block in content] if isinstance(content, list) else None,
+        stop_reason=_text(message.get("stop_reason")),
+        usage=Usage(
+            input_tokens=_count(usage.get("input_tokens")),
+            output_tokens=_count(usage.get("output_tokens")),
+            cache_read_input_tokens=_count(usage.get("cache_read_input_tokens")),
+            cache_creation_input_tokens=_count(usage.get("cache_creation_input_tokens")),
+            cache_creation=CacheCreation(
+                ephemeral_5m_input_tokens=_count(created.get("ephemeral_5m_input_tokens")),
+                ephemeral_1h_input_tokens=_count(created.get("ephemeral_1h_input_tokens")),
+            ),
+            output_tokens_details=OutputDetails(
+                thinking_tokens=_count(_dict(usage.get("output_tokens_details")).get("thinking_tokens"))
+            ),
+            server_tool_use=ServerToolUse(
+                web_search_requests=_count(_dict(usage.get("server_tool_use")).get("web_search_requests"))
+            ),
+            service_tier=_text(usage.get("service_tier")),
+            inference_geo=_text(usage.get("inference_geo")),
+        ),
+    )
+
+
+def _block_of(block: dict[str, Any]) -> Block:
+    text = _text(block.get("text"))
+    return Block(
+        type=_text(block.get("type")) or "",
+        text=msgspec.Raw(b"" if text is None else msgspec.json.encode(text)),
+    )
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return without_surrogates(value) if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= _MAX_COUNT else UNKNOWN
+
+
+def without_surrogates(text: str) -> str:
+    r"""
+    Return `text` with U+FFFD for each lone surrogate, which neither pandas nor a file can hold.
+
+    Examples
+    --------
+    >>> without_surrogates("a\ud83d") == "a\ufffd"
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def text_of(content: Sequence[Block]) -> bytes | None:
+    """Return all text blocks joined, as UTF-8; None where there is none."""
+    texts = [text for block in content if block.type == "text" and (text := _utf8_of(block.text)) is not None]
+    return b"".join(texts) if texts else None
+
+
+def _utf8_of(raw: msgspec.Raw) -> bytes | None:
+    quoted = bytes(raw)
+    if not quoted.startswith(b'"'):
+        return None
+    text = quoted[1:-1]
+    return _unescaped(text, quoted) if b"\\" in text else text
+
+
+def _unescaped(text: bytes, quoted: bytes) -> bytes:
+    # Newlines and quotes are all the escapes that most texts have, and replacing bytes is four times as fast as a
+    # way over a Python string. With a doubled backslash about, what follows a backslash would have to be counted.
+    if b"\\\\" not in text:
+        text = text.replace(b"\\n", b"\n").replace(b'\\"', b'"')
+        if b"\\" not in text:
+            return text
+    try:
+        return _text_decoder.decode(quoted).encode()
+    except ValueError:  # an escaped lone surrogate, or bytes that are no UTF-8
+        return without_surrogates(json.loads(quoted.decode("utf-8", "replace"), strict=False)).encode()
