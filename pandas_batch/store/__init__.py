@@ -1,0 +1,24 @@
+"""What is written down before it is spent: the private, durable store of runs, batches, requests and answers."""
+
+from __future__ import annotations
+
+from .locks import Lease
+from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch, RunRecord
+from .spools import SpoolWriter, request_lines
+from .store import Store
+from .tables import fingerprints_of, requests_table, rows_table
+
+__all__ = [
+    "BATCH_STATES",
+    "IN_FLIGHT",
+    "BatchRecord",
+    "Lease",
+    "NewBatch",
+    "RunRecord",
+    "SpoolWriter",
+    "Store",
+    "fingerprints_of",
+    "request_lines",
+    "requests_table",
+    "rows_table",
+]

@@ -1,0 +1,336 @@
+"""The half of the store that keeps batches: their states, their files, and the answers that can be used again."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pandas_batch.errors import StoreError
+
+from . import queries
+from .failures import KEPT, NOTHING_RECORDED, explained
+from .files import commit_file, commit_folder, private_writer, remove_folder, sync_file, sync_folder
+from .ground import Ground
+from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch
+from .segments import find_requests, read_segment, write_segment
+from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
+
+_NONCE = re.compile(r"[a-z0-9]{1,32}")
+
+_SPOOL = "spool.json"
+_SPOOL_KEPT = "spool.kept.zst"
+_REQUESTS = "requests.seg"
+_RESULTS = "results.jsonl"
+_RESULTS_PACKED = "results.jsonl.zst"
+_RESULTS_PART = "results.part"
+_ANSWERS = "answers.arrow"
+
+
+class Batches(Ground):
+    """Batches: recorded before they are posted, changed by compare-and-swap, searched for answers."""
+
+    # --- records
+
+    def batch(self, key: int) -> BatchRecord:
+        """Return a batch; `StoreError` where there is none of that key."""
+        return self.batches([key])[0]
+
+    def batches(self, keys: Collection[int]) -> list[BatchRecord]:
+        """Return batches in the order of `keys`."""
+        found = self._database.read(lambda c: queries.batches_by_key(c, keys))
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise StoreError(
+                f"The store at {self.path} has no batch {missing[0]}: its run was deleted.",
+                KEPT,
+                "pandas_batch.runs() lists the runs it holds.",
+            )
+        return [found[key] for key in keys]
+
+    def batches_where(self, *, state: str | Collection[str]) -> list[BatchRecord]:
+        """Return the batches in a state, or in one of several, oldest first."""
+        states = [state] if isinstance(state, str) else list(state)
+        return self._database.read(lambda c: queries.batches_in(c, states))
+
+    def batch_ids(self) -> set[str]:
+        """Return every id of the server that a batch of this store is bound to."""
+        rows = self._database.read(
+            lambda c: c.execute("SELECT batch_id FROM batches WHERE batch_id IS NOT NULL").fetchall()
+        )
+        return {batch_id for (batch_id,) in rows}
+
+    def runs_of_batch(self, key: int) -> list[str]:
+        """Return the ids of the runs that need a batch, oldest first."""
+        rows = self._database.read(
+            lambda c: c.execute(
+                "SELECT id FROM runs JOIN run_batches ON run_id = id WHERE batch_key = ? ORDER BY number", (key,)
+            ).fetchall()
+        )
+        return [run_id for (run_id,) in rows]
+
+    def transition(self, key: int, *, expect: Collection[str], to: str, **changes: Any) -> bool:
+        """
+        Move a batch from one of the states `expect` to the state `to`, changing other fields with it.
+
+        Of any number of threads and processes that try at once, one succeeds. A ``batch_id`` is bound to one
+        batch only: with ``proved=True`` it is taken from a batch that had adopted it provisionally (which is
+        ``unknown`` again, the id among its ``tried_ids``), otherwise the transition fails.
+
+        Returns
+        -------
+        bool
+            Whether the batch was moved; the change is on the medium then.
+        """
+        if to not in BATCH_STATES:
+            raise ValueError(f"{to!r} is no state of a batch")
+        expected = [expect] if isinstance(expect, str) else list(expect)
+        return self._change(key, {**changes, "state": to}, expected)
+
+    def update_batch(self, key: int, **changes: Any) -> None:
+        """Change fields of a batch whatever its state."""
+        if changes and not self._change(key, changes, None):
+            raise StoreError(
+                f"Batch {key} of the store at {self.path} could not be changed: it is gone, or its id taken."
+            )
+
+    def _change(self, key: int, changes: dict[str, Any], expect: Collection[str] | None) -> bool:
+        def change(connection: Any) -> bool:
+            if expect is not None:
+                row = connection.execute("SELECT state FROM batches WHERE key = ?", (key,)).fetchone()
+                if row is None or row[0] not in expect:
+                    return False
+            batch_id = changes.get("batch_id")
+            if batch_id is not None and not queries.free_batch_id(
+                connection, key, batch_id, proved=bool(changes.get("proved"))
+            ):
+                return False
+            return queries.update_batch(connection, key, changes, expect)
+
+        return self._database.write(change)
+
+    # --- splitting
+
+    def split_batch(self, key: int, children: Sequence[NewBatch], *, expect: Collection[str]) -> list[int] | None:
+        """
+        Replace a batch that was too large by smaller ones that hold its requests in the same order.
+
+        Every run that needs the batch needs them from now on; answers are looked up through `resolve`.
+
+        Returns
+        -------
+        list of int or None
+            Keys of the new batches; None where the state of the batch was none of `expect`.
+        """
+        parent = self.batch(key)
+        if sum(len(child.draws) for child in children) != parent.n_requests:
+            raise ValueError(f"{len(children)} parts do not hold the {parent.n_requests} requests of batch {key}")
+        with explained(self.path, NOTHING_RECORDED), self._recording():
+            keys = self._take_keys(len(children))
+            placed: list[Path] = []
+            done = False
+
+            def record(connection: Any) -> bool:
+                changes = {"state": "split", "split_into": keys}
+                if not queries.update_batch(connection, key, changes, expect):
+                    return False
+                for new, child in zip(keys, children, strict=True):
+                    queries.insert_batch(connection, new_record(new, parent.run_id, child))
+                queries.link_successors(connection, key, keys)
+                return True
+
+            try:
+                self._place_batches(keys, children, placed)
+                done = self._database.write(record)
+            finally:
+                if not done and self.batch(key).state != "split":
+                    for folder in placed:
+                        remove_folder(folder)
+            if not done:
+                return None
+            remove_files([self.spool_path(key)])
+        return keys
+
+    def resolve(self, batch_keys: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where requests are now whose batches may have been split since; the same arrays where none was."""
+        split = self._database.read(queries.split_batches)
+        for key, (children, sizes) in split.items():  # in the order of keys: parts of parts come later
+            moved = batch_keys == key
+            if not moved.any():
+                continue
+            batch_keys, positions = batch_keys.copy(), positions.copy()
+            ends = np.cumsum(sizes)
+            part = np.searchsorted(ends, positions[moved], side="right")
+            batch_keys[moved] = np.asarray(children, dtype=np.int64)[part]
+            positions[moved] -= (ends - sizes)[part].astype(positions.dtype)
+        return batch_keys, positions
+
+    # --- requests and answers
+
+    def requests_of(self, key: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fingerprints (n, 16) and draws (n,) of a batch by position, mapped from its file."""
+        with explained(self.path):
+            segment = read_segment(self._batch_folder(key) / _REQUESTS)
+        return segment.fingerprints, segment.draws
+
+    def find_answers(
+        self, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Look up requests that have an answer here, or will have one.
+
+        A position that succeeded comes before one in flight, and of both the newest batch. A batch that is
+        being canceled is not in flight.
+
+        Returns
+        -------
+        batch_keys, positions
+            int64 and int32 arrays, one entry per request; -1 where there is none.
+        """
+        found = self._database.read(lambda c: queries.candidates(c, base_url, self.path / "batches", _REQUESTS))
+        with explained(self.path):
+            return find_requests(fingerprints, draws, found)
+
+    def set_succeeded(self, key: int, mask: np.ndarray) -> None:
+        """Record which positions of a collected batch have an answer that may be used again."""
+        mask = np.asarray(mask, dtype=bool)
+        n_requests = self.batch(key).n_requests
+        if mask.shape != (n_requests,):
+            raise ValueError(f"batch {key} has {n_requests} requests, the mask {mask.shape}")
+        self._database.write(lambda c: queries.set_succeeded(c, key, mask))
+
+    def succeeded_of(self, key: int) -> np.ndarray | None:
+        """Return what `set_succeeded` was given, or None."""
+        return self._database.read(lambda c: queries.succeeded(c, key))
+
+    # --- files
+
+    def new_spool(self) -> SpoolWriter:
+        """Return a writer for the body of a batch to come; unrecorded, it goes with this process."""
+        with explained(self.path):
+            path = self._staging.new_path("spool")
+        return SpoolWriter(path, self.path)
+
+    def spool_path(self, key: int) -> Path:
+        """Return the file that is the body of the POST, as long as the batch is not compacted."""
+        return self._batch_folder(key) / _SPOOL
+
+    def results_part_path(self, key: int) -> Path:
+        """Return where results are written while they come; see `new_results_part`."""
+        return self._batch_folder(key) / _RESULTS_PART
+
+    def results_path(self, key: int) -> Path:
+        """Return where the raw results are, whole, before they are compressed; to read them: `open_results`."""
+        return self._batch_folder(key) / _RESULTS
+
+    def answers_path(self, key: int) -> Path:
+        """Return where the decoded answers are."""
+        return self._batch_folder(key) / _ANSWERS
+
+    def new_results_part(self, key: int) -> io.BufferedWriter:
+        """Return a writer on an empty, private `results_part_path`."""
+        with explained(self.path):
+            return private_writer(self.results_part_path(key))
+
+    def commit_file(self, part: Path, final: Path) -> None:
+        """Give a finished file its final name, durably: it is whole there, or not there at all."""
+        with explained(self.path):
+            commit_file(part, final)
+
+    def has_results(self, key: int) -> bool:
+        """Whether the raw results of a batch are here."""
+        folder = self._batch_folder(key)
+        return (folder / _RESULTS).exists() or (folder / _RESULTS_PACKED).exists()
+
+    def open_results(self, key: int) -> BinaryIO:
+        """Return the raw results of a batch as they came, compressed on disk or not."""
+        folder = self._batch_folder(key)
+        return self._open_either(folder / _RESULTS, folder / _RESULTS_PACKED, key, "results")
+
+    def open_spool(self, key: int) -> BinaryIO:
+        """Return the body of a batch, or after `compact` the lines of the requests that did not succeed."""
+        folder = self._batch_folder(key)
+        return self._open_either(folder / _SPOOL, folder / _SPOOL_KEPT, key, "requests")
+
+    def spooled_requests(self, key: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (position, request as JSON) of every request of a batch that is still here."""
+        with self.open_spool(key) as file:
+            yield from request_lines(file)
+
+    def _open_either(self, raw: Path, packed: Path, key: int, what: str) -> BinaryIO:
+        with explained(self.path):
+            with suppress(FileNotFoundError):
+                return open(raw, "rb")
+            with suppress(FileNotFoundError):
+                return open_compressed(packed)
+        raise StoreError(f"The {what} of batch {key} are not in the store at {self.path}.", KEPT)
+
+    def compact(self, key: int, keep_requests: bool = True) -> None:
+        """
+        Make a collected batch small: results compressed, of the requests only those that did not succeed.
+
+        Parameters
+        ----------
+        key
+            A batch that is no longer in flight.
+        keep_requests
+            Whether to keep the requests without an answer, which a retry needs.
+        """
+        if self.batch(key).state in IN_FLIGHT:
+            raise ValueError(f"batch {key} is in flight: its body may still be needed")
+        folder = self._batch_folder(key)
+        with explained(self.path):
+            if (folder / _RESULTS).exists():
+                compress_file(folder / _RESULTS, folder / _RESULTS_PACKED)
+            remove_files([folder / _RESULTS_PART])
+            if (folder / _SPOOL).exists():
+                self._reduce_spool(key, folder, keep=keep_requests)
+
+    def _reduce_spool(self, key: int, folder: Path, *, keep: bool) -> None:
+        mask = self.succeeded_of(key)
+        wanted = None if mask is None else np.flatnonzero(~mask)
+        if keep and (wanted is None or len(wanted)):
+            keep_requests(folder / _SPOOL, folder / _SPOOL_KEPT, wanted)
+        else:
+            remove_files([folder / _SPOOL, folder / _SPOOL_KEPT])
+
+    # --- placing new batches, inside the recording lock
+
+    def _take_keys(self, n: int) -> list[int]:
+        return self._database.write(lambda c: queries.take_batch_keys(c, n)) if n else []
+
+    def _place_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> None:
+        for key, batch in zip(keys, batches, strict=True):
+            if not _NONCE.fullmatch(batch.nonce):
+                raise ValueError(f"nonce {batch.nonce!r} is not of a-z and 0-9")
+            if not batch.spool.closed:
+                raise ValueError("the spool of a new batch is still open")
+            part = self._new_folder("batch")
+            write_segment(part / _REQUESTS, batch.fingerprints, batch.draws)
+            sync_file(part / _REQUESTS)
+            os.rename(batch.spool.path, part / _SPOOL)
+            final = self._batch_folder(key)
+            remove_folder(final)  # there only where the store was restored from an older copy
+            placed.append(final)
+            commit_folder(part, final)
+        if placed:
+            sync_folder(self.path / "batches")
+
+
+def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
+    """Return the record of a batch that nobody has posted yet."""
+    return BatchRecord(
+        key=key,
+        run_id=run_id,
+        nonce=batch.nonce,
+        base_url=batch.base_url,
+        betas=tuple(batch.betas),
+        n_requests=len(batch.draws),
+        n_bytes=batch.spool.n_bytes,
+    )

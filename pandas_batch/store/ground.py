@@ -1,0 +1,47 @@
+"""What both halves of the store stand on: the folder, the database, the staging folder, who records when."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from .database import Database
+from .locks import wait_lock
+from .staging import Staging
+
+RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+# Recording takes milliseconds; whoever holds its lock for minutes is a process that was stopped.
+_RECORDING_PATIENCE_S = 120.0
+
+
+class Ground:
+    """An opened store, without anything to do yet."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self.path = path
+        self._database = database
+        self._staging = Staging(path)
+        self.schema_version: int = database.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def _recording(self) -> io.FileIO:
+        """Return a context manager: nobody else has folders on their way to a commit while it is open."""
+        return wait_lock(self.path / "recording.lock", _RECORDING_PATIENCE_S)
+
+    def _new_folder(self, kind: str) -> Path:
+        path = self._staging.new_path(kind)
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+        return path
+
+    def _run_folder(self, run_id: str) -> Path:
+        if not RUN_ID.fullmatch(run_id):
+            raise ValueError(f"run id {run_id!r} is not of letters, digits, _ and -")
+        return self.path / "runs" / run_id
+
+    def _batch_folder(self, key: int) -> Path:
+        return self.path / "batches" / str(int(key))

@@ -1,0 +1,244 @@
+"""The SQL of the store; each function runs inside a transaction of its caller."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .records import (
+    BATCH_COLUMNS,
+    FIXED_BATCH_COLUMNS,
+    FIXED_RUN_COLUMNS,
+    IN_FLIGHT,
+    RUN_COLUMNS,
+    BatchRecord,
+    RunRecord,
+    assignments,
+    batch_from,
+    row_of,
+    run_from,
+)
+from .segments import Candidate
+
+_RUNS = ", ".join(RUN_COLUMNS)
+_BATCHES = ", ".join(BATCH_COLUMNS)
+
+# Every text below is ours: names of columns come from the records, values are always bound.
+# ruff: noqa: S608
+
+
+def take_batch_keys(connection: sqlite3.Connection, n: int) -> list[int]:
+    """Return `n` keys that were never used and never will be, whatever becomes of the caller."""
+    (first,) = connection.execute("SELECT value FROM counters WHERE name = 'next_batch_key'").fetchone()
+    connection.execute("UPDATE counters SET value = ? WHERE name = 'next_batch_key'", (first + n,))
+    return list(range(first, first + n))
+
+
+def _insert(connection: sqlite3.Connection, table: str, cells: Mapping[str, Any]) -> None:
+    names = ", ".join(cells)
+    marks = ", ".join(f":{name}" for name in cells)
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", dict(cells))
+
+
+def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
+    """Record a run and which batches it needs."""
+    _insert(connection, "runs", row_of(run, RUN_COLUMNS))
+    link_batches(connection, run.id, run.batch_keys, first_place=0)
+
+
+def link_batches(connection: sqlite3.Connection, run_id: str, keys: Iterable[int], *, first_place: int) -> None:
+    """Record that a run needs batches."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO run_batches (run_id, place, batch_key) VALUES (?, ?, ?)",
+        [(run_id, first_place + at, key) for at, key in enumerate(keys)],
+    )
+
+
+def insert_batch(connection: sqlite3.Connection, batch: BatchRecord) -> None:
+    """Record a batch."""
+    _insert(connection, "batches", row_of(batch, BATCH_COLUMNS))
+
+
+def select_runs(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[RunRecord]:
+    """Return runs, newest first."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    rows = connection.execute(f"SELECT {_RUNS} FROM runs {where} ORDER BY number DESC", values).fetchall()
+    wanted = [row[0] for row in rows]
+    keys: dict[str, list[int]] = {run_id: [] for run_id in wanted}
+    only = "AND run_batches.run_id = ?" if len(wanted) == 1 else ""
+    for run_id, key in connection.execute(
+        f"""
+        SELECT run_batches.run_id, batch_key FROM run_batches JOIN batches ON key = batch_key
+        WHERE state != 'split' {only} ORDER BY run_batches.run_id, place, batch_key
+        """,
+        wanted if only else (),
+    ):
+        if run_id in keys:
+            keys[run_id].append(key)
+    return [run_from(row, tuple(keys[row[0]]), version) for row in rows]
+
+
+def select_batches(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[BatchRecord]:
+    """Return batches in the order of their keys."""
+    rows = connection.execute(f"SELECT {_BATCHES} FROM batches {where} ORDER BY key", values)
+    return [batch_from(row) for row in rows]
+
+
+def batches_by_key(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, BatchRecord]:
+    """Return the batches of those keys that exist."""
+    found: dict[int, BatchRecord] = {}
+    wanted = list(keys)
+    for start in range(0, len(wanted), 500):
+        some = wanted[start : start + 500]
+        for batch in select_batches(connection, f"WHERE key IN ({_marks(some)})", some):
+            found[batch.key] = batch
+    return found
+
+
+def batches_in(connection: sqlite3.Connection, states: Collection[str]) -> list[BatchRecord]:
+    """Return the batches in one of `states`."""
+    return select_batches(connection, f"WHERE state IN ({_marks(states)})", list(states))
+
+
+def link_successors(connection: sqlite3.Connection, key: int, successors: Iterable[int]) -> None:
+    """Let every run that needs a batch need its successors too; the batch stays, for what refers to it."""
+    for run_id, place in connection.execute(
+        "SELECT run_id, place FROM run_batches WHERE batch_key = ?", (key,)
+    ).fetchall():
+        connection.executemany(
+            "INSERT INTO run_batches (run_id, place, batch_key) VALUES (?, ?, ?)",
+            [(run_id, place, successor) for successor in successors],
+        )
+
+
+def split_batches(connection: sqlite3.Connection) -> dict[int, tuple[tuple[int, ...], np.ndarray]]:
+    """Return the successors of every batch that was split, with their numbers of requests, in the order of keys."""
+    found = select_batches(connection, "WHERE state = 'split'")
+    wanted = {key for batch in found for key in batch.split_into}
+    parts = batches_by_key(connection, wanted) if wanted else {}
+    return {
+        batch.key: (batch.split_into, np.array([parts[key].n_requests for key in batch.split_into], dtype=np.int64))
+        for batch in found
+    }
+
+
+def update_run(connection: sqlite3.Connection, run_id: str, changes: Mapping[str, Any]) -> bool:
+    """Change a run; return whether it exists."""
+    clause, values = assignments(changes, RUN_COLUMNS, fixed=FIXED_RUN_COLUMNS)
+    done = connection.execute(f"UPDATE runs SET {clause} WHERE id = :id", values | {"id": run_id})
+    return done.rowcount == 1
+
+
+def update_batch(
+    connection: sqlite3.Connection, key: int, changes: Mapping[str, Any], expect: Collection[str] | None = None
+) -> bool:
+    """Change a batch, where its state is one of `expect`; return whether it was so."""
+    clause, values = assignments(changes, BATCH_COLUMNS, fixed=FIXED_BATCH_COLUMNS)
+    condition = ""
+    if expect is not None:
+        names = {f"expected_{at}": state for at, state in enumerate(expect)}
+        condition = f" AND state IN ({', '.join(f':{name}' for name in names)})"
+        values |= names
+    done = connection.execute(f"UPDATE batches SET {clause} WHERE key = :key{condition}", values | {"key": key})
+    return done.rowcount == 1
+
+
+def free_batch_id(connection: sqlite3.Connection, key: int, batch_id: str, *, proved: bool) -> bool:
+    """
+    Make sure that no other batch holds `batch_id`; return False where one rightly does.
+
+    A provisional adoption gives way to proof: the batch that had adopted the id is looked for again.
+    """
+    others = select_batches(connection, "WHERE batch_id = ? AND key != ?", (batch_id, key))
+    if not others:
+        return True
+    other = others[0]
+    if other.proved or not proved:
+        return False
+    tried = dict.fromkeys((*other.tried_ids, batch_id))
+    return update_batch(
+        connection, other.key, {"state": "unknown", "batch_id": None, "counts": {}, "tried_ids": tuple(tried)}
+    )
+
+
+def set_succeeded(connection: sqlite3.Connection, key: int, mask: np.ndarray) -> None:
+    """Record which positions of a batch have an answer that may be used again."""
+    connection.execute(
+        "INSERT OR REPLACE INTO succeeded VALUES (?, ?, ?)", (key, len(mask), np.packbits(mask).tobytes())
+    )
+
+
+def succeeded(connection: sqlite3.Connection, key: int) -> np.ndarray | None:
+    """Return what `set_succeeded` was given, or None."""
+    row = connection.execute("SELECT n_requests, bits FROM succeeded WHERE batch_key = ?", (key,)).fetchone()
+    return None if row is None else _mask(*row)
+
+
+def _mask(n: int, bits: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=n).astype(bool)
+
+
+def candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name: str) -> list[Candidate]:
+    """
+    Return the batches in which answers may be found, the preferred ones last.
+
+    First those in flight (one that is being canceled no longer counts), then those with answers; of each
+    the newest last.
+    """
+    rows = connection.execute(
+        f"""
+        SELECT batches.key, succeeded.n_requests, succeeded.bits FROM batches
+        LEFT JOIN succeeded ON succeeded.batch_key = batches.key
+        WHERE base_url = ? AND (
+            bits IS NOT NULL OR (state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL)
+        )
+        ORDER BY bits IS NOT NULL, batches.key
+        """,
+        (base_url, *IN_FLIGHT),
+    )
+    return [Candidate(key, folder / str(key) / name, None if bits is None else _mask(n, bits)) for key, n, bits in rows]
+
+
+def delete_run(connection: sqlite3.Connection, run_id: str) -> list[int] | None:
+    """Delete a run and the batches that only it needs; return their keys, or None where there is no such run."""
+    if connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount == 0:
+        return None
+    keys = [
+        key
+        for (key,) in connection.execute(
+            """
+            SELECT batch_key FROM run_batches WHERE run_id = ? AND batch_key NOT IN
+            (SELECT batch_key FROM run_batches WHERE run_id != ?) ORDER BY batch_key
+            """,
+            (run_id, run_id),
+        )
+    ]
+    connection.execute("DELETE FROM run_batches WHERE run_id = ?", (run_id,))
+    for table, column in (("batches", "key"), ("succeeded", "batch_key")):
+        connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(key,) for key in keys])
+    set_scrub_due(connection, due=True)
+    return keys
+
+
+def set_scrub_due(connection: sqlite3.Connection, *, due: bool) -> None:
+    """Remember that deleted bytes may still stand in the log."""
+    connection.execute("UPDATE counters SET value = ? WHERE name = 'scrub_due'", (int(due),))
+
+
+def is_scrub_due(connection: sqlite3.Connection) -> bool:
+    """Whether deleted bytes may still stand in the log."""
+    return bool(connection.execute("SELECT value FROM counters WHERE name = 'scrub_due'").fetchone()[0])
+
+
+def referenced(connection: sqlite3.Connection) -> tuple[set[str], set[int]]:
+    """Return the ids of all runs and the keys of all batches."""
+    runs = {run_id for (run_id,) in connection.execute("SELECT id FROM runs")}
+    return runs, {key for (key,) in connection.execute("SELECT key FROM batches")}
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))

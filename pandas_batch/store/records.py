@@ -1,0 +1,237 @@
+"""What the store says about a run and about a batch, and how that stands in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .spools import SpoolWriter
+
+BATCH_STATES = ("intent", "posting", "unknown", "bound", "ended", "collected", "refused", "gone", "split")
+"""``intent``: recorded, not posted. ``posting``: a POST may be under way. ``unknown``: its answer was lost.
+``bound``: the server's id is known. ``ended``: the server has finished. ``collected``: the answers are here.
+``refused``: the server would not take it. ``gone``: the server no longer has it. ``split``: replaced by smaller
+ones."""
+
+IN_FLIGHT = ("intent", "posting", "unknown", "bound", "ended")
+"""States of a batch whose answers may still come."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """
+    A run as it was recorded.
+
+    Attributes
+    ----------
+    id
+        Unique; also the name of its folder, hence letters, digits, ``_`` and ``-`` only.
+    name
+        The user's name for it, any text.
+    identity
+        Equal for two runs of the same name and the same requests in the same order.
+    created_at, finished_at
+        Aware UTC datetimes.
+    n_rows, n_requests, n_reused, n_skipped
+        Rows of the frame; unique requests; those of them that another run pays; rows that were not sent.
+    options
+        The plain options, as JSON can hold them.
+    batch_keys
+        Every batch that holds one of its requests, its own first; set by the store.
+    schema_version
+        Format of the store it was read from.
+    cost_usd_max
+        Upper bound of its cost before the first POST; None where unknown.
+    index_kind
+        Class name of the stored index, or None.
+    extra
+        Anything else that JSON can hold.
+    """
+
+    id: str
+    identity: str
+    created_at: datetime
+    base_url: str
+    model: str
+    n_rows: int
+    n_requests: int
+    name: str | None = None
+    n_reused: int = 0
+    n_skipped: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    parent_id: str | None = None
+    state: str = "preparing"
+    message: str = ""
+    finished_at: datetime | None = None
+    batch_keys: tuple[int, ...] = ()
+    schema_version: int = 1
+    cost_usd_max: float | None = None
+    index_kind: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRecord:
+    """
+    A batch as the store knows it; all times are aware UTC datetimes.
+
+    Attributes
+    ----------
+    key
+        Number of the batch in this store; never used twice.
+    run_id
+        The run that made it (which may have been deleted since, while others still need the batch).
+    nonce
+        What its custom_ids begin with, after ``pb1_``.
+    proved
+        Whether ``batch_id`` is certainly ours: told by the answer to our own POST, or shown by custom_ids.
+    watermark_id, watermark_at
+        Newest batch of the server before our POST, or the server's time where that could not be had.
+    tried_ids
+        Candidates for a lost batch that proved to be another's.
+    split_into
+        Keys of the batches that replaced this one, in the order of its requests.
+    extra
+        Anything else that JSON can hold.
+    """
+
+    key: int
+    run_id: str
+    nonce: str
+    base_url: str
+    betas: tuple[str, ...] = ()
+    n_requests: int
+    n_bytes: int
+    state: str = "intent"
+    batch_id: str | None = None
+    proved: bool = False
+    attempts: int = 0
+    posted_at: datetime | None = None
+    server_posted_at: datetime | None = None
+    watermark_id: str | None = None
+    watermark_at: datetime | None = None
+    workspace_id: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    ended_at: datetime | None = None
+    cancel_initiated_at: datetime | None = None
+    archived_at: datetime | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    error: str | None = None
+    not_found_since: datetime | None = None
+    tried_ids: tuple[str, ...] = ()
+    split_into: tuple[int, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBatch:
+    """
+    A batch to be recorded.
+
+    Attributes
+    ----------
+    nonce
+        Twelve characters of ``a-z0-9``, new.
+    fingerprints, draws
+        Of its requests, by position: shape (n, 16) uint8 and shape (n,) uint16.
+    spool
+        The body of its POST, written and closed.
+    """
+
+    nonce: str
+    fingerprints: np.ndarray
+    draws: np.ndarray
+    spool: SpoolWriter
+    base_url: str
+    betas: tuple[str, ...] = ()
+
+
+# --- between records and rows
+
+_TIMES = frozenset(
+    {"created_at", "finished_at", "posted_at", "server_posted_at", "watermark_at", "expires_at", "ended_at"}
+    | {"cancel_initiated_at", "archived_at", "not_found_since"}
+)
+_JSON = frozenset({"options", "extra", "counts"})
+_TUPLES = frozenset({"betas", "tried_ids", "split_into"})
+_FLAGS = frozenset({"proved"})
+
+RUN_COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("batch_keys", "schema_version"))
+BATCH_COLUMNS = tuple(f.name for f in fields(BatchRecord))
+
+
+def to_cell(column: str, value: Any) -> Any:
+    """Return `value` as it stands in the database's `column`."""
+    if column in _TIMES:
+        return None if value is None else _time_text(column, value)
+    if column in _JSON:
+        return json.dumps(dict(value or {}), allow_nan=True, sort_keys=True)
+    if column in _TUPLES:
+        return json.dumps(list(value or ()))
+    if column in _FLAGS:
+        return int(bool(value))
+    return value
+
+
+def _time_text(column: str, value: datetime) -> str:
+    if value.tzinfo is None:
+        raise ValueError(f"{column} needs a time zone: {value!r}")
+    return value.astimezone(UTC).isoformat()
+
+
+def from_cell(column: str, cell: Any) -> Any:
+    """Return what `to_cell` was given."""
+    if column in _TIMES:
+        return None if cell is None else datetime.fromisoformat(cell)
+    if column in _JSON:
+        return json.loads(cell)
+    if column in _TUPLES:
+        return tuple(json.loads(cell))
+    if column in _FLAGS:
+        return bool(cell)
+    return cell
+
+
+def row_of(record: RunRecord | BatchRecord, columns: Collection[str]) -> dict[str, Any]:
+    """Return the record as cells."""
+    return {name: to_cell(name, getattr(record, name)) for name in columns}
+
+
+def run_from(row: tuple[Any, ...], batch_keys: tuple[int, ...], schema_version: int) -> RunRecord:
+    """Return the run that a row of `RUN_COLUMNS` stands for."""
+    values = {name: from_cell(name, cell) for name, cell in zip(RUN_COLUMNS, row, strict=True)}
+    return RunRecord(**values, batch_keys=batch_keys, schema_version=schema_version)
+
+
+def batch_from(row: tuple[Any, ...]) -> BatchRecord:
+    """Return the batch that a row of `BATCH_COLUMNS` stands for."""
+    return BatchRecord(**{name: from_cell(name, cell) for name, cell in zip(BATCH_COLUMNS, row, strict=True)})
+
+
+def assignments(
+    changes: Mapping[str, Any], columns: Collection[str], *, fixed: Collection[str]
+) -> tuple[str, dict[str, Any]]:
+    """
+    Return the SET clause and its values for `changes` of one row.
+
+    Raises
+    ------
+    TypeError
+        A name that is no column, or one that never changes.
+    """
+    wrong = [name for name in changes if name not in columns or name in fixed]
+    if wrong:
+        raise TypeError(f"{wrong[0]!r} cannot be changed; there are {', '.join(sorted(set(columns) - set(fixed)))}")
+    clause = ", ".join(f"{name} = :{name}" for name in changes)
+    return clause, {name: to_cell(name, value) for name, value in changes.items()}
+
+
+FIXED_RUN_COLUMNS = frozenset({"id", "identity", "created_at", "n_rows"})
+FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests"})

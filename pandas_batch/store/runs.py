@@ -1,0 +1,237 @@
+"""The half of the store that keeps runs."""
+
+from __future__ import annotations
+
+import difflib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, StoreError
+
+from . import queries
+from .batches import Batches, new_record
+from .failures import NOTHING_RECORDED, explained
+from .files import commit_folder, remove_folder, sync_file, sync_folder
+from .ground import RUN_ID
+from .labels import read_index, write_index
+from .records import BatchRecord, NewBatch, RunRecord
+from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class Runs(Batches):
+    """Runs: recorded whole, found again, changed, deleted."""
+
+    def add_run(
+        self,
+        run: RunRecord,
+        rows: pa.Table,
+        requests: pa.Table,
+        batches: Sequence[NewBatch] = (),
+        *,
+        index: pd.Index | None = None,
+    ) -> RunRecord:
+        """
+        Record a run with everything it needs to be posted, collected and merged: all of it, or nothing.
+
+        Parameters
+        ----------
+        run
+            The run; its ``batch_keys``, ``schema_version`` and ``index_kind`` are filled in here.
+        rows
+            One row per row of the frame: ``request`` (its place in `requests`, -1: not sent) and ``reason``.
+        requests
+            One row per unique request: ``fingerprint``, ``draw``, ``batch_key``, ``position``, ``reused``.
+            Keys of new batches are given as ``-(i + 1)``, `i` being the place in `batches`.
+        batches
+            The batches that this run will post.
+        index
+            The frame's labels.
+
+        Returns
+        -------
+        RunRecord
+            The run as recorded.
+
+        Raises
+        ------
+        StoreError
+            Where it cannot be made durable; then nothing was recorded.
+        """
+        self._run_folder(run.id)
+        _check_columns(rows, ("request", "reason"))
+        _check_columns(requests, REQUEST_COLUMNS)
+        with explained(self.path, NOTHING_RECORDED), self._recording():
+            keys = self._take_keys(len(batches))
+            requests, used = _with_real_keys(requests, keys)
+            run = replace(
+                run,
+                batch_keys=tuple(dict.fromkeys([*keys, *used])),
+                schema_version=self.schema_version,
+                index_kind=None if index is None else type(index).__name__,
+            )
+            records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
+            placed: list[Path] = []
+            try:
+                self._place_batches(keys, batches, placed)
+                self._place_run(run, rows, requests, index, placed)
+                self._database.write(lambda c: _insert_all(c, run, records))
+            except BaseException:
+                self._take_back(run.id, placed)
+                raise
+        return run
+
+    def _place_run(
+        self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]
+    ) -> None:
+        final = self._run_folder(run.id)
+        if final.exists() and self._database.read(lambda c: queries.select_runs(c, "WHERE id = ?", (run.id,))):
+            raise StoreError(f"The run {run.id} is recorded already.", NOTHING_RECORDED)
+        part = self._new_folder("run")
+        write_table(part / "rows.arrow", rows)
+        write_table(part / "requests.arrow", requests)
+        if index is not None:
+            write_index(part / "index.arrow", index)
+        for file in part.iterdir():
+            sync_file(file)
+        remove_folder(final)
+        placed.append(final)
+        commit_folder(part, final)
+        sync_folder(final.parent)
+
+    def _take_back(self, run_id: str, placed: list[Path]) -> None:
+        # The commit may have happened although its caller was interrupted; when in doubt the sweep decides later.
+        with suppress(StoreError, OSError):
+            if not self._database.read(lambda c: queries.select_runs(c, "WHERE id = ?", (run_id,))):
+                for folder in placed:
+                    remove_folder(folder)
+
+    def run(self, run_id: str) -> RunRecord:
+        """Return a run by its id; `RunNotFoundError` where there is none."""
+        found = self._runs("WHERE id = ?", (run_id,))
+        if not found:
+            self._no_run(run_id)
+        return found[0]
+
+    def find_run(self, id_or_name: str) -> RunRecord:
+        """
+        Return the run of that id, else the newest of that name, else the one whose id begins so.
+
+        Raises
+        ------
+        RunNotFoundError
+            Where there is none; it names those that are spelled alike.
+        """
+        found = self._runs("WHERE id = ?", (id_or_name,)) or self._runs("WHERE name = ?", (id_or_name,))
+        if not found and len(id_or_name) >= 4 and RUN_ID.fullmatch(id_or_name):
+            begun = self._runs("WHERE substr(id, 1, ?) = ?", (len(id_or_name), id_or_name))
+            found = begun if len(begun) == 1 else []
+        if not found:
+            self._no_run(id_or_name)
+        return found[0]
+
+    def _runs(self, where: str = "", values: Sequence[Any] = ()) -> list[RunRecord]:
+        return self._database.read(lambda c: queries.select_runs(c, where, values))
+
+    def _no_run(self, wanted: str) -> NoReturn:
+        known = [text for run in self.runs() for text in (run.name, run.id) if text]
+        close = difflib.get_close_matches(wanted, known, n=3)
+        raise RunNotFoundError(
+            f"There is no run {wanted!r} in the store at {self.path}.",
+            NOTHING_SENT,
+            f"Did you mean {' or '.join(map(repr, close))}?" if close else "pandas_batch.runs() lists those it holds.",
+        )
+
+    def runs(self) -> list[RunRecord]:
+        """Return all runs, newest first."""
+        return self._runs()
+
+    def newest_of_identity(self, identity: str) -> RunRecord | None:
+        """Return the newest run of an identity, or None."""
+        found = self._runs("WHERE identity = ?", (identity,))
+        return found[0] if found else None
+
+    def update_run(self, run_id: str, **changes: Any) -> None:
+        """Change fields of a run."""
+        if changes and not self._database.write(lambda c: queries.update_run(c, run_id, changes)):
+            self._no_run(run_id)
+
+    def rows_of(self, run_id: str) -> pa.Table:
+        """Return the rows table of a run, mapped from its file."""
+        with explained(self.path):
+            return read_table(self._run_folder(run_id) / "rows.arrow")
+
+    def requests_table_of(self, run_id: str) -> pa.Table:
+        """Return the requests table of a run; where a batch was split, with the places in its successors."""
+        with explained(self.path):
+            table = read_table(self._run_folder(run_id) / "requests.arrow")
+        keys = table.column("batch_key").to_numpy()
+        positions = table.column("position").to_numpy()
+        moved_keys, moved = self.resolve(keys, positions)
+        if moved_keys is keys:
+            return table
+        return with_column(with_column(table, "batch_key", moved_keys), "position", moved)
+
+    def index_of(self, run_id: str) -> pd.Index | None:
+        """Return the labels of a run's frame, or None where they were not given."""
+        file = self._run_folder(run_id) / "index.arrow"
+        with explained(self.path):
+            return read_index(file) if file.exists() else None
+
+    def delete_run(self, run_id: str) -> list[int]:
+        """
+        Remove a run, and the batches that no other run needs, down to the last byte.
+
+        Returns
+        -------
+        list of int
+            Keys of the batches that are gone.
+        """
+        with explained(self.path), self._recording():
+            keys = self._database.write(lambda c: queries.delete_run(c, run_id))
+            if keys is None:
+                self._no_run(run_id)
+            remove_folder(self._run_folder(run_id))
+            for key in keys:
+                remove_folder(self._batch_folder(key))
+            self.scrub()
+        return keys
+
+    def scrub(self) -> None:
+        """Rewrite the database without the bytes of what was deleted, now or by a process that died meanwhile."""
+        # Copies made before a migration still hold what is to be forgotten.
+        remove_folder(self.path / "backups")
+        if self._database.scrub():
+            self._database.write(lambda c: queries.set_scrub_due(c, due=False))
+
+
+def _insert_all(connection: sqlite3.Connection, run: RunRecord, batches: Iterable[BatchRecord]) -> None:
+    for batch in batches:
+        queries.insert_batch(connection, batch)
+    queries.insert_run(connection, run)
+
+
+def _check_columns(table: pa.Table, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise ValueError(f"the table lacks {missing}; it has {table.column_names}")
+
+
+def _with_real_keys(requests: pa.Table, keys: Sequence[int]) -> tuple[pa.Table, list[int]]:
+    given = requests.column("batch_key").to_numpy()
+    if keys and len(given):
+        new = given < 0
+        if new.any():
+            given = given.copy()
+            given[new] = np.asarray(keys, dtype=np.int64)[-given[new] - 1]
+            requests = with_column(requests, "batch_key", given)
+    return requests, np.unique(given).tolist()
