@@ -20,7 +20,7 @@ from .faults import (
     BadResults,
     ErrorAnswer,
     Fault,
-    FaultPlan,
+    ForeignResultsUrl,
     ListLag,
     LostAnswer,
     Outage,
@@ -28,6 +28,7 @@ from .faults import (
     revoked_key,
     spend_cap,
 )
+from .plan import FaultPlan
 from .rendering import Bill
 from .replies import Reply
 from .server import LoggedRequest, Simulator, serve
@@ -39,6 +40,7 @@ __all__ = [
     "ErrorAnswer",
     "Fault",
     "FaultPlan",
+    "ForeignResultsUrl",
     "ListLag",
     "LoggedRequest",
     "LostAnswer",

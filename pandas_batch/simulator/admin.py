@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .faults import from_json, to_json
 from .http import Request, Response
+from .plan import from_json, to_json
 from .service import json_response
 
 if TYPE_CHECKING:

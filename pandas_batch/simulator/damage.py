@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -33,6 +34,10 @@ def _damage(response: Response, fault: BadResults, connection: Connection) -> Re
     if fault.damage == "stall":
         stop = _position(body, lines, fault)
         return replace(framed, blocks=_with_pauses([body[:stop], body[stop:]], fault.pause_s, connection))
+    if fault.damage == "gzip":
+        packed = gzip.compress(body)
+        headers = {**response.headers, "content-encoding": "gzip"}
+        return replace(framed, blocks=(packed,), n_promised=len(packed), headers=headers)
     if fault.damage == "slow":
         size = fault.at_byte or 65536
         blocks = [body[at : at + size] for at in range(0, len(body), size)]

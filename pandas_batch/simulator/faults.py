@@ -8,21 +8,20 @@ Each fault is a small dataclass that says which calls (or rows) it hits, how oft
     api.faults.add(BadResults("cut", at_byte=1000))            # the next download ends early
     api.faults.clear()
 
-The same plan is open to other processes as JSON, see `to_json` and ``/simulator/faults``.
+The plan itself, and its form as JSON for other processes, is in `pandas_batch.simulator.plan`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 __all__ = [
     "BadResults",
     "ErrorAnswer",
     "Fault",
-    "FaultPlan",
+    "ForeignResultsUrl",
     "ListLag",
     "LostAnswer",
     "Outage",
@@ -96,6 +95,8 @@ class ErrorAnswer(Fault):
         Goes into the error's ``details``, as a spend cap does.
     committed
         Whether the server did what it was asked to before it failed.
+    body, content_type
+        A body of any kind in place of the API's JSON, such as a proxy's page.
 
     Examples
     --------
@@ -110,6 +111,8 @@ class ErrorAnswer(Fault):
     retry_after: str | None = None
     error_code: str | None = None
     committed: bool = False
+    body: str | None = None
+    content_type: str = "application/json"
 
 
 Loss = Literal["reset", "close", "cut", "stall", "html", "empty_object", "bad_json", "redirect_302", "redirect_307"]
@@ -167,6 +170,14 @@ class Outage(Fault):
     from_s: float = 0.0
     how: int | Literal["reset"] = "reset"
     endpoint: Endpoint = "*"
+    times: int | None = field(default=None, kw_only=True)
+
+
+@dataclass
+class ForeignResultsUrl(Fault):
+    """Batches name a ``results_url`` on another host."""
+
+    base_url: str
     times: int | None = field(default=None, kw_only=True)
 
 
@@ -240,6 +251,7 @@ Damage = Literal[
     "stall",
     "slow",
     "empty",
+    "gzip",
 ]
 
 
@@ -254,7 +266,7 @@ class BadResults(Fault):
         ``"cut"`` (ends at `at_byte`, or after `n_rows` rows), ``"missing"``, ``"doubled"``, ``"doubled_differently"``
         (each for `n_rows` rows), ``"unknown_id"``, ``"junk"``, ``"blank"`` (`n_rows` lines of it put in), ``"crlf"``,
         ``"bom"``, ``"stall"`` (silence after `at_byte`), ``"slow"`` (a pause after every `at_byte` bytes),
-        ``"empty"`` (no lines at all).
+        ``"empty"`` (no lines at all), ``"gzip"`` (compressed, although nobody may have asked).
     at_byte
         Position in the body; negative counts from its end.
     n_rows
@@ -281,12 +293,6 @@ class BadResults(Fault):
     text: str = "null"
 
 
-_KINDS: dict[str, type[Fault]] = {
-    cls.__name__: cls for cls in (ErrorAnswer, LostAnswer, Outage, ListLag, RowFault, BadResults)
-}
-_F = TypeVar("_F", bound=Fault)
-
-
 def spend_cap(*, times: int | None = None) -> ErrorAnswer:
     """Return the 429 of a reached spend limit: no ``retry-after``, and no retry helps before next month."""
     message = "You have reached your API usage limits. Access will be restored at the start of next month."
@@ -297,98 +303,3 @@ def spend_cap(*, times: int | None = None) -> ErrorAnswer:
 def revoked_key(*, times: int | None = None) -> ErrorAnswer:
     """Return a 401 to every call from now on."""
     return ErrorAnswer("*", 401, times=times)
-
-
-def to_json(fault: Fault) -> dict[str, Any]:
-    """
-    Return a fault as JSON, with its class as ``"fault"``.
-
-    Examples
-    --------
-    >>> to_json(ListLag(30))["fault"]
-    'ListLag'
-    """
-    data = {name: value for name, value in asdict(fault).items() if not name.startswith("_") and not callable(value)}
-    return {"fault": type(fault).__name__, **data}
-
-
-def from_json(data: dict[str, Any]) -> Fault:
-    """
-    Return the fault that such JSON describes.
-
-    Raises
-    ------
-    ValueError
-        When the class or a field is unknown.
-    """
-    data = dict(data)
-    kind = _KINDS.get(str(data.pop("fault", "")))
-    data.pop("hits", None)
-    if kind is None:
-        raise ValueError(f"fault: must be one of {', '.join(_KINDS)}")
-    known = {one.name for one in fields(kind) if not one.name.startswith("_")} - {"where"}
-    for name in data:
-        if name not in known:
-            raise ValueError(f"{name}: no such field of {kind.__name__}; it has {', '.join(sorted(known))}")
-    try:
-        return kind(**data)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
-
-
-class FaultPlan:
-    """The faults in force. Safe to change from any thread at any time."""
-
-    def __init__(self, *faults: Fault) -> None:
-        self._lock = threading.Lock()
-        self._faults: list[Fault] = list(faults)
-
-    def __iter__(self) -> Iterator[Fault]:
-        with self._lock:
-            return iter(list(self._faults))
-
-    def __len__(self) -> int:
-        return len(self._faults)
-
-    def add(self, fault: _F) -> _F:
-        """Add a fault and return it; its ``hits`` tell how often it struck."""
-        with self._lock:
-            self._faults.append(fault)
-        return fault
-
-    def remove(self, fault: Fault) -> None:
-        """Take a fault out."""
-        with self._lock:
-            self._faults = [one for one in self._faults if one is not fault]
-
-    def clear(self) -> None:
-        """Take all faults out."""
-        with self._lock:
-            self._faults = []
-
-    def for_call(self, endpoint: str, batch_id: str, now_s: float) -> ErrorAnswer | LostAnswer | Outage | None:
-        """Return the first fault that strikes this call."""
-        with self._lock:
-            for fault in self._faults:
-                if not isinstance(fault, ErrorAnswer | LostAnswer | Outage) or fault.endpoint not in ("*", endpoint):
-                    continue
-                if isinstance(fault, Outage) and not fault.from_s <= now_s < fault.until_s:
-                    continue
-                if fault.strikes(batch_id):
-                    return fault
-        return None
-
-    def for_download(self, batch_id: str) -> list[BadResults]:
-        """Return what is to happen to one download of results."""
-        with self._lock:
-            return [fault for fault in self._faults if isinstance(fault, BadResults) and fault.strikes(batch_id)]
-
-    def for_rows(self, batch_id: str) -> list[RowFault]:
-        """Return what is to happen to the rows of one batch."""
-        with self._lock:
-            return [fault for fault in self._faults if isinstance(fault, RowFault) and fault.strikes(batch_id)]
-
-    def list_lag_s(self) -> float:
-        """Return for how long a new batch stays out of the list."""
-        with self._lock:
-            return max((fault.seconds for fault in self._faults if isinstance(fault, ListLag)), default=0.0)

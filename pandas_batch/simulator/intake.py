@@ -53,7 +53,7 @@ def parse_create_body(blob: Blob, max_requests: int) -> list[Any]:
     _check_text(blob, body)
     try:
         items: list[Any] = list(_decode_body(body).requests)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         items = _items_of_odd_body(body)
     if not items:
         raise invalid("requests: List should have at least 1 item after validation, not 0")

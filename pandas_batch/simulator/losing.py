@@ -36,6 +36,8 @@ def error_response(fault: ErrorAnswer, request_id: str) -> Response:
     kind, message = _KINDS.get(fault.status, ("api_error", "Internal server error"))
     details = {"error_code": fault.error_code} if fault.error_code else None
     error = ApiError(fault.kind or kind, fault.message or message, details=details)
+    if fault.body is not None:
+        return Response(fault.status, (fault.body.encode(),), fault.content_type)
     headers = {"retry-after": fault.retry_after} if fault.retry_after is not None else {}
     return Response(fault.status, (error.body(request_id),), headers=headers)
 

@@ -7,7 +7,6 @@ shapes that recordings of the real API show.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,11 @@ def _ask(answer: Answer, params: dict[str, Any], draw: int) -> Reply:
         schema = _schema_of(params)
         given = last_user_text(params) if schema is None else value_for(schema, seeded(draw))
     elif callable(answer):
-        given = answer(params)
+        try:
+            given = answer(params)
+        except Exception as error:
+            # It is the caller's function: what it raised belongs where the caller looks for the row.
+            raise ApiError("api_error", f"answer() raised {type(error).__name__}: {error}") from error
     if isinstance(given, Reply):
         return given
     if isinstance(given, str) and not (answer is None and _schema_of(params)):
@@ -103,8 +106,7 @@ def _ask(answer: Answer, params: dict[str, Any], draw: int) -> Reply:
 
 def message_id(draw: int, kind: str = "msg_01") -> str:
     """Return an id in the server's form: a prefix and 22 letters or digits."""
-    digits = hashlib.blake2b(draw.to_bytes(16, "big"), digest_size=16).hexdigest()[:22]
-    return kind + digits
+    return f"{kind}{draw:022x}"
 
 
 def _thinks(params: dict[str, Any], model: Model) -> bool:

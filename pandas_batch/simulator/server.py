@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from .admin import answer_admin
-from .batches import Batch
+from .batches import Batch, iso
 from .blobs import Blob
 from .damage import damaged
-from .faults import ErrorAnswer, Fault, FaultPlan, LostAnswer, Outage
+from .faults import ErrorAnswer, Fault, LostAnswer, Outage
 from .http import Connection, Listener, Request, Response
 from .losing import error_response, lose
+from .plan import FaultPlan
 from .rendering import Bill, bills_of
 from .replies import Answer
 from .routing import Caller, caller_of, route
 from .service import Limits, Service
-from .validation import API_VERSIONS, ApiError
+from .validation import API_VERSIONS, ApiError, invalid
 
 if TYPE_CHECKING:
     import anthropic
@@ -270,6 +271,9 @@ class Simulator:
                 "date": formatdate(self.now_s(), usegmt=True),
                 "request-id": f"req_01{next(self._numbers):022d}",
                 "anthropic-organization-id": _ORGANIZATION,
+                "anthropic-ratelimit-requests-limit": "4000",
+                "anthropic-ratelimit-requests-remaining": "3999",
+                "anthropic-ratelimit-requests-reset": str(iso(self.now_s())),
             }
             if request.path.startswith("/simulator/"):
                 connection.send(answer_admin(self, request), headers)
@@ -305,6 +309,9 @@ class Simulator:
             return self._service.call(endpoint, object_id, request, caller, at_s=self.now_s() + late_s)
         except ApiError as error:
             return Response(error.status, (error.body(headers["request-id"]),))
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+            failure = invalid(f"Input should be valid ({type(error).__name__})")
+            return Response(failure.status, (failure.body(headers["request-id"]),))
 
 
 def serve(answer: Answer = None, **options: Any) -> Simulator:

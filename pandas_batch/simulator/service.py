@@ -13,10 +13,10 @@ import msgspec
 
 from .batches import Batch, BatchFacts
 from .blobs import Blob
-from .faults import FaultPlan
 from .http import Request, Response
 from .intake import parse_create_body
 from .models import catalogue, find_model
+from .plan import FaultPlan
 from .rendering import settle
 from .replies import Answer, make_message
 from .routing import Caller
@@ -160,7 +160,7 @@ class Service:
         return batch
 
     def _shown(self, batch: Batch, now_s: float) -> dict[str, Any]:
-        return self.settled(batch).to_json(now_s, self.base_url)
+        return self.settled(batch).to_json(now_s, self.faults.results_base_url(self.base_url))
 
     # ---- the calls
 
@@ -298,7 +298,7 @@ class Service:
         if params.get("stream"):
             raise invalid("stream: the simulator does not stream")
         use = self._cache.use(params, model, self.now_s())
-        draw = int.from_bytes(hashlib.blake2b(msgspec.json.encode(params), digest_size=8).digest(), "big")
+        draw = int.from_bytes(hashlib.blake2b(msgspec.json.encode(params), digest_size=11).digest(), "big")
         return json_response(make_message(self.answer, params, model, use, draw, service_tier="standard"))
 
     @staticmethod

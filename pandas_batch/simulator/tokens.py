@@ -16,10 +16,11 @@ import msgspec
 
 from .models import Model
 
-__all__ = ["CacheUse", "PromptCache", "count_input_tokens", "text_tokens"]
+__all__ = ["TOKENS_OF_PLAIN_REQUEST", "CacheUse", "PromptCache", "count_input_tokens", "text_tokens"]
 
 _TOKENS_BEFORE_PROMPT = 4
 _TOKENS_PER_MESSAGE = 3
+TOKENS_OF_PLAIN_REQUEST = _TOKENS_BEFORE_PROMPT + _TOKENS_PER_MESSAGE
 _TOKENS_PER_PDF_PAGE = 1600
 _TOKENS_PER_UNSEEN_IMAGE = 1500
 _MAX_IMAGE_TOKENS = 1600
@@ -130,14 +131,6 @@ def _ttl(block: object) -> str | None:
 
 def count_input_tokens(params: dict[str, Any], model: Model) -> int:
     """Return the number of input tokens of a request, cached or not."""
-    messages = params.get("messages")
-    if len(params) <= 4 and isinstance(messages, list) and len(messages) == 1:
-        # Nine requests of ten are one text and perhaps a system prompt; this is the same sum, without the parts.
-        content, system = messages[0].get("content"), params.get("system", "")
-        plain = isinstance(content, str) and isinstance(system, str)
-        if plain and not (params.keys() - {"model", "max_tokens", "messages", "system"}):
-            n_system = text_tokens(system, model) if "system" in params else 0
-            return _TOKENS_BEFORE_PROMPT + _TOKENS_PER_MESSAGE + n_system + text_tokens(content, model)
     return sum(part.n_tokens for part in _parts(params, model))
 
 

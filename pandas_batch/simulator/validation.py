@@ -205,7 +205,10 @@ def _check_thinking(thinking: Any, params: dict[str, Any], model: Model) -> None
         raise invalid("thinking.type: Input should be 'enabled', 'disabled' or 'adaptive'")
     if kind == "enabled":
         if model.thinking != "optional":
-            raise invalid(f"thinking.type: 'enabled' is not supported for {model.id}. Use 'adaptive' instead.")
+            raise invalid(
+                '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
+                '"output_config.effort"'
+            )
         budget = thinking.get("budget_tokens", 0)
         if budget < 1024:
             raise invalid("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
