@@ -303,7 +303,11 @@ class Batches(Ground):
     # --- placing new batches, inside the recording lock
 
     def _take_keys(self, n: int) -> list[int]:
-        return self._database.write(lambda c: queries.take_batch_keys(c, n)) if n else []
+        if not n:
+            return []
+        # Folders ahead of the counter stand there where an older copy of the database was put back.
+        floor = 1 + max((int(name) for name in os.listdir(self.path / "batches") if name.isdecimal()), default=0)
+        return self._database.write(lambda c: queries.take_batch_keys(c, n, floor))
 
     def _place_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> None:
         for key, batch in zip(keys, batches, strict=True):
@@ -316,7 +320,6 @@ class Batches(Ground):
             sync_file(part / _REQUESTS)
             os.rename(batch.spool.path, part / _SPOOL)
             final = self._batch_folder(key)
-            remove_folder(final)  # there only where the store was restored from an older copy
             placed.append(final)
             commit_folder(part, final)
         if placed:

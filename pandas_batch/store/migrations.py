@@ -75,6 +75,7 @@ _VERSION_1 = (
     ) WITHOUT ROWID
     """,
     "CREATE INDEX run_batches_by_batch ON run_batches (batch_key)",
+    "CREATE TABLE doomed (folder TEXT PRIMARY KEY) WITHOUT ROWID",
     """
     CREATE TABLE succeeded (batch_key INTEGER PRIMARY KEY, n_requests INTEGER NOT NULL, bits BLOB NOT NULL)
     """,

@@ -92,6 +92,13 @@ def enter_store(path: Path) -> None:
             'Name a folder of your own: store="~/batches", or set PANDAS_BATCH_HOME.',
         )
     if not (path / DATABASE_NAME).exists():
+        if any((path / "batches").glob("*")):
+            raise StoreError(
+                f"The store {path} has lost its {DATABASE_NAME}.",
+                NOTHING_SENT,
+                "Restore that file from a backup, or move the folder away and bring the answers home from the server: "
+                "pandas_batch.recover(df, ...).",
+            )
         strangers = sorted(set(os.listdir(path)) - _OURS)
         if strangers:
             raise StoreError(

@@ -31,9 +31,10 @@ _BATCHES = ", ".join(BATCH_COLUMNS)
 # ruff: noqa: S608
 
 
-def take_batch_keys(connection: sqlite3.Connection, n: int) -> list[int]:
-    """Return `n` keys that were never used and never will be, whatever becomes of the caller."""
-    (first,) = connection.execute("SELECT value FROM counters WHERE name = 'next_batch_key'").fetchone()
+def take_batch_keys(connection: sqlite3.Connection, n: int, floor: int) -> list[int]:
+    """Return `n` keys from `floor` on that were never used and never will be, whatever becomes of the caller."""
+    (next_key,) = connection.execute("SELECT value FROM counters WHERE name = 'next_batch_key'").fetchone()
+    first = max(next_key, floor)
     connection.execute("UPDATE counters SET value = ? WHERE name = 'next_batch_key'", (first + n,))
     return list(range(first, first + n))
 
@@ -220,18 +221,20 @@ def delete_run(connection: sqlite3.Connection, run_id: str) -> list[int] | None:
     connection.execute("DELETE FROM run_batches WHERE run_id = ?", (run_id,))
     for table, column in (("batches", "key"), ("succeeded", "batch_key")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(key,) for key in keys])
-    set_scrub_due(connection, due=True)
+    connection.executemany(
+        "INSERT OR IGNORE INTO doomed VALUES (?)", [(f"runs/{run_id}",), *((f"batches/{key}",) for key in keys)]
+    )
     return keys
 
 
-def set_scrub_due(connection: sqlite3.Connection, *, due: bool) -> None:
-    """Remember that deleted bytes may still stand in the log."""
-    connection.execute("UPDATE counters SET value = ? WHERE name = 'scrub_due'", (int(due),))
+def doomed(connection: sqlite3.Connection) -> list[str]:
+    """Return the folders that a deletion has given up, as long as they, or bytes of their records, may be there."""
+    return [folder for (folder,) in connection.execute("SELECT folder FROM doomed")]
 
 
-def is_scrub_due(connection: sqlite3.Connection) -> bool:
-    """Whether deleted bytes may still stand in the log."""
-    return bool(connection.execute("SELECT value FROM counters WHERE name = 'scrub_due'").fetchone()[0])
+def forget_doomed(connection: sqlite3.Connection, folders: Iterable[str]) -> None:
+    """Record that nothing is left of those folders."""
+    connection.executemany("DELETE FROM doomed WHERE folder = ?", [(folder,) for folder in folders])
 
 
 def referenced(connection: sqlite3.Connection) -> tuple[set[str], set[int]]:

@@ -200,18 +200,20 @@ class Runs(Batches):
             keys = self._database.write(lambda c: queries.delete_run(c, run_id))
             if keys is None:
                 self._no_run(run_id)
-            remove_folder(self._run_folder(run_id))
-            for key in keys:
-                remove_folder(self._batch_folder(key))
-            self.scrub()
+            self._finish_deletions()
         return keys
 
-    def scrub(self) -> None:
-        """Rewrite the database without the bytes of what was deleted, now or by a process that died meanwhile."""
-        # Copies made before a migration still hold what is to be forgotten.
+    def _finish_deletions(self) -> None:
+        """Remove what deletions have given up, also those of a process that died meanwhile."""
+        folders = self._database.read(queries.doomed)
+        if not folders:
+            return
+        for folder in folders:
+            remove_folder(self.path / folder)
+        # Copies made before a migration still hold what is to be forgotten, and so may the log and free pages.
         remove_folder(self.path / "backups")
         if self._database.scrub():
-            self._database.write(lambda c: queries.set_scrub_due(c, due=False))
+            self._database.write(lambda c: queries.forget_doomed(c, folders))
 
 
 def _insert_all(connection: sqlite3.Connection, run: RunRecord, batches: Iterable[BatchRecord]) -> None:

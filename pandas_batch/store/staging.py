@@ -76,7 +76,8 @@ def sweep(store_path: Path, run_ids: Collection[str], batch_keys: Collection[int
             remove_folder(folder)
     known = {str(key) for key in batch_keys}
     for folder in _folders(store_path / "batches"):
-        if folder.name not in known:
+        # Where an older copy of the database was put back, answers that were paid for are the last thing to remove.
+        if folder.name not in known and not any(folder.glob("results*")) and not any(folder.glob("answers*")):
             remove_folder(folder)
     _sweep_locks(store_path / "locks")
 

@@ -88,10 +88,9 @@ class Store(Runs):
             return store
 
     def _sweep(self) -> None:
+        self._finish_deletions()
         runs, batches = self._database.read(queries.referenced)
         sweep(self.path, runs, batches)
-        if self._database.read(queries.is_scrub_due):
-            self.scrub()
 
     # --- locks
 
