@@ -1,19 +1,11 @@
-"""Which SDK client speaks for us, and how one that belongs to another loop or process is copied."""
+"""Which SDK client speaks for us: the user's own, or one built from the environment."""
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import threading
-import weakref
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from typing import Any
 
 from .errors import InputError
-from .sending import is_async
-
-T = TypeVar("T")
 
 _WITHOUT_BATCHES = {"Bedrock": "Amazon Bedrock", "Vertex": "Google Vertex", "Foundry": "Microsoft Foundry"}
 _CLIENT_HINT = "client=anthropic.Anthropic()"
@@ -52,13 +44,34 @@ def resolve_client(client: Any = None, *, api_key: str | None = None, asynchrono
     if client is None:
         client = (anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic)(api_key=api_key or None)
         if asynchronous:
-            client = client.copy(http_client=_without_idle_connections())
+            client = client.copy(http_client=without_idle_connections())
     _refuse_wrong_kind(client)
     _refuse_open_transport(client)
     _refuse_unusable_key(client)
     if client.is_closed():
         raise InputError("The client is closed.", hint=_CLIENT_HINT)
     return client
+
+
+def address_of(client: Any = None) -> tuple[str, str]:
+    """
+    Return the base URL and the API version that `client`, or one built from the environment, would speak to.
+
+    No credentials are needed: what is in the store already can be had without a key.
+
+    Examples
+    --------
+    >>> address_of()[0]
+    'https://api.anthropic.com'
+    """
+    import anthropic
+
+    if client is None:
+        with anthropic.Anthropic() as built:
+            return address_of(built)
+    _refuse_wrong_kind(client)
+    headers = {name.lower(): value for name, value in client.default_headers.items()}
+    return str(client.base_url).rstrip("/"), str(headers.get("anthropic-version", ""))
 
 
 def _refuse_wrong_kind(client: Any) -> None:
@@ -132,85 +145,11 @@ def _refuse_unusable_key(client: Any) -> None:
     )
 
 
-# -------------------------------------------------------------------- clients of other loops and processes
-
-
-def with_own_connections(client: Any, *, why: str) -> Any:
-    """
-    Return a copy of `client` with the same credentials, headers and address, and no connection in common.
-
-    Parameters
-    ----------
-    client
-        A client whose connections belong to somebody else.
-    why
-        Whom they belong to, for the message where a copy cannot be made.
-
-    Raises
-    ------
-    InputError
-        If the client stands on an ``http_client`` of the user's making, which nobody else can make again.
-    """
-    import anthropic
-
-    http_client = getattr(client, "_client", None)
-    if http_client is not None and not type(http_client).__name__.endswith("HttpxClientWrapper"):
-        # Proxies, certificates and transports of such a client cannot be read from it; going without them would
-        # send the prompts another way than the user has chosen.
-        blocking = "anthropic.Anthropic(http_client=anthropic.DefaultHttpxClient(...))"
-        raise InputError(
-            f"The client has an http_client of its own, whose connections belong to {why}.",
-            hint=f"client={blocking}" if is_async(client) else f"client={blocking}   # made in this process",
-        )
-    return client.copy(http_client=_without_idle_connections() if is_async(client) else anthropic.DefaultHttpxClient())
-
-
-def _without_idle_connections() -> Any:
+def without_idle_connections() -> Any:
+    """Return an asynchronous HTTP client with the SDK's defaults that closes each connection after its call."""
     import anthropic
     import httpx2
 
-    limits = httpx2.Limits(
-        max_connections=anthropic.DEFAULT_CONNECTION_LIMITS.max_connections, max_keepalive_connections=0
-    )
+    most = anthropic.DEFAULT_CONNECTION_LIMITS.max_connections
+    limits = httpx2.Limits(max_connections=most, max_keepalive_connections=0)
     return anthropic.DefaultAsyncHttpxClient(limits=limits)
-
-
-class LoopThread:
-    """An event loop of our own in a daemon thread, for what must not run in anybody else's."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run_forever, args=(self._loop,), name="pandas-batch-loop", daemon=True)
-        self._thread.start()
-        self._finalizer = weakref.finalize(self, _stop, self._loop, self._thread)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` in the loop and wait for it; an interrupt of the waiting thread cancels it."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise RuntimeError("The loop was stopped while a call was under way.") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """Stop the loop and its thread."""
-        self._finalizer()
-
-
-def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
-
-
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    if loop.is_closed():
-        return
-    if thread.is_alive():
-        loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
-            thread.join(timeout=2.0)
-    if not loop.is_running():
-        loop.close()

@@ -19,8 +19,9 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .body import Body
-from .clients import LoopThread, resolve_client, with_own_connections
+from .clients import resolve_client
 from .clock import SYSTEM_CLOCK, Clock
+from .connections import LoopThread, with_own_connections
 from .drivers import adrive, aiterate, drive, iterate
 from .endpoints import (
     Created,
@@ -80,6 +81,8 @@ class Wire:
     ----------
     client
         As `resolve_client` takes it; None: built from the environment, and closed by `close`.
+    api_key
+        Used where no client is given; None: from the environment.
 
     Attributes
     ----------
@@ -89,9 +92,9 @@ class Wire:
         The ``anthropic-version`` that the client sends.
     """
 
-    def __init__(self, client: Any = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, client: Any = None, *, api_key: str | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
         # The client is held for as long as we live: results read after it was collected fail with a dead socket.
-        self._client = resolve_client(client)
+        self._client = resolve_client(client, api_key=api_key)
         self._is_ours = client is None
         self._clock = clock
         self._lock = threading.Lock()
