@@ -6,19 +6,19 @@ constant bytes around its prompt, so a row costs one encoding of one string.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from .contents import Content, read_content
 from .errors import InputError, PromptError, clip
-from .fingerprints import FINGERPRINT_BYTES, canonical_json, custom_ids, frame_digest
-from .options import Options, is_per_row
-from .parameters import check_parameter
+from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json
+from .groups import Group, group_rows, rows_by_group
+from .options import Options
 from .per_row import column_of, row_name, series_of
-from .texts import Texts, is_missing, text_column
+from .texts import Texts, text_column
 
 if TYPE_CHECKING:
     from .schema import OutputSchema
@@ -27,29 +27,6 @@ SLICE_ROWS = 256
 MAX_REQUEST_BYTES = 200_000_000
 _LONGEST_ESCAPE = 6  # "\u0000" for one byte of text
 _MAX_NAMED_ROWS = 5
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rows that share every option: one request but for its prompt."""
-
-    params: Mapping[str, Any]
-    """The params on the wire, less the prompt's message."""
-    earlier: Sequence[Mapping[str, Any]]
-    """Messages before the prompt."""
-    digest: bytes
-    """Key of the fingerprints of its rows."""
-    before: bytes
-    after: bytes
-    """The bytes of a request around the content of its last message."""
-    before_messages: bytes
-    after_messages: bytes
-    """The bytes of a request around its whole list of messages."""
-
-    @property
-    def n_constant_bytes(self) -> int:
-        """Bytes of a request without its prompt."""
-        return len(self.before) + len(self.after)
 
 
 class RequestPlan:
@@ -72,8 +49,10 @@ class RequestPlan:
         int64 (n_rows,).
     text_bytes
         int64 (n_rows,): UTF-8 bytes of everything textual in the row's params.
+    media_tokens
+        int64 (n_rows,): upper bound of the input tokens of the row's images, as far as it is known from here.
     unbounded_input
-        Whether some input cannot be measured here: a URL, or a file of the Files API.
+        Whether the tokens of some input cannot be bounded from here: a URL, an uploaded file, a PDF.
     schema
         The output schema, or None.
     """
@@ -82,24 +61,25 @@ class RequestPlan:
         self,
         *,
         texts: Texts,
-        contents: Mapping[int, Any],
+        contents: Mapping[int, Content],
         groups: Sequence[Group],
         group_of_row: np.ndarray,
         sendable: np.ndarray,
         reasons: dict[int, str],
         fingerprints: np.ndarray,
-        unbounded_input: bool,
         schema: OutputSchema | None,
     ) -> None:
         self._texts = texts
         self._contents = contents
+        self._has_content = np.zeros(len(sendable), bool)
+        self._has_content[list(contents)] = True
         self._groups = groups
         self._group_of_row = group_of_row
         self.n_rows = len(sendable)
         self.sendable = sendable
         self.reasons = reasons
         self.fingerprints = fingerprints
-        self.unbounded_input = unbounded_input
+        self.unbounded_input = any(content.is_unbounded for content in contents.values())
         self.schema = schema
         models = [str(group.params.get("model", "")) for group in groups]
         self.models = tuple(dict.fromkeys(models))
@@ -109,6 +89,10 @@ class RequestPlan:
         self.max_tokens = np.array(limits, np.int64)[group_of_row]
         constant = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
         self.text_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
+        self.media_tokens = np.zeros(self.n_rows, np.int64)
+        for row, content in contents.items():
+            self.text_bytes[row] += content.n_text_bytes
+            self.media_tokens[row] = sum(attachment.max_tokens or 0 for attachment in content.attachments)
 
     def __repr__(self) -> str:
         return f"RequestPlan({self.n_rows} rows, {int(self.sendable.sum())} sendable, models {', '.join(self.models)})"
@@ -129,22 +113,30 @@ class RequestPlan:
     def _encode_slice(self, positions: np.ndarray) -> list[bytes]:
         import msgspec
 
-        encode = msgspec.json.Encoder(order="sorted").encode
-        groups = self._group_of_row[positions]
-        if not self._contents and (groups == groups[0]).all():
-            group = self._groups[int(groups[0])]
-            before, after = group.before, group.after
+        encode = msgspec.json.Encoder().encode
+        codes = self._group_of_row[positions]
+        has_content = self._has_content[positions]
+        if not has_content.any() and (codes == codes[0]).all():
+            before, after = self._groups[int(codes[0])].before, self._groups[int(codes[0])].after
             return [b"%b%b%b" % (before, encode(text), after) for text in self._texts.take(positions)]
-        made: list[bytes] = [b""] * len(positions)
-        is_text = np.array([p not in self._contents for p in positions.tolist()], bool)
-        where = np.flatnonzero(is_text)
-        for i, text in zip(where.tolist(), self._texts.take(positions[where]), strict=True):
-            group = self._groups[int(groups[i])]
-            made[i] = group.before + encode(text) + group.after
-        for i in np.flatnonzero(~is_text).tolist():
-            group = self._groups[int(groups[i])]
-            made[i] = self._contents[int(positions[i])].encode(group, encode)
+        made = []
+        for row, code, text in zip(positions.tolist(), codes.tolist(), self._texts_of(positions), strict=True):
+            group = self._groups[code]
+            content = self._contents.get(row)
+            if content is None:
+                made.append(b"%b%b%b" % (group.before, encode(text), group.after))
+            else:
+                made.append(content.encode(group, text))
         return made
+
+    def _texts_of(self, positions: np.ndarray) -> list[str | None]:
+        """Return the text of each row, None where its content says everything."""
+        rows = positions.tolist()
+        found: list[str | None] = [None] * len(rows)
+        with_text = [i for i, row in enumerate(rows) if (c := self._contents.get(row)) is None or c.value is None]
+        for i, text in zip(with_text, self._texts.take(positions[with_text]), strict=True):
+            found[i] = text
+        return found
 
     def samples_of_shapes(self) -> list[int]:
         """Return one sendable position for each distinct model and set of options."""
@@ -183,19 +175,21 @@ def plan_requests(
         The options do not fit the frame.
     """
     texts = _texts_of(frame, options)
-    contents: dict[int, Any] = {}
+    schema = None
+    if options.output_schema is not None:
+        from .schema import OutputSchema
+
+        schema = OutputSchema.of(options.output_schema)
+    groups, group_of_row = group_rows(frame, options, schema, base_url=base_url, api_version=api_version)
+    missing = texts.missing.copy()
     reasons = dict(texts.reasons)
-    groups, group_of_row = _groups(frame, options, base_url=base_url, api_version=api_version)
-    for position in texts.structured:
-        reasons[position] = "the prompt is a list, not text"
-    sendable = ~texts.missing
+    contents = _read_contents(texts, missing, reasons)
+    _read_attachments(frame, options, missing, reasons, contents)
+    _find_too_large(texts, contents, groups, group_of_row, missing, reasons, max_request_bytes)
+    _raise_for_rows(frame, options, missing, reasons)
+    sendable = ~missing
     sendable[list(reasons)] = False
-    _find_too_large(texts, groups, group_of_row, sendable, reasons, max_request_bytes)
-    sendable[list(reasons)] = False
-    _raise_for_rows(frame, options, texts.missing & ~np.isin(np.arange(len(frame)), list(reasons)), reasons)
-    fingerprints = np.zeros((len(frame), FINGERPRINT_BYTES), np.uint8)
-    for code, at in rows_by_group(np.flatnonzero(sendable), group_of_row):
-        fingerprints[at] = texts.fingerprints(groups[code].digest, at)
+    contents = {row: content for row, content in contents.items() if sendable[row]}
     return RequestPlan(
         texts=texts,
         contents=contents,
@@ -203,20 +197,9 @@ def plan_requests(
         group_of_row=group_of_row,
         sendable=sendable,
         reasons=reasons,
-        fingerprints=fingerprints,
-        unbounded_input=False,
-        schema=None,
+        fingerprints=_fingerprints(texts, contents, groups, group_of_row, sendable),
+        schema=schema,
     )
-
-
-def rows_by_group(rows: np.ndarray, group_of_row: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each group that has some of `rows`, and those rows in ascending order."""
-    if not len(rows):
-        return
-    by_group = rows[np.argsort(group_of_row[rows], kind="stable")]
-    starts = np.flatnonzero(np.diff(group_of_row[by_group])) + 1
-    for part in np.split(by_group, starts):
-        yield int(group_of_row[part[0]]), part
 
 
 def preview_requests(plan: RequestPlan, n: int = 3) -> list[dict[str, Any]]:
@@ -252,105 +235,95 @@ def _hint_of_prompt(frame: pd.DataFrame) -> str:
     return 'df.claude_batch.submit("column of prompts")'
 
 
-def _groups(
-    frame: pd.DataFrame, options: Options, *, base_url: str, api_version: str
-) -> tuple[list[Group], np.ndarray]:
-    given = {"model": options.model, "max_tokens": options.max_tokens, "system": options.system, **options.params}
-    constant = {name: value for name, value in given.items() if not is_per_row(value) and value is not None}
-    codes = np.zeros(len(frame), np.int64)
-    columns: list[tuple[str, list[Any], np.ndarray]] = []
-    for name, value in given.items():
-        if is_per_row(value):
-            distinct, column_codes = _distinct_values(name, series_of(value, frame, name), frame.index)
-            columns.append((name, distinct, column_codes))
-            codes = codes * len(distinct) + column_codes
-            _, codes = np.unique(codes, return_inverse=True)
-    _, first, group_of_row = np.unique(codes, return_index=True, return_inverse=True)
-    if not len(frame):
-        first = np.zeros(0 if columns else 1, np.int64)
-    groups = []
-    for row in first.tolist():
-        params = constant | {name: distinct[int(of_row[row])] for name, distinct, of_row in columns}
-        params = {name: value for name, value in params.items() if value is not None}
-        groups.append(make_group(params | dict(options.extra_params), (), options.betas, base_url, api_version))
-    return groups, group_of_row.astype(np.int64)
+def _read_contents(texts: Texts, missing: np.ndarray, reasons: dict[int, str]) -> dict[int, Content]:
+    """Read the rows that hold lists in place of text, adding to `missing` and `reasons`."""
+    contents: dict[int, Content] = {}
+    for row, value in texts.structured.items():
+        try:
+            content = read_content(value)
+        except InputError as error:
+            reasons[row] = error.what.rstrip(".")
+            continue
+        if content is None:
+            missing[row] = True
+        else:
+            contents[row] = content
+    return contents
 
 
-def _distinct_values(name: str, values: pd.Series, index: pd.Index) -> tuple[list[Any], np.ndarray]:
-    """Return the distinct checked values of a per-row option and each row's index into them."""
-    distinct: dict[bytes, int] = {}
-    made: list[Any] = []
-    codes = np.empty(len(values), np.int64)
-    seen: dict[Any, int] = {}
-    for row, value in enumerate(values.tolist()):
-        key = value if isinstance(value, str | int) else None
-        code = seen.get(key) if key is not None else None
-        if code is None:
-            try:
-                if (
-                    not isinstance(value, Mapping | list | tuple | np.ndarray)
-                    and is_missing(value)
-                    and name != "system"
-                ):
-                    raise InputError(f"{name} has no value.", hint=f"{name}=series.fillna(...)")
-                checked = check_parameter(name, None if name == "system" and is_missing(value) else value)
-            except InputError as error:
-                what = f"In {row_name(index, row)}: {error.what}"
-                raise InputError(what, error.state, error.hint) from None
-            canonical = canonical_json(checked)
-            code = distinct.setdefault(canonical, len(made))
-            if code == len(made):
-                made.append(checked)
-            if key is not None:
-                seen[key] = code
-        codes[row] = code
-    return made, codes
+def _read_attachments(
+    frame: pd.DataFrame,
+    options: Options,
+    missing: np.ndarray,
+    reasons: dict[int, str],
+    contents: dict[int, Content],
+) -> None:
+    """Put the images and documents of each row before its prompt, adding to `reasons`."""
+    labels = {"images_col": options.images_col, "documents_col": options.documents_col}
+    if all(label is None for label in labels.values()):
+        return
+    from .media import MediaReader, Unsendable, check_together
 
-
-def make_group(
-    params: Mapping[str, Any],
-    earlier: Sequence[Mapping[str, Any]],
-    betas: Sequence[str],
-    base_url: str,
-    api_version: str,
-    for_fingerprint: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> Group:
-    """Return the group of rows whose requests have these params, after the `earlier` messages."""
-    import msgspec
-
-    encode = msgspec.json.Encoder(order="sorted").encode
-    fields = {name: encode(value) for name, value in params.items()}
-    ahead = b"".join(b"%b:%b," % (encode(name), fields[name]) for name in sorted(fields) if name < "messages")
-    behind = b"".join(b",%b:%b" % (encode(name), fields[name]) for name in sorted(fields) if name > "messages")
-    examples = b"".join(encode(message) + b"," for message in earlier)
-    shared = dict(for_fingerprint(params)) | {"messages": [*earlier, {"role": "user"}]}
-    return Group(
-        params=params,
-        earlier=earlier,
-        digest=frame_digest(shared, betas=betas, api_version=api_version, base_url=base_url),
-        before=b'{%b"messages":[%b{"content":' % (ahead, examples),
-        after=b',"role":"user"}]%b}' % behind,
-        before_messages=b'{%b"messages":[%b' % (ahead, examples),
-        after_messages=b"]%b}" % behind,
-    )
+    cells = []
+    for column, label in labels.items():
+        if label is not None:
+            cells.append((MediaReader(column), column_of(frame, label, column).tolist()))
+    for row in np.flatnonzero(~missing).tolist():
+        if row in reasons:
+            continue
+        try:
+            attachments = [attachment for reader, values in cells for attachment in reader.read_cell(values[row])]
+            check_together(attachments)
+        except Unsendable as error:
+            reasons[row] = str(error)
+            continue
+        if attachments:
+            before = contents.get(row, Content())
+            contents[row] = Content(before.value, before.is_messages, tuple(attachments))
 
 
 def _find_too_large(
     texts: Texts,
+    contents: Mapping[int, Content],
     groups: Sequence[Group],
     group_of_row: np.ndarray,
-    sendable: np.ndarray,
+    missing: np.ndarray,
     reasons: dict[int, str],
     max_request_bytes: int,
 ) -> None:
     import msgspec
 
-    constant = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
-    n_bytes = texts.n_bytes()
-    for row in np.flatnonzero(sendable & (n_bytes * _LONGEST_ESCAPE + constant > max_request_bytes)).tolist():
-        n = int(constant[row]) + len(msgspec.json.encode(texts.take(np.array([row]))[0]))
-        if n > max_request_bytes:
-            reasons[row] = too_large(n, max_request_bytes)
+    rest = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
+    for row, content in contents.items():
+        rest[row] += content.n_wire_bytes
+    n_text_bytes = texts.n_bytes()
+    for row in np.flatnonzero(~missing & (n_text_bytes * _LONGEST_ESCAPE + rest > max_request_bytes)).tolist():
+        if row in reasons:
+            continue
+        n_bytes = int(rest[row])
+        if n_text_bytes[row]:
+            n_bytes += len(msgspec.json.encode(texts.take(np.array([row]))[0]))
+        if n_bytes > max_request_bytes:
+            reasons[row] = too_large(n_bytes, max_request_bytes)
+
+
+def _fingerprints(
+    texts: Texts,
+    contents: Mapping[int, Content],
+    groups: Sequence[Group],
+    group_of_row: np.ndarray,
+    sendable: np.ndarray,
+) -> np.ndarray:
+    made = np.zeros((len(sendable), FINGERPRINT_BYTES), np.uint8)
+    only_text = sendable.copy()
+    only_text[list(contents)] = False
+    for code, rows in rows_by_group(np.flatnonzero(only_text), group_of_row):
+        made[rows] = texts.fingerprints(groups[code].digest, rows)
+    for row, content in contents.items():
+        text = texts.take(np.array([row]))[0] if content.value is None else None
+        digest = groups[int(group_of_row[row])].digest
+        made[row] = np.frombuffer(fingerprint_json(digest, content.fingerprint_content(text)), np.uint8)
+    return made
 
 
 def too_large(n_bytes: int, max_bytes: int) -> str:
