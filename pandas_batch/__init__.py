@@ -1,3 +1,117 @@
-"""Ask Claude about every row of a DataFrame, at half price, through the Message Batches API."""
+"""
+Ask Claude about every row of a DataFrame, at half price, through the Message Batches API.
+
+Importing this package registers ``df.claude_batch`` and ``series.claude_batch``; everything else loads at first
+use.
+
+Examples
+--------
+>>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+>>> out = df.claude_batch.submit("review", system="positive or negative?", client=client, progress="off")
+>>> out["status"].tolist()
+['succeeded', 'succeeded']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .accessor import register
+from .errors import (
+    BatchTooLargeError,
+    BudgetError,
+    ColumnNotFoundError,
+    FrameMismatchError,
+    InputError,
+    LostAnswerError,
+    NotEndedError,
+    PandasBatchError,
+    PromptError,
+    ResultsGoneError,
+    RunNotFoundError,
+    StoreError,
+    UnreadableAnswerError,
+    WaitTimeout,
+)
+from .types import BatchJob, BatchRequest, BatchResult, Prompt, RunStatus
+
+if TYPE_CHECKING:
+    from . import simulator
+    from .client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
+    from .comparing import Comparison
+    from .estimate import Estimate
+    from .library import compare_runs, load, recover, runs
+    from .media import upload_files
+    from .run import Run
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "AsyncBatchClient": "client",
+    "BatchClient": "client",
+    "Comparison": "comparing",
+    "Estimate": "estimate",
+    "Run": "run",
+    "arun_prompts": "client",
+    "compare_runs": "library",
+    "load": "library",
+    "recover": "library",
+    "run_prompts": "client",
+    "runs": "library",
+    "simulator": "",
+    "upload_files": "media",
+}
+
+__all__ = [
+    "AsyncBatchClient",
+    "BatchClient",
+    "BatchJob",
+    "BatchRequest",
+    "BatchResult",
+    "BatchTooLargeError",
+    "BudgetError",
+    "ColumnNotFoundError",
+    "Comparison",
+    "Estimate",
+    "FrameMismatchError",
+    "InputError",
+    "LostAnswerError",
+    "NotEndedError",
+    "PandasBatchError",
+    "Prompt",
+    "PromptError",
+    "ResultsGoneError",
+    "Run",
+    "RunNotFoundError",
+    "RunStatus",
+    "StoreError",
+    "UnreadableAnswerError",
+    "WaitTimeout",
+    "arun_prompts",
+    "compare_runs",
+    "load",
+    "recover",
+    "run_prompts",
+    "runs",
+    "simulator",
+    "upload_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _LAZY.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not room:
+        return import_module(f".{name}", __name__)
+    value = getattr(import_module(f".{room}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register()

@@ -1,0 +1,236 @@
+"""``df.claude_batch``: every operation on a frame, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from .estimate import Estimate
+    from .run import Run
+
+
+class ClaudeBatchFrame:
+    """
+    Ask Claude about every row of a DataFrame through the Message Batches API, at half price.
+
+    The same call made again, today or after the kernel died, is the same run: its answers come back and nothing
+    is paid twice. The options are described in the README and are the same for all calls.
+
+    Parameters
+    ----------
+    frame
+        The DataFrame whose accessor this is.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]}, index=["a", "b"])
+    >>> out = df.claude_batch.submit("review", system="positive or negative?", client=client, progress="off")
+    >>> out[["status", "cost_usd"]].dtypes.astype(str).tolist()
+    ['string', 'Float64']
+    >>> out.index.tolist()
+    ['a', 'b']
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._frame = frame
+
+    def submit(self, prompt_col: Hashable = None, **options: Any) -> pd.DataFrame:
+        """
+        Send one request per row, show the progress, wait, and return the frame with the answers as columns.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        **options
+            See the README.
+
+        Returns
+        -------
+        DataFrame
+            A new frame: index, order, dtypes and all other columns as they were, with ``output``, ``status``,
+            ``stop_reason``, ``input_tokens``, ``output_tokens``, ``tokens``, ``cost_usd`` and ``error`` added.
+
+        Raises
+        ------
+        InputError
+            The call is wrong; nothing was sent.
+        WaitTimeout
+            ``timeout`` seconds have passed; the run goes on.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", None]})
+        >>> df.claude_batch.submit("review", client=client, progress="off")["status"].tolist()
+        ['succeeded', 'skipped']
+        """
+        from .starting import parse, start_run
+
+        parsed = parse(options, prompt_col)
+        run = start_run(self._frame, parsed, blocking=True)
+        if parsed.nested:
+            from .nesting import run_nested
+
+            return run_nested(run.result_async(parsed.timeout))
+        return run.result()
+
+    async def asubmit(self, prompt_col: Hashable = None, **options: Any) -> pd.DataFrame:
+        """Return what `submit` returns, without blocking the event loop."""
+        import asyncio
+
+        from .starting import parse, start_run
+
+        parsed = parse(options, prompt_col)
+        run = await asyncio.to_thread(start_run, self._frame, parsed, blocking=False)
+        return await run.result_async(parsed.timeout)
+
+    def start(self, prompt_col: Hashable = None, **options: Any) -> Run:
+        """
+        Send one request per row and return at once; the panel stays live while other cells run.
+
+        Returns
+        -------
+        Run
+            Its ``result()`` waits for the frame; ``await run`` does too.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely."]})
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> run.result()["status"].tolist(), run.counts
+        (['succeeded'], {'succeeded': 1})
+        """
+        from .starting import parse, start_run
+
+        return start_run(self._frame, parse(options, prompt_col), blocking=False)
+
+    def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Any) -> list[dict[str, Any]]:
+        """
+        Return the first `n` requests exactly as they would be sent. Nothing is sent, no key is needed.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely."]})
+        >>> df.claude_batch.preview("review", client=client)[0]["params"]["messages"]
+        [{'content': 'Lovely.', 'role': 'user'}]
+        """
+        from .requests import preview_requests
+        from .starting import Call, parse
+
+        return preview_requests(Call(self._frame, parse(options, prompt_col)).plan, n)
+
+    def estimate(self, prompt_col: Hashable = None, **options: Any) -> Estimate:
+        """
+        Return what a submit would send and cost at most. Nothing is spent: token counting is free.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "Lovely."]})
+        >>> estimate = df.claude_batch.estimate("review", client=client)
+        >>> estimate.rows, estimate.requests
+        (2, 1)
+        """
+        from .starting import Call, parse
+
+        return Call(self._frame, parse(options, prompt_col)).estimate()
+
+    def attach(self, run_id_or_name: str, **options: Any) -> Run:
+        """
+        Return a stored run bound to this frame: each row gets the answer that belongs to it.
+
+        A filtered, sorted, extended or edited frame is fine; a row that the run never held is ``unsent``.
+
+        Raises
+        ------
+        RunNotFoundError
+            No such run is in the store.
+        FrameMismatchError
+            Not one row of the frame belongs to the run.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> df.iloc[[1]].claude_batch.attach(run.id, client=client).result()["status"].tolist()
+        ['succeeded']
+        """
+        from .starting import attach_run
+
+        return attach_run(self._frame, run_id_or_name, options, store=options.get("store"))
+
+    def merge(self, run: Run | str, *, partial: bool = False, **options: Any) -> pd.DataFrame:
+        """
+        Return this frame with the run's columns; never in place.
+
+        Parameters
+        ----------
+        run
+            A run, its id, or its name.
+        partial
+            Do not wait for a run that has not ended.
+        """
+        from .starting import attach_run
+
+        return attach_run(self._frame, run, options, store=options.get("store")).result(partial=partial)
+
+
+class ClaudeBatchSeries:
+    """
+    The same calls for a bare column of prompts; they return frames.
+
+    Parameters
+    ----------
+    series
+        The prompts.
+
+    Examples
+    --------
+    >>> prompts = pd.Series(["2+2?", "Capital of Iowa?"], name="question")
+    >>> prompts.claude_batch.submit(client=client, progress="off").columns[:3].tolist()
+    ['question', 'output', 'status']
+    """
+
+    def __init__(self, series: pd.Series) -> None:
+        self._name = "prompt" if series.name is None else series.name
+        self._calls = ClaudeBatchFrame(series.to_frame(self._name))
+
+    def submit(self, **options: Any) -> pd.DataFrame:
+        """Return the prompts and their answers; see `ClaudeBatchFrame.submit`."""
+        return self._calls.submit(self._name, **options)
+
+    async def asubmit(self, **options: Any) -> pd.DataFrame:
+        """Return what `submit` returns, without blocking the event loop."""
+        return await self._calls.asubmit(self._name, **options)
+
+    def start(self, **options: Any) -> Run:
+        """Return a run at once; see `ClaudeBatchFrame.start`."""
+        return self._calls.start(self._name, **options)
+
+    def preview(self, n: int = 3, **options: Any) -> list[dict[str, Any]]:
+        """Return the first `n` requests; see `ClaudeBatchFrame.preview`."""
+        return self._calls.preview(self._name, n, **options)
+
+    def estimate(self, **options: Any) -> Estimate:
+        """Return what a submit would cost at most; see `ClaudeBatchFrame.estimate`."""
+        return self._calls.estimate(self._name, **options)
+
+    def attach(self, run_id_or_name: str, **options: Any) -> Run:
+        """Return a stored run bound to these prompts; see `ClaudeBatchFrame.attach`."""
+        return self._calls.attach(run_id_or_name, **options)
+
+    def merge(self, run: Run | str, *, partial: bool = False, **options: Any) -> pd.DataFrame:
+        """Return the prompts with the run's columns; see `ClaudeBatchFrame.merge`."""
+        return self._calls.merge(run, partial=partial, **options)
+
+
+def register() -> None:
+    """Register ``claude_batch`` on DataFrame and Series; a second import (autoreload) registers again in silence."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        pd.api.extensions.register_dataframe_accessor("claude_batch")(ClaudeBatchFrame)
+        pd.api.extensions.register_series_accessor("claude_batch")(ClaudeBatchSeries)

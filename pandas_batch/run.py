@@ -1,0 +1,651 @@
+"""`Run`: the durable handle of what was asked of Claude for the rows of a frame."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from .clock import SYSTEM_CLOCK, Clock
+from .collecting import gone_error
+from .engine import Engine, Observer
+from .errors import NotEndedError, WaitTimeout
+from .merge import RunAnswers, insert_columns
+from .status import StatusMaker
+from .types import BatchJob, RunStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from .options import Options
+    from .schema import OutputSchema
+    from .store import BatchRecord, RunRecord, Store
+    from .wire import Wire
+
+_TICK_S = 0.25
+_CANCEL_PATIENCE_S = 30.0
+
+_engines: dict[tuple[str, str], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+class Bound:
+    """
+    A frame that a run is merged onto: the frame as it was, and which of the run's requests each row has.
+
+    Parameters
+    ----------
+    frame
+        The frame; None for the stored index alone.
+    request_of_row
+        int32 per row; None for the rows as they were submitted.
+    """
+
+    def __init__(self, frame: pd.DataFrame | None, request_of_row: np.ndarray | None = None) -> None:
+        # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
+        deep = frame is not None and not _copies_on_write()
+        self.frame = None if frame is None else frame.copy(deep=deep)
+        self.request_of_row = request_of_row
+
+
+class Run:
+    """
+    What was asked of Claude for the rows of a frame; survives the kernel, and is never paid for twice.
+
+    Made by ``df.claude_batch.start()``, ``df.claude_batch.attach()`` and ``pandas_batch.load()``.
+
+    Attributes
+    ----------
+    id
+        Unique; `pandas_batch.load` takes it.
+    name
+        The name it was given, or None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        options: Options,
+        *,
+        bound: Bound | None = None,
+        schema: OutputSchema | None = None,
+        wire: Callable[[], Wire] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        record = store.run(run_id)
+        self.id = record.id
+        self.name = record.name
+        self._store = store
+        self._options = options
+        self._bound = bound or Bound(None)
+        self._schema = schema
+        self._clock = clock
+        self._make_wire = wire or self._wire_of_options
+        self._status = StatusMaker(store, run_id, schema=schema)
+        self._warned = False
+        self._display: Any = None
+
+    # ---------------------------------------------------------------- what it stands on
+
+    @property
+    def store(self) -> Store:
+        """The store that holds it."""
+        return self._store
+
+    @property
+    def record(self) -> RunRecord:
+        """What was written down when it was made."""
+        return self._store.run(self.id)
+
+    @property
+    def options(self) -> Options:
+        """The options of the call that this handle was made by."""
+        return self._options
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that it waits by."""
+        return self._clock
+
+    @property
+    def engine(self) -> Engine | None:
+        """What drives it in this process, or None."""
+        return self._engine
+
+    def wire(self) -> Wire:
+        """Return its connection to the server."""
+        return self._make_wire()
+
+    def sibling(self, run_id: str) -> Run:
+        """Return another run of the same rows, bound as this one is, at work."""
+        other = Run(
+            self._store,
+            run_id,
+            self._options,
+            bound=self._bound,
+            schema=self._schema,
+            wire=self._make_wire,
+            clock=self._clock,
+        )
+        other.show(blocking=False)
+        return other
+
+    # ---------------------------------------------------------------- what it is now
+
+    def _batches(self) -> list[BatchRecord]:
+        return self._store.batches_of_run(self.id)
+
+    @property
+    def _engine(self) -> Engine | None:
+        return _engines.get((str(self._store.path), self.id))
+
+    def snapshot(self) -> RunStatus:
+        """Return everything there is to show of the run now, as one frozen record."""
+        engine = self._engine
+        alive = engine is not None and engine.is_alive
+        if engine is None:
+            return self._status.make(now=self._clock.now())
+        return self._status.make(
+            now=self._clock.now(),
+            is_blocked=engine.error is not None,
+            message=engine.message,
+            last_poll_at=engine.last_poll_at,
+            next_poll_at=engine.next_poll_at,
+            can_cancel=alive,
+        )
+
+    @property
+    def status(self) -> str:
+        """``submitting``, ``blocked``, ``in_progress``, ``canceling``, ``ended`` or ``collected``."""
+        return self.snapshot().state
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Row status to number of rows; the numbers sum to the length of the frame."""
+        return dict(self._status.counts())
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the answers so far cost, in USD; None where a price is unknown."""
+        return self._status.totals().cost_usd
+
+    @property
+    def paid_usd(self) -> float | None:
+        """What this run added to the bill, in USD: answers of other runs that it reuses are not in it."""
+        return self._status.totals().paid_usd
+
+    @property
+    def batches(self) -> list[BatchJob]:
+        """The batches on the server that hold the run's requests."""
+        return [
+            BatchJob(
+                batch_id=batch.batch_id or "",
+                status="in_progress" if batch.state == "bound" else batch.state,
+                request_counts=dict(batch.counts),
+                created_at=batch.created_at,
+                ended_at=batch.ended_at,
+                expires_at=batch.expires_at,
+                cancel_initiated_at=batch.cancel_initiated_at,
+                archived_at=batch.archived_at,
+            )
+            for batch in self._batches()
+        ]
+
+    def __repr__(self) -> str:
+        from .account import text_line
+
+        return f"<Run {text_line(self.snapshot())}>"
+
+    # ---------------------------------------------------------------- driving
+
+    def _wire_of_options(self) -> Wire:
+        from .wire import Wire
+
+        return Wire(self._options.client, clock=self._clock)
+
+    def start_engine(self) -> Engine:
+        """Drive the run in the background, unless that is being done already."""
+        place = (str(self._store.path), self.id)
+        with _engines_lock:
+            engine = _engines.get(place)
+            if engine is not None and engine.is_alive:
+                engine.posts_stopped = False
+                engine.check_now()
+                return engine
+            engine = Engine(
+                self._store,
+                self.id,
+                wire=self._make_wire,
+                describe=lambda driven: self.snapshot(),
+                clock=self._clock,
+                poll_interval_s=self._options.poll_interval,
+                lost_answer_grace_s=self._options.lost_answer_grace,
+                prices=self._options.prices,
+                warm_first=self._options.warm_cache,
+                keep=lambda key: self.answers().retriable_positions(key),
+            )
+            _engines[place] = engine
+            return engine
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """
+        Call `observer` with a frozen `RunStatus` whenever something has changed, from the run's own thread.
+
+        An observer that raises is dropped with a warning; it can never stop the run.
+
+        Returns
+        -------
+        Callable
+            Ends the observation.
+        """
+        return self.start_engine().observe(observer)
+
+    def is_settled(self) -> bool:
+        """Return whether nothing is left to do for this run."""
+        return all(batch.state in ("collected", "gone", "withdrawn") for batch in self._batches())
+
+    def _go_on(self) -> Engine | None:
+        """Return an engine at work, or None where nothing is left to do."""
+        if self.is_settled():
+            return None
+        engine = self.start_engine()
+        if not engine.was_started:
+            engine.start()
+        return engine
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """
+        Block until every answer is home.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None waits as long as it takes (every batch ends within 24 hours).
+
+        Returns
+        -------
+        Run
+            This run.
+
+        Raises
+        ------
+        WaitTimeout
+            The time is over; the run goes on.
+        KeyboardInterrupt
+            The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
+        """
+        engine = self._go_on()
+        if engine is None:
+            self._finish_display()
+            return self
+        deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+        try:
+            # The wait has a tick: on some systems an untimed wait is deaf to the interrupt.
+            while not engine.wait(_TICK_S):
+                if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                    raise self._timed_out(timeout)
+        except KeyboardInterrupt as interrupt:
+            self._interrupted(engine, interrupt)
+            raise
+        self._finish_display()
+        self._raise_for(engine)
+        return self
+
+    def __await__(self) -> Generator[Any, None, pd.DataFrame]:
+        return self.result_async().__await__()
+
+    async def result_async(self, timeout: float | None = None) -> pd.DataFrame:
+        """Return what `result` returns, without blocking the event loop."""
+        await self._wait_async(timeout)
+        return self.result()
+
+    async def _wait_async(self, timeout: float | None = None) -> None:
+        engine = self._go_on()
+        if engine is not None:
+            deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+            done = asyncio.wrap_future(engine.future)
+            # Ticking, because a kernel's interrupt reaches a loop only when something wakes it; `asyncio.wait`
+            # never cancels what it waits for, so an interrupt ends the waiting and not the run.
+            while not done.done():
+                await asyncio.wait({done}, timeout=_TICK_S)
+                if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                    raise self._timed_out(timeout)
+            self._raise_for(engine)
+        self._finish_display()
+
+    def _timed_out(self, timeout: float | None) -> WaitTimeout:
+        status = self.snapshot()
+        return WaitTimeout(
+            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
+            f"{len(status.batches)} batches have ended.",
+            "It goes on, on the server and in the background; nothing is lost.",
+            f'run = pandas_batch.load("{self.id}"); run.result()',
+            run=self,
+        )
+
+    def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
+        engine.stop_posting()
+        batches = self._batches()
+        posted = [batch for batch in batches if batch.state in ("bound", "ended", "collected", "posting", "unknown")]
+        note = (
+            f"Run {self.id}: {len(posted)} of {len(batches)} batches are posted and go on; nothing was canceled.\n"
+            "  Run the same line again to go on, or:\n"
+            f'    run = pandas_batch.load("{self.id}"); run.result()   # or run.cancel()'
+        )
+        interrupt.add_note(note)
+        if self._display is not None:
+            self._display.interrupted(self.snapshot())
+        if "IPython" in sys.modules:
+            # IPython shows no notes of a KeyboardInterrupt.
+            sys.stderr.write(note + "\n")
+
+    def _raise_for(self, engine: Engine) -> None:
+        if engine.error is not None and not self.is_settled():
+            error = engine.error
+            error.__notes__ = []
+            error.add_note(self._money_note())
+            raise error
+
+    def _money_note(self) -> str:
+        batches = self._batches()
+        n_posted = sum(batch.batch_id is not None for batch in batches)
+        paid = self.paid_usd
+        billed = "unknown" if paid is None else f"${paid:,.4f}"
+        return (
+            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server, billed so far {billed}; "
+            f"every answer that came is saved in {self._store.path}.\n"
+            f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self.id}").result()'
+        )
+
+    # ---------------------------------------------------------------- the answers
+
+    def answers(self) -> RunAnswers:
+        """Return the answers as they are in the store now."""
+        return self._status.answers()
+
+    def result(self, partial: bool = False) -> pd.DataFrame:
+        """
+        Return the frame with the answers as columns, waiting for them first.
+
+        Parameters
+        ----------
+        partial
+            Do not wait: rows without an answer yet have status ``pending``.
+
+        Returns
+        -------
+        DataFrame
+            The frame as it was at the call of ``start()``, with the columns added; the added columns on the
+            stored index where the run is not bound to a frame.
+
+        Raises
+        ------
+        ResultsGoneError
+            The server no longer has the results (29 days after the batch was made, or deleted).
+        """
+        if not partial:
+            self.wait(self._options.timeout)
+            gone = [batch for batch in self._batches() if batch.state == "gone"]
+            if gone:
+                raise gone_error(gone[0])
+            self._warn_once()
+        columns, _ = self._columns(self._options.column_names)
+        frame = self._bound.frame
+        if frame is None:
+            index = self._store.index_of(self.id)
+            frame = pd.DataFrame(index=pd.RangeIndex(self.record.n_rows) if index is None else index)
+        return insert_columns(frame, columns)
+
+    def _columns(self, names: tuple[str, ...], rows: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray]:
+        prefix = self._options.prefix
+        schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
+        answers = self.answers()
+        columns, codes = answers.columns(
+            names, rows=rows, request_of_row=self._bound.request_of_row, schema_prefix="\0" + schema_prefix
+        )
+        return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes
+
+    def to_arrow(self) -> pa.Table:
+        """Return the added columns as an Arrow table, in the order of the rows; texts are not copied."""
+        import pyarrow as pa
+
+        columns, _ = self._columns(self._options.column_names)
+        return pa.table({name: _to_arrow(values) for name, values in columns.items()})
+
+    def wrote(self, frame: pd.DataFrame, names: Sequence[str]) -> bool:
+        """Return whether `names` are columns of `frame` that this run has written there."""
+        if len(frame) != len(self._bound.request_of_row if self._bound.request_of_row is not None else frame):
+            return False
+        columns, _ = self._columns(self._options.column_names)
+        return all(name in columns and _agree(frame[name], columns[name]) for name in names)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows that have no usable answer: label as index, ``position``, ``status`` and ``error``."""
+        answers = self.answers()
+        positions = answers.failed_positions()
+        columns, _ = answers.columns(["status", "error"], rows=positions)
+        index = self._store.index_of(self.id)
+        labels = pd.RangeIndex(self.record.n_rows) if index is None else index
+        return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
+
+    def _warn_once(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        for text in self._warnings():
+            warnings.warn(text, UserWarning, stacklevel=_stacklevel())
+
+    def _warnings(self) -> list[str]:
+        from .summary import warnings_of
+
+        engine = self._engine
+        return [*(engine.warnings if engine is not None else ()), *warnings_of(self.answers(), self.id)]
+
+    def summary(self) -> pd.Series:
+        """Return what the run did and cost, one value per line."""
+        from .summary import summary_of
+
+        return summary_of(self.snapshot(), self.answers())
+
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Draw rows by status and the bill; returns the matplotlib axes (extra ``plot``).
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed; the message says what to install.
+        """
+        from .summary import plot_run
+
+        return plot_run(self.snapshot(), ax)
+
+    def to_jsonl(self, path: str | Path) -> Path:
+        """
+        Write the raw result lines, as the server sent them, to `path`, and return it.
+
+        Raises
+        ------
+        NotEndedError
+            Not every batch is home yet.
+        """
+        from pathlib import Path
+
+        if not self.is_settled():
+            raise NotEndedError(
+                f"Run {self.id} has not ended; its raw results are not all here.",
+                "Nothing was written.",
+                f'run.wait(); run.to_jsonl("{path}")',
+            )
+        target = Path(path)
+        with target.open("wb") as out:
+            for batch in self._batches():
+                if batch.state == "collected":
+                    with self._store.open_results(batch.key) as raw:
+                        last = b"\n"
+                        while block := raw.read(1 << 20):
+                            out.write(block)
+                            last = block
+                    if not last.endswith(b"\n"):
+                        out.write(b"\n")
+        return target
+
+    # ---------------------------------------------------------------- cancel, retry, delete
+
+    def cancel(self, *, force: bool = False) -> str:
+        """
+        Cancel the batches that this run posted; answers that are there already are kept (and were billed).
+
+        Parameters
+        ----------
+        force
+            Cancel also a batch that is only believed to be ours (its create answer was lost and it has not
+            ended yet, so nothing proves it).
+
+        Returns
+        -------
+        str
+            What was done, and which other runs wait for the same batches.
+        """
+        engine = self._go_on()
+        if engine is None:
+            return f"Run {self.id} has ended already; there is nothing to cancel."
+        engine.request_cancel(force=force).wait(_CANCEL_PATIENCE_S)
+        mine = [batch for batch in self._batches() if batch.run_id == self.id]
+        n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
+        told = f"Run {self.id}: {n_canceling} of {len(mine)} batches are being canceled."
+        unproved = [batch.extra["candidate_id"] for batch in mine if "candidate_id" in batch.extra]
+        if unproved and not force:
+            told += f" {unproved[0]} is not proved to be ours and was left alone (run.cancel(force=True))."
+        waiting = sorted({other for batch in mine for other in self._store.runs_of_batch(batch.key)} - {self.id})
+        if waiting:
+            told += f" Waiting for the same batches: {', '.join(waiting)}."
+        return told
+
+    def retry_failed(self, *, errors: str = "transient", **overrides: Any) -> Run:
+        """
+        Ask again for the rows that failed, in a new run whose result is the whole frame again.
+
+        Parameters
+        ----------
+        errors
+            ``"transient"``: expired, canceled, missing, api_error, overloaded, rate_limit and timeout rows;
+            ``"all"``: those that would probably fail again as well.
+        **overrides
+            Options of the requests to change for the retried rows, such as ``max_tokens=4096`` or ``model=...``.
+
+        Returns
+        -------
+        Run
+            The new run (or this one, where there is nothing to retry).
+        """
+        from .retrying import retry_run
+
+        return retry_run(self, errors=errors, overrides=overrides)
+
+    def delete(self, *, server: bool = False, force: bool = False) -> None:
+        """
+        Remove the run and everything that no other run points at, really: files, database pages, log.
+
+        Parameters
+        ----------
+        server
+            Delete its batches on the server as well (prompts and answers stay there for 29 days otherwise).
+        force
+            Also touch a batch that is not proved to be ours.
+
+        Raises
+        ------
+        NotEndedError
+            The run is unfinished and its cancel has not come through yet; what to do stands in the message.
+        """
+        from .deleting import delete_run
+
+        delete_run(self, server=server, force=force)
+
+    # ---------------------------------------------------------------- the notebook
+
+    def show(self, *, blocking: bool) -> None:
+        """Open the display that the options ask for, and drive the run."""
+        if self._options.progress != "off":
+            from .progress import Actions, open_display
+
+            self._display = open_display(
+                self._options.progress,
+                Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
+                blocking=blocking,
+                status=self.snapshot(),
+            )
+        if self.is_settled():
+            self._finish_display()
+            return
+        engine = self.start_engine()
+        if self._display is not None:
+            engine.observe(self._display.update)
+        if not engine.was_started:
+            engine.start()
+
+    def _cancel_from_panel(self) -> None:
+        engine = self._engine
+        if engine is not None:
+            engine.request_cancel()
+
+    def _check_from_panel(self) -> None:
+        engine = self._engine
+        if engine is not None:
+            engine.check_now()
+
+    def _finish_display(self) -> None:
+        if self._display is not None:
+            self._display.finish(self.snapshot())
+
+    def _repr_html_(self) -> str:
+        from .account import static_html
+
+        return static_html(self.snapshot())
+
+
+def _to_arrow(values: Any) -> Any:
+    import pyarrow as pa
+
+    return values.__arrow_array__() if hasattr(values, "__arrow_array__") else pa.array(values)
+
+
+def _agree(there: Any, ours: Any) -> bool:
+    """Return whether a column holds what a run wrote into it, now or while rows of it were still pending."""
+    if not isinstance(there, pd.Series) or len(there) != len(ours):
+        return False
+    ours_series = pd.Series(ours, index=there.index)
+    try:
+        same = (there.astype(object) == ours_series.astype(object)) | (there.isna() & ours_series.isna())
+    except (TypeError, ValueError):
+        return False
+    # A partial result had nothing yet where there is an answer now.
+    before = there.isna() | (there.astype(object) == "pending")
+    return bool((same.fillna(False).astype(bool) | before.fillna(False).astype(bool)).all())
+
+
+def _copies_on_write() -> bool:
+    if int(pd.__version__.split(".")[0]) >= 3:
+        return True
+    return bool(pd.get_option("mode.copy_on_write") is True)
+
+
+def _stacklevel() -> int:
+    """Return the level of the first frame outside this package: a warning points at the user's own line."""
+    frame = sys._getframe(1)
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("pandas_batch"):
+        frame = frame.f_back  # type: ignore[assignment]
+        level += 1
+    return level
