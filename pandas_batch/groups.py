@@ -67,7 +67,9 @@ def group_rows(
     codes = np.zeros(len(frame), np.int64)
     for name, value in given.items():
         if is_per_row(value):
-            distinct, of_row = _distinct_values(name, series_of(value, frame, name), frame.index)
+            distinct, of_row = _distinct_values(
+                name, series_of(value, frame, name), frame.index, beta=bool(options.betas)
+            )
             columns.append((name, distinct, of_row))
             _, codes = np.unique(codes * len(distinct) + of_row, return_inverse=True)
     _, first, group_of_row = np.unique(codes, return_index=True, return_inverse=True)
@@ -109,7 +111,7 @@ def cached_system(system: str | Sequence[Mapping[str, Any]] | None) -> list[dict
     return blocks
 
 
-def _distinct_values(name: str, values: pd.Series, index: pd.Index) -> tuple[list[Any], np.ndarray]:
+def _distinct_values(name: str, values: pd.Series, index: pd.Index, *, beta: bool) -> tuple[list[Any], np.ndarray]:
     """Return the distinct checked values of a per-row option, and each row's index into them."""
     by_canonical: dict[bytes, int] = {}
     by_value: dict[Any, int] = {}
@@ -120,7 +122,7 @@ def _distinct_values(name: str, values: pd.Series, index: pd.Index) -> tuple[lis
         code = by_value.get(key) if key is not None else None
         if code is None:
             try:
-                checked = _checked_value(name, value)
+                checked = _checked_value(name, value, beta=beta)
             except InputError as error:
                 raise InputError(f"In {row_name(index, row)}: {error.what}", error.state, error.hint) from None
             code = by_canonical.setdefault(canonical_json(checked), len(distinct))
@@ -132,13 +134,13 @@ def _distinct_values(name: str, values: pd.Series, index: pd.Index) -> tuple[lis
     return distinct, codes
 
 
-def _checked_value(name: str, value: Any) -> Any:
+def _checked_value(name: str, value: Any, *, beta: bool) -> Any:
     is_container = isinstance(value, Mapping | list | tuple | np.ndarray)
     if not is_container and is_missing(value):
         if name == "system":
             return None
         raise InputError(f"{name} has no value.", hint=f"{name}=series.fillna(...)")
-    return check_parameter(name, value)
+    return check_parameter(name, value, beta=beta)
 
 
 def _group(

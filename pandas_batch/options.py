@@ -174,7 +174,7 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
     if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
         values["max_cost_usd"] = check_environment_amount(cost)
     params = {
-        name: value if is_per_row(value) else check_parameter(name, value)
+        name: value if is_per_row(value) else check_parameter(name, value, beta=bool(given["betas"]))
         for name in others
         if (value := given[name]) is not None
     }

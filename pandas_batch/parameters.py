@@ -38,10 +38,10 @@ def parameter_hints(beta: bool) -> Mapping[str, Any]:
     if beta:
         from anthropic.types.beta.message_create_params import MessageCreateParamsNonStreaming as BetaParams
 
-        return typing.get_type_hints(BetaParams)
+        return typing.get_type_hints(BetaParams, include_extras=True)
     from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as Params
 
-    return typing.get_type_hints(Params)
+    return typing.get_type_hints(Params, include_extras=True)
 
 
 def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: bool) -> None:
@@ -209,12 +209,30 @@ def check_system(value: Any) -> str | list[dict[str, Any]] | None:
     raise InputError(f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.")
 
 
-def check_parameter(name: str, value: Any) -> Any:
-    """Return one per-request option as it goes on the wire."""
+def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
+    """
+    Return one per-request option as it goes on the wire.
+
+    Parameters
+    ----------
+    name
+        ``model``, ``max_tokens``, ``system``, or any other Messages parameter.
+    value
+        Its value, for all rows or for one.
+    beta
+        Whether the SDK's beta types say what it may be.
+    """
     if name == "model":
         return check_model(value)
     if name == "max_tokens":
         return check_max_tokens(value)
-    if name == "system":
-        return check_system(value)
-    return plain(value, name)
+    checked = check_system(value) if name == "system" else plain(value, name)
+    hint = parameter_hints(beta).get(name)
+    if checked is None or (isinstance(checked, str) and name == "system") or hint is None:
+        return checked
+    from .sdk_types import misshapen
+
+    if problem := misshapen(checked, hint, name):
+        way_out = "" if name == "system" else f'extra_params={{"{name}": ...}} sends it unchecked'
+        raise InputError(problem if problem.endswith("?") else f"{problem}.", hint=way_out)
+    return checked

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .contents import Content, read_content
 from .errors import InputError, PromptError, clip
-from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json
+from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
 from .groups import Group, group_rows, rows_by_group
 from .options import Options
 from .per_row import column_of, row_name, series_of
@@ -27,6 +27,8 @@ SLICE_ROWS = 256
 MAX_REQUEST_BYTES = 200_000_000
 _LONGEST_ESCAPE = 6  # "\u0000" for one byte of text
 _MAX_NAMED_ROWS = 5
+_ROWS_PER_GROUP = 8  # fewer on average, and rows are better hashed one by one
+_MANY_ROWS = 4096
 
 
 class RequestPlan:
@@ -317,12 +319,19 @@ def _fingerprints(
     made = np.zeros((len(sendable), FINGERPRINT_BYTES), np.uint8)
     only_text = sendable.copy()
     only_text[list(contents)] = False
-    for code, rows in rows_by_group(np.flatnonzero(only_text), group_of_row):
-        made[rows] = texts.fingerprints(groups[code].digest, rows)
+    rows = np.flatnonzero(only_text)
+    if len(groups) * _ROWS_PER_GROUP < len(rows) or len(groups) == 1:
+        for code, of_group in rows_by_group(rows, group_of_row):
+            made[of_group] = texts.fingerprints(groups[code].digest, of_group)
+    else:
+        for start in range(0, len(rows), _MANY_ROWS):
+            part = rows[start : start + _MANY_ROWS]
+            for row, code, text in zip(part.tolist(), group_of_row[part].tolist(), texts.take(part), strict=True):
+                made[row] = fingerprint_strings(groups[code].digest, [text.encode("utf-8")])[0]
     for row, content in contents.items():
-        text = texts.take(np.array([row]))[0] if content.value is None else None
+        own = texts.take(np.array([row]))[0] if content.value is None else None
         digest = groups[int(group_of_row[row])].digest
-        made[row] = np.frombuffer(fingerprint_json(digest, content.fingerprint_content(text)), np.uint8)
+        made[row] = np.frombuffer(fingerprint_json(digest, content.fingerprint_content(own)), np.uint8)
     return made
 
 

@@ -242,7 +242,8 @@ def _column(values: list[Any], kind: Any) -> pd.Series:
     if isinstance(kind, list):
         return pd.Series(pd.Categorical(values, categories=list(dict.fromkeys(kind))))
     if kind in _DTYPES:
-        return pd.Series(values, dtype=_DTYPES[kind])
+        column: pd.Series = pd.Series(values, dtype=_DTYPES[kind])
+        return column
     if kind in ("date", "date-time"):
         return _dates(values, aware=kind == "date-time")
     objects = np.empty(len(values), object)
@@ -261,10 +262,11 @@ def _dates(values: list[Any], *, aware: bool) -> pd.Series:
         if value is not None:
             at = datetime.fromisoformat(value)
             made[i] = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo is not None else at
-    dates = pd.Series(made)
+    dates: pd.Series[Any] = pd.Series(made)
     if not aware:
         return dates
-    return pd.Series(dates.dt.tz_localize("UTC"))
+    in_utc: pd.Series = dates.dt.tz_localize("UTC")
+    return in_utc
 
 
 def _refuse_constant(name: str) -> Any:

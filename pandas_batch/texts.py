@@ -140,17 +140,15 @@ class ArrowTexts:
         """Return (texts, where in `positions` they go), chunk by chunk."""
         if not len(positions):
             return []
+        if len(self._chunks) == 1:
+            return [(_taken(self._chunks[0], positions), np.arange(len(positions)))]
         which = np.searchsorted(self._ends, positions, side="right")
         parts = []
         for chunk_number in np.unique(which).tolist():
             chunk = self._chunks[chunk_number]
             where = np.flatnonzero(which == chunk_number)
             inside = positions[where] - (int(self._ends[chunk_number]) - len(chunk))
-            first = int(inside[0])
-            if np.array_equal(inside, np.arange(first, first + len(inside))):
-                parts.append((chunk.slice(first, len(inside)), where))
-            else:
-                parts.append((chunk.take(inside), where))
+            parts.append((_taken(chunk, inside), where))
         return parts
 
     def take(self, positions: np.ndarray) -> list[str]:
@@ -175,6 +173,13 @@ class ArrowTexts:
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
         return self._n_bytes
+
+
+def _taken(texts: pa.Array, positions: np.ndarray) -> pa.Array:
+    first, n = int(positions[0]), len(positions)
+    if int(positions[-1]) - first == n - 1 and (n == 1 or bool((np.diff(positions) == 1).all())):
+        return texts.slice(first, n)
+    return texts.take(positions)
 
 
 class ObjectTexts:
