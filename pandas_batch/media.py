@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError, clip
-from .image_size import image_size
+from .media_types import image_size, media_type_of
 from .texts import is_missing
 
 if TYPE_CHECKING:
@@ -44,51 +44,6 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE)
 _IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _DOCUMENT_TYPES = ("application/pdf", "text/plain")
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"%PDF-", "application/pdf"),
-    (b"BM", "image/bmp"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"PK\x03\x04", "a zip archive (an office document?)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"\xd0\xcf\x11\xe0", "an old office document"),
-)
-
-
-def media_type_of(data: bytes) -> str:
-    r"""
-    Return the media type that `data` has by its first bytes, or words for what else it seems to be.
-
-    Examples
-    --------
-    >>> media_type_of(b"\x89PNG\r\n\x1a\n...")
-    'image/png'
-    >>> media_type_of("naïve".encode())
-    'text/plain'
-    """
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:8] == b"ftyp":
-        return "image/heic" if data[8:12] in (b"heic", b"heix", b"mif1", b"heif") else "a video or an AVIF image"
-    for signature, media_type in _SIGNATURES:
-        # "BM" may also begin a text.
-        if data.startswith(signature) and not (media_type == "image/bmp" and b"\x00" not in data[:32]):
-            return media_type
-    if b"%PDF-" in data[:1024]:
-        return "application/pdf"
-    if not data:
-        return "nothing (0 bytes)"
-    if b"\x00" not in data:
-        try:
-            data.decode("utf-8")
-        except UnicodeDecodeError:
-            return "neither an image, a PDF nor UTF-8 text"
-        return "text/plain"
-    return "neither an image, a PDF nor text"
 
 
 class Unsendable(Exception):

@@ -1,10 +1,55 @@
-"""Width and height of an image, from its header alone."""
+"""What a file is by its first bytes, and the size of an image by its header."""
 
 from __future__ import annotations
 
 import struct
 
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"%PDF-", "application/pdf"),
+    (b"BM", "image/bmp"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"PK\x03\x04", "a zip archive (an office document?)"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\xd0\xcf\x11\xe0", "an old office document"),
+)
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+
+
+def media_type_of(data: bytes) -> str:
+    r"""
+    Return the media type that `data` has by its first bytes, or words for what else it seems to be.
+
+    Examples
+    --------
+    >>> media_type_of(b"\x89PNG\r\n\x1a\n...")
+    'image/png'
+    >>> media_type_of("naïve".encode())
+    'text/plain'
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:8] == b"ftyp":
+        return "image/heic" if data[8:12] in (b"heic", b"heix", b"mif1", b"heif") else "a video or an AVIF image"
+    for signature, media_type in _SIGNATURES:
+        # "BM" may also begin a text.
+        if data.startswith(signature) and not (media_type == "image/bmp" and b"\x00" not in data[:32]):
+            return media_type
+    if b"%PDF-" in data[:1024]:
+        return "application/pdf"
+    if not data:
+        return "nothing (0 bytes)"
+    if b"\x00" not in data:
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            return "neither an image, a PDF nor UTF-8 text"
+        return "text/plain"
+    return "neither an image, a PDF nor text"
 
 
 def image_size(data: bytes, media_type: str) -> tuple[int, int] | None:
