@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 __all__ = [
     "BadResults",
@@ -33,7 +33,12 @@ __all__ = [
 Endpoint = Literal[
     "*", "create", "retrieve", "list", "cancel", "delete", "results", "count_tokens", "messages", "models", "model"
 ]
-ENDPOINTS: tuple[str, ...] = Endpoint.__args__  # type: ignore[attr-defined]
+
+
+def _check(name: str, value: object, choices: Any) -> None:
+    """Refuse a misspelled word: such a fault would never strike, and its test would prove nothing."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, get_args(choices)))}")
 
 
 @dataclass(kw_only=True)
@@ -114,6 +119,9 @@ class ErrorAnswer(Fault):
     body: str | None = None
     content_type: str = "application/json"
 
+    def __post_init__(self) -> None:
+        _check("endpoint", self.endpoint, Endpoint)
+
 
 Loss = Literal["reset", "close", "cut", "stall", "html", "empty_object", "bad_json", "redirect_302", "redirect_307"]
 
@@ -148,6 +156,10 @@ class LostAnswer(Fault):
     stall_s: float = 3600.0
     location: str | None = None
 
+    def __post_init__(self) -> None:
+        _check("how", self.how, Loss)
+        _check("endpoint", self.endpoint, Endpoint)
+
 
 @dataclass
 class Outage(Fault):
@@ -171,6 +183,11 @@ class Outage(Fault):
     how: int | Literal["reset"] = "reset"
     endpoint: Endpoint = "*"
     times: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.how, int):
+            _check("how", self.how, Literal["reset"])
+        _check("endpoint", self.endpoint, Endpoint)
 
 
 @dataclass
@@ -237,6 +254,9 @@ class RowFault(Fault):
     message: str = ""
     times: int | None = field(default=None, kw_only=True)
 
+    def __post_init__(self) -> None:
+        _check("outcome", self.outcome, RowOutcome)
+
 
 Damage = Literal[
     "cut",
@@ -253,6 +273,9 @@ Damage = Literal[
     "empty",
     "gzip",
 ]
+
+
+Framing = Literal["chunked", "length", "close"]
 
 
 @dataclass
@@ -286,11 +309,15 @@ class BadResults(Fault):
     damage: Damage
     at_byte: int | None = None
     n_rows: int | None = None
-    framing: Literal["chunked", "length", "close"] = "chunked"
+    framing: Framing = "chunked"
     polite: bool = False
     reset: bool = False
     pause_s: float = 0.01
     text: str = "null"
+
+    def __post_init__(self) -> None:
+        _check("damage", self.damage, Damage)
+        _check("framing", self.framing, Framing)
 
 
 def spend_cap(*, times: int | None = None) -> ErrorAnswer:

@@ -79,7 +79,7 @@ class Model:
         --------
         >>> model = find_model("claude-haiku-4-5")
         >>> model.cost_usd({"input_tokens": 1_000_000, "output_tokens": 0})
-        Decimal('0.5')
+        Decimal('0.50')
         """
         written = usage.get("cache_creation") or {}
         write_1h = written.get("ephemeral_1h_input_tokens", 0)

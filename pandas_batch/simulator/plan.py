@@ -27,7 +27,8 @@ def to_json(fault: Fault) -> dict[str, Any]:
     >>> to_json(ListLag(30))["fault"]
     'ListLag'
     """
-    data = {name: value for name, value in asdict(fault).items() if not name.startswith("_") and not callable(value)}
+    # A function cannot travel; what it picked has to be said with a marker or a share.
+    data = {name: value for name, value in asdict(fault).items() if not name.startswith("_") and name != "where"}
     return {"fault": type(fault).__name__, **data}
 
 

@@ -1,0 +1,589 @@
+"""The simulator speaks the Message Batches API: the SDK, the published schema and recordings of the real one agree."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from pandas_batch import simulator
+
+SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
+needs_recordings = pytest.mark.skipif(
+    not SHARED.exists(), reason="the recordings of the real API are not on this machine"
+)
+
+HEADERS = {"authorization": "Bearer key", "anthropic-version": "2026-10-21", "content-type": "application/json"}
+DAY_S = 86400.0
+
+
+def request(custom_id: str, prompt: object = "Hi", **params: Any) -> dict[str, Any]:
+    return {
+        "custom_id": custom_id,
+        "params": {
+            "model": "claude-haiku-4-5",
+            "max_tokens": 64,
+            "messages": [{"role": "user", "content": prompt}],
+            **params,
+        },
+    }
+
+
+def requests(n: int) -> list[Any]:
+    return [request(f"r{number}", f"prompt {number}") for number in range(n)]
+
+
+class Answer:
+    """One raw HTTP answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.body = response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    api: simulator.Simulator, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", api.port)
+    try:
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection.request(method, path, content, HEADERS if headers is None else headers)
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+# ---- a batch through the SDK
+
+
+def test_a_batch_goes_from_in_progress_to_ended_and_its_results_are_complete(api, client, clock):
+    """Counts stay `processing` until the end, then every request has exactly one result."""
+    created = client.messages.batches.create(requests=requests(7))
+    assert (created.processing_status, created.request_counts.processing) == ("in_progress", 7)
+    assert created.ended_at is None
+    assert created.results_url is None
+    clock.advance(1.9)
+    polled = client.messages.batches.retrieve(created.id)
+    assert (polled.processing_status, polled.request_counts.processing, polled.request_counts.succeeded) == (
+        "in_progress",
+        7,
+        0,
+    )
+    clock.advance(0.2)
+    ended = client.messages.batches.retrieve(created.id)
+    assert (ended.processing_status, ended.request_counts.processing, ended.request_counts.succeeded) == ("ended", 0, 7)
+    assert ended.ended_at is not None
+    assert (ended.ended_at - ended.created_at).total_seconds() == pytest.approx(2)
+    rows = {row.custom_id: row.result for row in client.messages.batches.results(created.id)}
+    assert sorted(rows) == [f"r{number}" for number in range(7)]
+    assert rows["r3"].message.content[0].text == "prompt 3"
+    assert rows["r3"].message.usage.service_tier == "batch"
+
+
+async def _async_round(api: simulator.Simulator, clock: Any) -> list[str]:
+    async with api.async_client() as client:
+        created = await client.messages.batches.create(requests=requests(3))
+        clock.advance(3)
+        assert (await client.messages.batches.retrieve(created.id)).processing_status == "ended"
+        page = await client.messages.batches.list()
+        assert [batch.id for batch in page.data] == [created.id]
+        assert (await client.messages.count_tokens(**_counted(requests(1)[0]["params"]))).input_tokens > 0
+        assert (await client.models.retrieve("claude-haiku-4-5")).capabilities is not None
+        return sorted([row.custom_id async for row in await client.messages.batches.results(created.id)])
+
+
+def _counted(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if name != "max_tokens"}
+
+
+def test_the_async_client_sees_the_same(api, clock):
+    """The asynchronous SDK gets what the synchronous one gets."""
+    import asyncio
+
+    assert asyncio.run(_async_round(api, clock)) == ["r0", "r1", "r2"]
+
+
+def test_results_come_in_another_order_and_the_seed_decides_it(clock):
+    """Results are shuffled; the same seed gives the same order and the same bytes, another seed another order."""
+
+    def orders(seed: int) -> tuple[list[str], bytes]:
+        with simulator.serve(clock=clock.time_s, seconds_per_batch=0, seed=seed) as api:
+            batch_id = ask(api, "POST", "/v1/messages/batches", {"requests": requests(40)}).json["id"]
+            body = ask(api, "GET", f"/v1/messages/batches/{batch_id}/results").body
+            return [json.loads(line)["custom_id"] for line in body.splitlines()], body
+
+    first, again, other = orders(0), orders(0), orders(1)
+    assert first == again
+    assert first[0] != other[0]
+    assert sorted(first[0]) == sorted(other[0]) != first[0]
+
+
+def test_listing_is_newest_first_and_pages_both_ways(api, client, clock):
+    """`after_id` goes to older batches, `before_id` to newer ones, `has_more` follows the direction."""
+    ids = []
+    for _ in range(7):
+        ids.append(client.messages.batches.create(requests=requests(1)).id)
+        clock.advance(1)
+    newest_first = ids[::-1]
+    assert [batch.id for batch in client.messages.batches.list(limit=3)] == newest_first  # the SDK pages by itself
+    page = client.messages.batches.list(limit=3)
+    assert ([batch.id for batch in page.data], page.has_more) == (newest_first[:3], True)
+    assert (page.first_id, page.last_id) == (newest_first[0], newest_first[2])
+    older = client.messages.batches.list(limit=4, after_id=page.last_id)
+    assert ([batch.id for batch in older.data], older.has_more) == (newest_first[3:], False)
+    newer = client.messages.batches.list(limit=2, before_id=newest_first[4])
+    assert ([batch.id for batch in newer.data], newer.has_more) == (newest_first[2:4], True)
+    newest = client.messages.batches.list(limit=20, before_id=newest_first[1])
+    assert ([batch.id for batch in newest.data], newest.has_more) == (newest_first[:1], False)
+    nothing = client.messages.batches.list(before_id=newest_first[0])
+    assert (nothing.data, nothing.has_more, nothing.first_id) == ([], False, None)
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "x"])
+def test_a_limit_out_of_bounds_is_refused(api, limit):
+    """`limit` is a number from 1 to 1000."""
+    answer = ask(api, "GET", f"/v1/messages/batches?limit={limit}")
+    assert answer.status == 400
+    assert answer.json["error"]["message"].startswith("limit: Input should be")
+
+
+def test_cancel_lets_what_was_processed_succeed(api, client, clock):
+    """A canceled batch is `canceling`, then ended; what was processed by then is answered, the rest canceled."""
+    created = client.messages.batches.create(requests=requests(10))
+    clock.advance(1.0)
+    canceled = client.messages.batches.cancel(created.id)
+    assert (canceled.processing_status, canceled.request_counts.processing) == ("canceling", 10)
+    assert canceled.cancel_initiated_at is not None
+    assert client.messages.batches.cancel(created.id).cancel_initiated_at == canceled.cancel_initiated_at
+    clock.advance(0.5)
+    assert client.messages.batches.retrieve(created.id).processing_status == "canceling"
+    clock.advance(0.6)
+    ended = client.messages.batches.retrieve(created.id)
+    assert (ended.processing_status, ended.request_counts.succeeded, ended.request_counts.canceled) == ("ended", 5, 5)
+    types = [row.result.type for row in client.messages.batches.results(created.id)]
+    assert sorted(types) == ["canceled"] * 5 + ["succeeded"] * 5
+    with pytest.raises(anthropic.BadRequestError):
+        client.messages.batches.cancel(created.id)
+
+
+def test_a_batch_canceled_at_once_still_has_results(api, client, clock):
+    """All rows canceled: the batch ends, its results can be read, nothing is billed."""
+    created = client.messages.batches.create(requests=requests(3))
+    client.messages.batches.cancel(created.id)
+    clock.advance(5)
+    assert [row.result.type for row in client.messages.batches.results(created.id)] == ["canceled"] * 3
+    assert api.billed == []
+
+
+def test_deleting_needs_an_ended_batch(api, client, clock):
+    """A batch in progress cannot be deleted; an ended one is gone afterwards, and stays billed."""
+    created = client.messages.batches.create(requests=requests(2))
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        client.messages.batches.delete(created.id)
+    assert "In progress batches cannot be deleted. Consider canceling the batch instead." in str(caught.value)
+    clock.advance(3)
+    assert client.messages.batches.delete(created.id).type == "message_batch_deleted"
+    with pytest.raises(anthropic.NotFoundError) as gone:
+        client.messages.batches.retrieve(created.id)
+    assert f"Message Batch {created.id} not found." in str(gone.value)
+    assert list(client.messages.batches.list()) == []
+    assert len(api.billed) == 2
+
+
+def test_results_before_the_end_are_not_found(api, client):
+    """The results of a batch in progress answer 404 in the server's words; the SDK refuses by itself."""
+    created = client.messages.batches.create(requests=requests(1))
+    answer = ask(api, "GET", f"/v1/messages/batches/{created.id}/results")
+    assert (answer.status, answer.json["error"]["message"]) == (
+        404,
+        f"Message Batch {created.id} has no available results.",
+    )
+    with pytest.raises(anthropic.AnthropicError, match="No `results_url`"):
+        client.messages.batches.results(created.id)
+
+
+def test_a_batch_that_takes_a_day_expires(clock):
+    """What is not processed 24 hours after the creation expires; the clock may jump there."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=4 * DAY_S) as api:
+        client = api.client()
+        created = client.messages.batches.create(requests=requests(8))
+        clock.advance(DAY_S - 1)
+        assert client.messages.batches.retrieve(created.id).processing_status == "in_progress"
+        clock.advance(2)
+        ended = client.messages.batches.retrieve(created.id)
+        assert ended.ended_at == ended.expires_at
+        assert (ended.request_counts.succeeded, ended.request_counts.expired) == (2, 6)
+        assert len(api.billed) == 2
+
+
+def test_results_are_archived_29_days_after_the_creation(api, client, clock):
+    """After 29 days the batch can be seen and its results cannot."""
+    created = client.messages.batches.create(requests=requests(1))
+    clock.advance(29 * DAY_S - 1)
+    assert len(list(client.messages.batches.results(created.id))) == 1
+    clock.advance(2)
+    archived = client.messages.batches.retrieve(created.id)
+    assert archived.archived_at is not None
+    assert archived.results_url is None
+    assert ask(api, "GET", f"/v1/messages/batches/{created.id}/results").status == 404
+
+
+# ---- what a create refuses, in the server's words
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"requests": []}, "requests: List should have at least 1 item after validation, not 0"),
+        ({}, "requests: Field required"),
+        ({"requests": {}}, "requests: Input should be a valid list"),
+        ({"requests": requests(1), "name": "x"}, "name: Extra inputs are not permitted"),
+        (
+            {"requests": [request("dup"), request("a"), request("dup")]},
+            "requests: custom_id's must be unique within a batch. Duplicate custom_id found: dup",
+        ),
+        ({"requests": [{"params": {}}]}, "requests.0.custom_id: Field required"),
+        ({"requests": [request("a"), {"custom_id": "b"}]}, "requests.1.params: Field required"),
+        ({"requests": [request("x" * 65)]}, "requests.0.custom_id: String should have at most 64 characters"),
+        ({"requests": [request("")]}, "requests.0.custom_id: String should have at least 1 character"),
+        (
+            {"requests": [request("a b")]},
+            "requests.0.custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'",
+        ),
+        (
+            {"requests": [request("é")]},
+            "requests.0.custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'",
+        ),
+        ({"requests": [{"custom_id": 5, "params": {}}]}, "requests.0.custom_id: Input should be a valid string"),
+        (
+            b'{"requests":[{"custom_id":"a","params":{"x":"\\ud83d"}}]}',
+            "The request body is not valid JSON: no low surrogate in string",
+        ),
+    ],
+)
+def test_a_create_is_refused_at_once_for_its_list_and_ids(api, body, message):
+    """What is wrong with the list of requests refuses the whole create, and no batch is made."""
+    answer = ask(api, "POST", "/v1/messages/batches", body)
+    assert answer.status == 400
+    assert answer.json["type"] == "error"
+    assert answer.json["error"] == {"type": "invalid_request_error", "message": message}
+    assert api.batches == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nonsense", b'{"requests":[{"custom_id":"\xff","params":{}}]}', b"[" * 9999]
+)
+def test_a_body_that_is_not_json_is_refused(api, body):
+    """Whatever is not JSON is a 400 that says so."""
+    answer = ask(api, "POST", "/v1/messages/batches", body)
+    assert answer.status == 400
+    assert answer.json["error"]["message"].startswith("The request body is not valid JSON:")
+
+
+def test_params_are_not_checked_when_the_batch_is_created(api, client, clock):
+    """A request without messages is accepted, and errors when the batch has ended."""
+    created = ask(api, "POST", "/v1/messages/batches", {"requests": [{"custom_id": "a", "params": {"model": "x"}}]})
+    assert (created.status, created.json["request_counts"]["processing"]) == (200, 1)
+    clock.advance(3)
+    (row,) = client.messages.batches.results(created.json["id"])
+    assert row.result.type == "errored"
+    assert row.result.error.request_id is None
+
+
+def test_too_many_requests_or_bytes_are_a_413(clock):
+    """The limits of a batch answer 413 and make no batch; the proxy's form has no top-level type."""
+    with simulator.serve(clock=clock.time_s, max_requests=3, max_bytes=2000) as api:
+        client = api.client(max_retries=0)
+        client.messages.batches.create(requests=requests(3))
+        with pytest.raises(anthropic.APIStatusError) as too_many:
+            client.messages.batches.create(requests=requests(4))
+        with pytest.raises(anthropic.APIStatusError) as too_large:
+            client.messages.batches.create(requests=[request("a", "x" * 3000)])
+        assert (too_many.value.status_code, too_large.value.status_code) == (413, 413)
+        assert too_large.value.body == {
+            "error": {"type": "request_too_large", "message": "Request exceeds the maximum size"}
+        }
+        assert len(api.batches) == 1
+
+
+def test_a_full_queue_is_a_429(clock):
+    """Requests in batches that have not ended count against the queue."""
+    with simulator.serve(clock=clock.time_s, max_queued=5) as api:
+        client = api.client(max_retries=0)
+        client.messages.batches.create(requests=requests(3))
+        with pytest.raises(anthropic.RateLimitError):
+            client.messages.batches.create(requests=requests(3))
+        clock.advance(3)
+        client.messages.batches.create(requests=requests(3))
+
+
+# ---- who calls
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "kind"),
+    [
+        ({"anthropic-version": "2026-10-21"}, 401, "authentication_error"),
+        ({**HEADERS, "authorization": "Bearer invalid"}, 401, "authentication_error"),
+        ({"authorization": "Bearer key"}, 400, "invalid_request_error"),
+        ({**HEADERS, "anthropic-version": "1999-01-01"}, 400, "invalid_request_error"),
+        ({"x-api-key": "key", "anthropic-version": "2023-06-01"}, 200, None),
+        (HEADERS, 200, None),
+    ],
+)
+def test_a_key_and_a_version_are_needed(api, headers, status, kind):
+    """Without a key it is a 401, without a known version a 400; a key may come as Bearer or in its own header."""
+    answer = ask(api, "GET", "/v1/messages/batches", headers=headers)
+    assert answer.status == status
+    assert kind is None or answer.json["error"]["type"] == kind
+
+
+def test_a_key_of_another_workspace_sees_nothing_of_ours(clock):
+    """Batches belong to the workspace of the key that made them."""
+    with simulator.serve(clock=clock.time_s, workspaces={"theirs": "wrkspc_02"}) as api:
+        created = api.client().messages.batches.create(requests=requests(1))
+        other = api.client(api_key="theirs")
+        assert list(other.messages.batches.list()) == []
+        with pytest.raises(anthropic.NotFoundError):
+            other.messages.batches.retrieve(created.id)
+        answers = [
+            ask(api, "GET", "/v1/messages/batches", headers={**HEADERS, "authorization": f"Bearer {key}"})
+            for key in ("ours", "theirs")
+        ]
+        assert len({answer.headers["anthropic-workspace-id"] for answer in answers}) == 2
+
+
+def test_the_log_of_requests_holds_no_key(api, client):
+    """`requests` tells what was asked and never with which key."""
+    client.with_options(api_key="sk-canary").messages.batches.list(limit=5)
+    ask(api, "GET", "/v1/messages/batches", headers={**HEADERS, "x-api-key": "sk-canary"})
+    assert "sk-canary" not in repr(api.requests)
+    assert (api.requests[0].endpoint, api.requests[0].query) == ("list", {"limit": "5"})
+    assert api.calls("list") == 2
+    assert api.requests[0].headers["anthropic-version"] == "2026-10-21"
+
+
+def test_an_unknown_path_is_not_found(api):
+    """What is no endpoint answers 404 in the API's form."""
+    for method, path in (("GET", "/"), ("PUT", "/v1/messages/batches"), ("GET", "/v1/messages/batches/a/b/c")):
+        answer = ask(api, method, path)
+        assert (answer.status, answer.json["error"]["type"]) == (404, "not_found_error")
+
+
+# ---- the other endpoints
+
+
+def test_count_tokens_agrees_with_the_usage_of_the_row(api, client, clock):
+    """What `count_tokens` says of a request is what its row is billed as input."""
+    shapes = [
+        request("plain", "How are you?"),
+        request("system", "How are you?", system="Be terse, please."),
+        request("blocks", [{"type": "text", "text": "naïve 😀"}, {"type": "text", "text": "two"}]),
+        request("schema", output_config={"format": {"type": "json_schema", "schema": {"type": "string"}}}),
+        request("tools", tools=[{"name": "f", "input_schema": {"type": "object"}}]),
+        request("turns", messages=[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
+    ]
+    created = client.messages.batches.create(requests=shapes)
+    clock.advance(3)
+    rows = {row.custom_id: row.result.message.usage for row in client.messages.batches.results(created.id)}
+    for shape in shapes:
+        counted = client.messages.count_tokens(**_counted(shape["params"]))
+        assert counted.input_tokens == rows[shape["custom_id"]].input_tokens > 4
+
+
+def test_count_tokens_refuses_what_it_does_not_take(api, client):
+    """`max_tokens` is no parameter of count_tokens, and an unknown model is not found."""
+    with pytest.raises(anthropic.BadRequestError, match="max_tokens: Extra inputs are not permitted"):
+        client.messages.count_tokens(
+            model="claude-haiku-4-5", messages=[{"role": "user", "content": "x"}], extra_body={"max_tokens": 5}
+        )
+    with pytest.raises(anthropic.NotFoundError, match="model: claude-unknown"):
+        client.messages.count_tokens(model="claude-unknown", messages=[{"role": "user", "content": "x"}])
+
+
+def test_messages_are_answered_at_the_standard_tier(api, client):
+    """`POST /v1/messages` answers at once, and a wrong parameter is refused at once."""
+    params: Any = {"max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}
+    message = client.messages.create(model="claude-haiku-4-5", **params)
+    assert (message.content[0].text, message.usage.service_tier) == ("Hello", "standard")
+    with pytest.raises(anthropic.NotFoundError):
+        client.messages.create(model="claude-unknown", **params)
+    with pytest.raises(anthropic.BadRequestError):
+        client.messages.create(model="claude-haiku-4-5", **params, extra_body={"nonsense": 1})
+
+
+def test_models_tell_lifecycle_limits_and_whether_they_take_batches(client):
+    """The catalogue lists every model once; an alias finds its model; a retired one is shown as such."""
+    listed = list(client.models.list(limit=5))
+    assert len({model.id for model in listed}) == len(listed) > 10
+    haiku = client.models.retrieve("claude-haiku-4-5")
+    assert (haiku.id, haiku.max_tokens, haiku.lifecycle) == ("claude-haiku-4-5-20251001", 64_000, "active")
+    assert haiku.capabilities is not None
+    assert haiku.capabilities.batch.supported
+    leaving = client.models.retrieve("claude-sonnet-4-5")
+    assert leaving.lifecycle == "deprecated"
+    assert leaving.retires_at is not None
+    retired = client.models.retrieve("claude-mythos-preview")
+    assert retired.lifecycle == "retired"
+    assert retired.capabilities is not None
+    assert not retired.capabilities.batch.supported
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve("claude-unknown")
+
+
+# ---- against recordings and the published schema
+
+
+@pytest.fixture(scope="module")
+def contract() -> Any:
+    if not SHARED.exists():
+        pytest.skip("the published schema is not on this machine")
+    import yaml
+
+    return yaml.safe_load((SHARED / "openapi" / "anthropic_batches_subset_2026-08-18.yaml").read_text())
+
+
+def validator(contract: Any, name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": contract["components"]})
+
+
+def every_kind_of_batch(api: simulator.Simulator, clock: Any) -> Iterator[dict[str, Any]]:
+    """Yield batch objects in every state, by every call that shows one."""
+    base = "/v1/messages/batches"
+    created = ask(api, "POST", base, {"requests": requests(4)}).json
+    yield created
+    yield ask(api, "GET", f"{base}/{created['id']}").json
+    canceled = ask(api, "POST", base, {"requests": requests(4)}).json
+    clock.advance(1)
+    yield ask(api, "POST", f"{base}/{canceled['id']}/cancel").json
+    clock.advance(5)
+    yield from (ask(api, "GET", f"{base}/{batch['id']}").json for batch in (created, canceled))
+    yield from ask(api, "GET", base).json["data"]
+    clock.advance(30 * DAY_S)
+    yield ask(api, "GET", f"{base}/{created['id']}").json
+
+
+def test_every_batch_fits_the_published_schema(api, clock, contract):
+    """Batch objects, list pages, delete answers and errors are valid against the OpenAPI description."""
+    check = validator(contract, "MessageBatch").validate
+    shown = list(every_kind_of_batch(api, clock))
+    for batch in shown:
+        check(batch)
+    assert {batch["processing_status"] for batch in shown} == {"in_progress", "canceling", "ended"}
+    validator(contract, "ListResponse_MessageBatch_").validate(ask(api, "GET", "/v1/messages/batches").json)
+    validator(contract, "ErrorResponse").validate(ask(api, "GET", "/v1/messages/batches/nobody").json)
+    gone = ask(api, "DELETE", f"/v1/messages/batches/{shown[0]['id']}").json
+    validator(contract, "DeleteMessageBatchResponse").validate(gone)
+
+
+def test_bodies_that_the_schema_takes_are_taken(api, contract):
+    """A create body of the official SDK is valid by the published schema, and the server takes it."""
+    check = validator(contract, "CreateMessageBatchParams")
+    body = {"requests": requests(3)}
+    check.validate(body)
+    assert ask(api, "POST", "/v1/messages/batches", body).status == 200
+    for bad in ({"requests": [], "x": 1}, {"requests": [{"custom_id": "a b", "params": {}}]}):
+        assert not check.is_valid(bad)
+        assert ask(api, "POST", "/v1/messages/batches", bad).status == 400
+
+
+def recorded(pattern: str) -> list[Path]:
+    return sorted(path for path in SHARED.glob(pattern) if not path.name.endswith(".meta.json"))
+
+
+@needs_recordings
+def test_batch_objects_have_the_recorded_keys(api, clock):
+    """A batch has the same keys as in recordings of the real server, and times in the same form."""
+    shown = list(every_kind_of_batch(api, clock))
+    seen = 0
+    for path in (
+        *recorded("ruby_llm/*post*.json"),
+        *recorded("ruby_llm/*retrieve.json"),
+        *recorded("curator/*retrieve.json"),
+    ):
+        real = json.loads(path.read_text())
+        same = [batch for batch in shown if batch["processing_status"] == real["processing_status"]]
+        for batch in same[:2]:
+            assert list(batch) == list(real)
+            assert list(batch["request_counts"]) == list(real["request_counts"])
+            for key in ("created_at", "expires_at", "ended_at"):
+                assert (batch[key] is None) == (real[key] is None)
+                if batch[key] is not None:
+                    assert (len(batch[key]), batch[key][-6:]) == (len(real[key]), real[key][-6:])
+            seen += 1
+    assert seen > 10
+
+
+@needs_recordings
+def test_headers_are_the_recorded_ones(api, clock):
+    """Answers carry the headers that recordings show: `retry-after` only while in progress, results as x-jsonl."""
+    created = ask(api, "POST", "/v1/messages/batches", {"requests": requests(2)})
+    base = f"/v1/messages/batches/{created.json['id']}"
+    polled = ask(api, "GET", base)
+    clock.advance(5)
+    ended, results = ask(api, "GET", base), ask(api, "GET", f"{base}/results")
+    for answer, name in (
+        (created, "answers.01.post_create.json"),
+        (polled, "answers.02.get_retrieve.json"),
+        (ended, "answers.03.get_retrieve.json"),
+        (results, "answers.04.get_results.jsonl"),
+    ):
+        meta = json.loads((SHARED / "ruby_llm" / f"{name}.meta.json").read_text())["response"]["headers"]
+        assert set(meta) <= set(answer.headers)
+        assert ("retry-after" in meta) == ("retry-after" in answer.headers)
+        for header in ("content-type", "retry-after", "transfer-encoding"):
+            assert answer.headers.get(header) == (meta.get(header) or [None])[0]
+    assert results.headers["content-disposition"].startswith("attachment; filename*=utf-8''msgbatch_")
+    assert {"anthropic-organization-id", "anthropic-workspace-id"} <= set(results.headers)
+    assert results.body.endswith(b"}\n")
+
+
+@needs_recordings
+def test_recorded_creates_are_taken_and_answered_in_the_recorded_shape(clock):
+    """A create that the real server took is taken here, and its rows have the keys of the recorded rows."""
+    pairs = [
+        ("ruby_llm/answers.01.post_create.json", "ruby_llm/answers.04.get_results.jsonl"),
+        ("ruby_llm/reload.01.post_create.json", "ruby_llm/reload.04.get_results.jsonl"),
+    ]
+    for create, results in pairs:
+        body = json.loads((SHARED / f"{create}.meta.json").read_text())["request"]["body"]
+        real = [json.loads(line) for line in (SHARED / results).read_text().splitlines()]
+        with simulator.serve(clock=clock.time_s, seconds_per_batch=0) as api:
+            batch_id = ask(api, "POST", "/v1/messages/batches", body).json["id"]
+            lines = ask(api, "GET", f"/v1/messages/batches/{batch_id}/results").body.splitlines()
+        ours = sorted((json.loads(line) for line in lines), key=lambda row: str(row["custom_id"]))
+        assert [row["custom_id"] for row in ours] == sorted(row["custom_id"] for row in real)
+        for mine, theirs in zip(ours, real, strict=True):
+            assert list(mine) == list(theirs)
+            assert list(mine["result"]) == list(theirs["result"])
+            message, recorded_message = mine["result"]["message"], theirs["result"]["message"]
+            assert list(message) == list(recorded_message)
+            assert list(message["usage"]) == list(recorded_message["usage"])
+            assert message["model"] == recorded_message["model"]
+            # The heuristic tokenizer is of the right order, which is all it promises.
+            assert abs(message["usage"]["input_tokens"] - recorded_message["usage"]["input_tokens"]) <= 10
+
+
+def test_every_body_is_read_whole_whatever_its_framing(api):
+    """A body may come with a length or chunked, in one piece or byte by byte, many on one connection."""
+    body = json.dumps({"requests": requests(30)}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", api.port)
+    for size in (1, 7, 500, len(body)):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        connection.request("POST", "/v1/messages/batches", iter(pieces), HEADERS, encode_chunked=True)
+        assert Answer(connection.getresponse()).status == 200
+    connection.close()
+    assert [batch.n_requests for batch in api.batches] == [30] * 4
+    assert api.batches[0].requests == requests(30)

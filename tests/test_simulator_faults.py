@@ -1,0 +1,494 @@
+"""Every fault of the simulator, seen through the real SDK."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from pandas_batch import simulator
+from pandas_batch.simulator import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
+from pandas_batch.simulator.plan import from_json, to_json
+
+N_ROWS = 6
+
+
+def requests(n: int = N_ROWS) -> list[Any]:
+    return [
+        {
+            "custom_id": f"r{number}",
+            "params": {
+                "model": "claude-haiku-4-5",
+                "max_tokens": 64,
+                "messages": [{"role": "user", "content": f"prompt {number}"}],
+            },
+        }
+        for number in range(n)
+    ]
+
+
+@pytest.fixture
+def once(api):
+    """The SDK without its own retries, so that one call is one request."""
+    return api.client(max_retries=0, timeout=5.0)
+
+
+def ids(api: simulator.Simulator) -> list[str]:
+    return [batch.id for batch in api.batches]
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (400, anthropic.BadRequestError, "invalid_request_error"),
+        (401, anthropic.AuthenticationError, "authentication_error"),
+        (402, anthropic.PaymentRequiredError, "billing_error"),
+        (403, anthropic.PermissionDeniedError, "permission_error"),
+        (404, anthropic.NotFoundError, "not_found_error"),
+        (408, anthropic.RequestTimeoutError, "timeout_error"),
+        (409, anthropic.ConflictError, "invalid_request_error"),
+        (413, anthropic.ContentTooLargeError, "request_too_large"),
+        (429, anthropic.RateLimitError, "rate_limit_error"),
+        (500, anthropic.InternalServerError, "api_error"),
+        (504, anthropic.GatewayTimeoutError, "timeout_error"),
+        (529, anthropic.OverloadedError, "overloaded_error"),
+    ],
+)
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_create_fails_before_or_after_it_was_done(api, once, status, error, kind, committed):
+    """An HTTP error raises the SDK's class for it; whether a batch was made nobody can tell from it."""
+    fault = api.faults.add(ErrorAnswer("create", status, committed=committed))
+    with pytest.raises(error) as caught:
+        once.messages.batches.create(requests=requests())
+    assert caught.value.status_code == status
+    assert caught.value.body["error"]["type"] == kind
+    assert len(api.batches) == committed
+    assert fault.hits == 1
+    once.messages.batches.create(requests=requests())
+    assert len(api.batches) == committed + 1
+
+
+def test_the_default_client_pays_three_times_for_a_lost_answer(api):
+    """The SDK's own retries make three batches of one create: the danger all of this is about."""
+    api.faults.add(ErrorAnswer("create", 500, committed=True, retry_after="0", times=None))
+    with pytest.raises(anthropic.InternalServerError):
+        api.client().messages.batches.create(requests=requests())
+    assert len(api.batches) == 3
+
+
+def test_retry_after_is_sent_when_asked_for(api, once):
+    """A 429 may come with a time to wait, or without."""
+    api.faults.add(ErrorAnswer("retrieve", 429, retry_after="17"))
+    api.faults.add(ErrorAnswer("retrieve", 429))
+    headers = []
+    for _ in range(2):
+        with pytest.raises(anthropic.RateLimitError) as caught:
+            once.messages.batches.retrieve("msgbatch_x")
+        headers.append(caught.value.response.headers.get("retry-after"))
+    assert headers == ["17", None]
+
+
+def test_a_spend_cap_is_a_429_that_no_retry_helps(api, once):
+    """The SDK knows the spend cap by its code; it comes without a time to wait."""
+    api.faults.add(simulator.spend_cap())
+    with pytest.raises(anthropic.RateLimitError) as caught:
+        once.messages.batches.create(requests=requests())
+    assert caught.value.error_code == "enforced_spend_limit_reached"
+    assert "retry-after" not in caught.value.response.headers
+    assert len(list(once.messages.batches.list())) == 0
+
+
+def test_a_revoked_key_is_refused_everywhere_from_then_on(api, once, clock):
+    """After the key is revoked every call is a 401, until the fault is taken out."""
+    batch = once.messages.batches.create(requests=requests())
+    fault = api.faults.add(simulator.revoked_key())
+    for call in (
+        lambda: once.messages.batches.retrieve(batch.id),
+        lambda: once.messages.batches.list(),
+        lambda: once.models.retrieve("claude-haiku-4-5"),
+    ):
+        with pytest.raises(anthropic.AuthenticationError):
+            call()
+    api.faults.remove(fault)
+    assert once.messages.batches.retrieve(batch.id).id == batch.id
+
+
+def test_a_proxy_answers_in_its_own_way(api, once):
+    """An error may carry any body, and a 200 may carry anything but the API's JSON."""
+    page = "<html><body>413 Payload Too Large</body></html>"
+    api.faults.add(ErrorAnswer("create", 413, body=page, content_type="text/html"))
+    with pytest.raises(anthropic.ContentTooLargeError) as caught:
+        once.messages.batches.create(requests=requests())
+    assert caught.value.type is None
+    api.faults.add(ErrorAnswer("retrieve", 200, body='{"id":"x","processing_status":"dreaming"}'))
+    assert once.messages.batches.retrieve("x").processing_status == "dreaming"
+
+
+def test_faults_wait_for_their_turn(api, once):
+    """`skip` lets calls pass, `times` ends a fault, and faults that overlap strike one after the other."""
+    api.faults.add(ErrorAnswer("list", 500, skip=1, times=2))
+    api.faults.add(ErrorAnswer("list", 529, skip=1))
+    seen = []
+    for _ in range(5):
+        try:
+            once.messages.batches.list()
+            seen.append(200)
+        except anthropic.APIStatusError as error:
+            seen.append(error.status_code)
+    assert seen == [200, 500, 500, 529, 200]
+
+
+def test_a_new_batch_may_be_unknown_for_some_calls(api, once):
+    """The transient 404 after a create strikes every batch on its own."""
+    api.faults.add(ErrorAnswer("retrieve", 404, times=2, each_batch=True))
+    for _ in range(2):
+        batch = once.messages.batches.create(requests=requests())
+        for _ in range(2):
+            with pytest.raises(anthropic.NotFoundError):
+                once.messages.batches.retrieve(batch.id)
+        assert once.messages.batches.retrieve(batch.id).id == batch.id
+
+
+# ---- lost answers
+
+LOSSES: dict[str, type[Exception] | str] = {
+    "reset": anthropic.APIConnectionError,
+    "close": anthropic.APIConnectionError,
+    "cut": anthropic.APIConnectionError,
+    "stall": anthropic.APITimeoutError,
+    "html": "a text",
+    "empty_object": "no id",
+    "bad_json": json.JSONDecodeError,
+    "redirect_302": "no id",
+    "redirect_307": "a second batch",
+}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("how", sorted(LOSSES))
+def test_the_answer_to_a_create_is_lost(api, how, committed):
+    """However the answer is lost, the batch is there if the server had done its work, and the SDK gives no id."""
+    client = api.client(max_retries=0, timeout=0.3)
+    api.faults.add(LostAnswer(how, committed=committed))
+    expected = LOSSES[how]
+    if isinstance(expected, str):
+        answer: Any = client.messages.batches.create(requests=requests())
+        if expected == "a text":
+            assert isinstance(answer, str)
+            assert answer.startswith("<!DOCTYPE html>")
+        elif expected == "no id":
+            assert answer.id is None
+        else:
+            assert answer.id == ids(api)[0]
+    else:
+        with pytest.raises(expected):
+            client.messages.batches.create(requests=requests())
+    assert len(api.batches) == committed + (expected == "a second batch")
+
+
+def test_a_create_is_committed_after_its_connection_died(api, once, clock):
+    """A late commit: for some time nobody can see the batch, then it is there."""
+    api.faults.add(LostAnswer("close", late_s=30))
+    with pytest.raises(anthropic.APIConnectionError):
+        once.messages.batches.create(requests=requests())
+    clock.advance(29.9)
+    assert list(once.messages.batches.list()) == []
+    clock.advance(0.2)
+    (batch,) = once.messages.batches.list()
+    assert batch.processing_status == "in_progress"
+    assert once.messages.batches.retrieve(batch.id).request_counts.processing == N_ROWS
+
+
+@pytest.mark.parametrize("endpoint", ["retrieve", "list", "results", "cancel", "count_tokens", "models"])
+def test_any_answer_can_be_lost(api, once, clock, endpoint):
+    """Losses strike the endpoint they name and no other."""
+    batch = once.messages.batches.create(requests=requests())
+    clock.advance(0 if endpoint == "cancel" else 3)
+    api.faults.add(LostAnswer("reset", endpoint=endpoint))
+    calls = {
+        "retrieve": lambda: once.messages.batches.retrieve(batch.id),
+        "list": lambda: once.messages.batches.list(),
+        "results": lambda: list(once.messages.batches.results(batch.id)),
+        "cancel": lambda: once.messages.batches.cancel(batch.id),
+        "count_tokens": lambda: once.messages.count_tokens(
+            model="claude-haiku-4-5", messages=[{"role": "user", "content": "x"}]
+        ),
+        "models": lambda: once.models.list(),
+    }
+    for name, call in calls.items():
+        if name not in (endpoint, "cancel", "results"):
+            call()
+    with pytest.raises(anthropic.APIConnectionError):
+        calls[endpoint]()
+    if endpoint == "cancel":
+        assert once.messages.batches.retrieve(batch.id).processing_status == "canceling"
+
+
+@pytest.mark.parametrize("how", ["reset", 503])
+def test_an_outage_lasts_for_its_time(api, once, clock, how):
+    """From one moment to another nothing is answered, before and after everything is."""
+    api.faults.add(Outage(from_s=clock.time_s() + 10, until_s=clock.time_s() + 100, how=how))
+    once.messages.batches.list()
+    clock.advance(50)
+    for call in (lambda: once.messages.batches.list(), lambda: once.messages.batches.create(requests=requests())):
+        with pytest.raises(anthropic.APIConnectionError if how == "reset" else anthropic.InternalServerError):
+            call()
+    clock.advance(50)
+    assert list(once.messages.batches.list()) == []
+
+
+def test_a_server_that_is_down_refuses_connections(api, once):
+    """While it is unreachable a connection fails before anything is sent; its batches are there afterwards."""
+    batch = once.messages.batches.create(requests=requests())
+    with api.unreachable(), pytest.raises(anthropic.APIConnectionError) as caught:
+        once.messages.batches.create(requests=requests())
+    assert isinstance(caught.value.__cause__, httpx2.ConnectError)
+    assert [one.id for one in once.messages.batches.list()] == [batch.id]
+
+
+# ---- batches of others, lists
+
+
+def test_decoys_are_batches_of_others(api, once, clock):
+    """A decoy is listed and ends like any batch, at the time given; it is not on the bill."""
+    earlier = api.add_decoy(5, at=clock.time_s() - 60)
+    mine = once.messages.batches.create(requests=requests())
+    clock.advance(1)
+    later = api.add_decoy(N_ROWS)
+    theirs = api.add_decoy(N_ROWS, workspace_id="wrkspc_other")
+    assert [batch.id for batch in once.messages.batches.list()] == [later, mine.id, earlier]
+    with pytest.raises(anthropic.NotFoundError):
+        once.messages.batches.retrieve(theirs)
+    clock.advance(5)
+    assert next(row.custom_id for row in once.messages.batches.results(earlier)).startswith("decoy-")
+    assert {bill.batch_id for bill in api.billed} == {mine.id}
+
+
+def test_the_list_lags(api, once, clock):
+    """A new batch can be retrieved at once, and is listed only after the lag."""
+    api.faults.add(ListLag(20))
+    batch = once.messages.batches.create(requests=requests())
+    assert once.messages.batches.retrieve(batch.id).id == batch.id
+    assert list(once.messages.batches.list()) == []
+    clock.advance(20.1)
+    assert [one.id for one in once.messages.batches.list()] == [batch.id]
+
+
+def test_a_batch_may_name_its_results_elsewhere(api, once, clock):
+    """`results_url` can be made to name another host, as an attacker's or a gateway's would."""
+    batch = once.messages.batches.create(requests=requests())
+    clock.advance(3)
+    api.faults.add(simulator.ForeignResultsUrl("http://127.0.0.1:9"))
+    shown = once.messages.batches.retrieve(batch.id).results_url
+    assert shown == f"http://127.0.0.1:9/v1/messages/batches/{batch.id}/results"
+
+
+def test_a_batch_may_vanish(api, once):
+    """Somebody else may delete a batch, even one in progress."""
+    batch = once.messages.batches.create(requests=requests())
+    api.remove(batch.id)
+    with pytest.raises(anthropic.NotFoundError):
+        once.messages.batches.retrieve(batch.id)
+
+
+# ---- downloads
+
+
+@pytest.fixture
+def ended(api, once, clock):
+    """The id of a batch that has ended, and the lines of its results."""
+    batch = once.messages.batches.create(requests=requests())
+    clock.advance(3)
+    lines = list(next(one for one in api.batches if one.id == batch.id).result_lines())
+    return batch.id, [line for line in lines if line]
+
+
+def download(client: anthropic.Anthropic, batch_id: str) -> bytes:
+    with client.messages.batches.with_streaming_response.results(batch_id) as response:
+        return b"".join(response.iter_bytes())
+
+
+def whole(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
+def test_a_download_without_faults_is_whole(once, ended):
+    """The measure of all that follows."""
+    assert download(once, ended[0]) == whole(ended[1])
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("at_byte", [0, 1, 700, -1])
+def test_a_cut_under_framing_raises(api, once, ended, framing, reset, at_byte):
+    """A body that ends before its framing says so raises while it is read; the next download is whole."""
+    api.faults.add(BadResults("cut", at_byte=at_byte, framing=framing, reset=reset))
+    with pytest.raises((httpx2.RemoteProtocolError, httpx2.ReadError)):
+        download(once, ended[0])
+    assert download(once, ended[0]) == whole(ended[1])
+
+
+def test_every_cut_is_at_its_byte(api, once, ended):
+    """A polite cut gives just so many bytes and no error: only the caller can notice that rows are missing."""
+    body = whole(ended[1])
+    for at_byte in range(0, len(body), 97):
+        for framing in ("chunked", "length", "close"):
+            api.faults.add(BadResults("cut", at_byte=at_byte, framing=framing, polite=True))
+            assert download(once, ended[0]) == body[:at_byte]
+    api.faults.add(BadResults("cut", at_byte=100, framing="close"))
+    assert download(once, ended[0]) == body[:100]
+
+
+def test_a_cut_at_a_row_is_silent_in_the_sdk(api, once, ended):
+    """Three of six rows, no error: the reason why rows are counted."""
+    api.faults.add(BadResults("cut", n_rows=3, polite=True))
+    assert len(list(once.messages.batches.results(ended[0]))) == 3
+
+
+def test_lines_may_be_missing_doubled_or_strange(api, once, ended):
+    """Each damage to the lines is what it says, and the rest of the lines is untouched."""
+    batch_id, lines = ended
+
+    def damaged(damage: Any, **options: Any) -> list[bytes]:
+        api.faults.add(BadResults(damage, **options))
+        return download(once, batch_id).split(b"\n")[:-1]
+
+    missing = damaged("missing", n_rows=2)
+    assert len(missing) == N_ROWS - 2
+    assert set(missing) < set(lines)
+    assert sorted(damaged("doubled", n_rows=2)) == sorted([*lines, lines[0], lines[3]])
+    doubled = damaged("doubled_differently")
+    assert doubled[:-1] == lines
+    assert json.loads(doubled[-1]) == {"custom_id": json.loads(lines[0])["custom_id"], "result": {"type": "canceled"}}
+    unknown = damaged("unknown_id", n_rows=3)
+    assert [json.loads(line)["custom_id"] for line in unknown if line not in lines] == [
+        "nobody-0",
+        "nobody-1",
+        "nobody-2",
+    ]
+    assert damaged("junk", text="[1]") == [lines[0], b"[1]", *lines[1:]]
+    assert damaged("blank", n_rows=2) == [lines[0], b"", b"", *lines[1:]]
+    assert damaged("crlf") == [line + b"\r" for line in lines]
+    assert damaged("bom") == [b"\xef\xbb\xbf" + lines[0], *lines[1:]]
+    assert damaged("empty") == []
+    assert damaged("gzip") == lines
+
+
+def test_damages_add_up(api, once, ended):
+    """Several faults can strike one download."""
+    api.faults.add(BadResults("doubled"))
+    api.faults.add(BadResults("crlf"))
+    assert download(once, ended[0]).count(b"\r\n") == N_ROWS + 1
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+def test_a_stall_outlasts_the_read_timeout(api, ended, framing):
+    """A stream that falls silent raises the client's timeout, after what had been sent."""
+    api.faults.add(BadResults("stall", at_byte=300, pause_s=60, framing=framing))
+    client = api.client(max_retries=0, timeout=0.2)
+    seen = bytearray()
+
+    def read() -> None:
+        with client.messages.batches.with_streaming_response.results(ended[0]) as response:
+            for block in response.iter_bytes():
+                seen.extend(block)
+
+    with pytest.raises(httpx2.ReadTimeout):
+        read()
+    assert bytes(seen) == whole(ended[1])[:300]
+
+
+def test_a_slow_stream_is_whole(api, once, ended):
+    """A slow server takes its time and sends everything."""
+    api.faults.add(BadResults("slow", at_byte=500, pause_s=0.001))
+    assert download(once, ended[0]) == whole(ended[1])
+
+
+# ---- the plan itself
+
+
+def test_closing_does_not_wait_for_a_stall(clock):
+    """A server that is stalling a client stops at once."""
+    with simulator.serve(clock=clock.time_s) as api:
+        api.faults.add(LostAnswer("stall", endpoint="list"))
+        client = api.client(max_retries=0)
+        failed = threading.Event()
+
+        def wait() -> None:
+            with pytest.raises(anthropic.APIConnectionError):
+                client.messages.batches.list()
+            failed.set()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while not api.calls("list"):
+            pass
+    assert failed.wait(5)
+    thread.join()
+
+
+def test_no_thread_is_left_behind(clock):
+    """After the server has stopped none of its threads runs, and its port is free."""
+    with simulator.serve(clock=clock.time_s) as api:
+        idle = socket.create_connection(("127.0.0.1", api.port))
+        api.client().messages.batches.list()
+        assert any(thread.name.startswith(f"simulator-{api.port}") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(f"simulator-{api.port}") for thread in threading.enumerate())
+    idle.close()
+    socket.create_server(("127.0.0.1", api.port)).close()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ErrorAnswer("create", 529, times=2, retry_after="3"),
+        LostAnswer("redirect_307", location="http://127.0.0.1:9/"),
+        Outage(5.0, how=503),
+        ListLag(3),
+        simulator.ForeignResultsUrl("http://127.0.0.1:9"),
+        simulator.RowFault("expired", share=0.5, marker="x"),
+        BadResults("cut", at_byte=-5, polite=True),
+    ],
+)
+def test_a_fault_survives_its_form_as_json(fault):
+    """Another process can set what this one can."""
+    assert from_json(json.loads(json.dumps(to_json(fault)))) == fault
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ErrorAnswer("creat", 500),  # type: ignore[arg-type]
+        lambda: LostAnswer("vanish"),  # type: ignore[arg-type]
+        lambda: Outage(5.0, how="rst"),  # type: ignore[arg-type]
+        lambda: BadResults("torn"),  # type: ignore[arg-type]
+        lambda: BadResults("cut", framing="none"),  # type: ignore[arg-type]
+        lambda: simulator.RowFault("broken"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_misspelled_fault_is_refused(make):
+    """A fault that could never strike is refused where it is made, and the message lists what there is."""
+    with pytest.raises(ValueError, match="must be one of"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"fault": "Nonsense"}, "fault: must be one of"),
+        ({"fault": "ListLag", "seconds": 1, "minutes": 2}, "minutes: no such field of ListLag"),
+        ({"fault": "ListLag"}, "missing 1 required positional argument: 'seconds'"),
+    ],
+)
+def test_a_fault_in_wrong_json_is_refused(data, message):
+    """What cannot be understood is refused with a reason."""
+    with pytest.raises(ValueError, match=message):
+        from_json(data)

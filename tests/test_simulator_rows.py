@@ -1,0 +1,483 @@
+"""What a row of the simulator comes to: refusals of its params, answers, usage, prompt caching and the bill."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pandas_batch import simulator
+from pandas_batch.simulator.batches import Batch, BatchFacts
+from pandas_batch.simulator.blobs import Blob
+from pandas_batch.simulator.models import MODELS, catalogue, find_model
+from pandas_batch.simulator.plain import PlainRows
+from pandas_batch.simulator.rendering import _Row, settle
+from pandas_batch.simulator.schema_values import value_for
+from pandas_batch.simulator.tokens import PromptCache, count_input_tokens
+from pandas_batch.simulator.validation import ApiError, check_params
+
+HAIKU = "claude-haiku-4-5-20251001"
+VERSION = "2026-10-21"
+OBJECT = {
+    "type": "object",
+    "properties": {"mood": {"enum": ["good", "bad"]}, "score": {"type": "number"}},
+    "required": ["mood", "score"],
+    "additionalProperties": False,
+}
+
+
+def params(prompt: object = "Hi", **changes: Any) -> dict[str, Any]:
+    return {"model": HAIKU, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}], **changes}
+
+
+def without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in params().items() if key != name}
+
+
+def format_(schema: Any) -> dict[str, Any]:
+    return {"format": {"type": "json_schema", "schema": schema}}
+
+
+def run(
+    rows: dict[str, Any], answer: Any = None, *, faults: Any = (), version: str = VERSION, **facts: Any
+) -> tuple[dict[str, dict[str, Any]], Batch]:
+    """Settle a batch without a server and return its results by custom_id."""
+    body = msgspec.json.encode({"requests": [{"custom_id": key, "params": value} for key, value in rows.items()]})
+    known = BatchFacts("msgbatch_1", 1, len(rows), 0.0, "w", version, [], facts.pop("seconds", 0.0), 1.0, 0.0, **facts)
+    batch = Batch(known, Blob(body))
+    settle(batch, answer=answer, cache=PromptCache(), faults=list(faults), seed=0, spool=Path("unused"))
+    lines = [json.loads(line) for line in batch.result_lines()]
+    return {line["custom_id"]: line["result"] for line in lines}, batch
+
+
+def row(value: Any, answer: Any = None, **options: Any) -> dict[str, Any]:
+    return run({"a": value}, answer, **options)[0]["a"]
+
+
+def text(result: dict[str, Any]) -> str:
+    return "".join(block.get("text", "") for block in result["message"]["content"])
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "message"),
+    [
+        (without("messages"), "invalid_request_error", "messages: Field required"),
+        (without("model"), "invalid_request_error", "model: Field required"),
+        (without("max_tokens"), "invalid_request_error", "max_tokens: Field required"),
+        (params(max_tokens=0), "invalid_request_error", "max_tokens: must be greater than or equal to 1"),
+        (params(max_tokens="5"), "invalid_request_error", "max_tokens: Input should be a valid integer"),
+        (
+            params(max_tokens=9999999),
+            "invalid_request_error",
+            f"max_tokens: 9999999 > 64000, which is the maximum allowed number of output tokens for {HAIKU}",
+        ),
+        (params(model="claude-does-not-exist-9"), "not_found_error", "model: claude-does-not-exist-9"),
+        (params(model="claude-mythos-preview"), "not_found_error", "model: claude-mythos-preview"),
+        (params(extra_body={}), "invalid_request_error", "extra_body: Extra inputs are not permitted"),
+        (params(speed="fast"), "invalid_request_error", "speed: Extra inputs are not permitted"),
+        (params(fallbacks=[]), "invalid_request_error", "fallbacks: Extra inputs are not permitted"),
+        (
+            params(stream=True),
+            "invalid_request_error",
+            '"stream=True" is not supported in the Message Batches API',
+        ),
+        (params(None), "invalid_request_error", "messages.0.content: Input should be a valid string"),
+        (params(5), "invalid_request_error", "messages.0.content: Input should be a valid string"),
+        (params(""), "invalid_request_error", "messages.0: user messages must have non-empty content"),
+        (params([]), "invalid_request_error", "messages.0: user messages must have non-empty content"),
+        (params(" \n"), "invalid_request_error", "messages: text content blocks must contain non-whitespace text"),
+        (params(messages=[]), "invalid_request_error", "messages: at least one message is required"),
+        (
+            params(messages=[{"role": "robot", "content": "x"}]),
+            "invalid_request_error",
+            "messages.0.role: Input should be 'user' or 'assistant'",
+        ),
+        (params(system=5), "invalid_request_error", "system: Input should be a valid string"),
+        (
+            params(output_config=format_({"type": "integer", "minimum": 1})),
+            "invalid_request_error",
+            "output_config.format.schema: For 'integer' type, properties minimum are not supported",
+        ),
+        (
+            params(output_config=format_({"type": "object", "properties": {}})),
+            "invalid_request_error",
+            "output_config.format.schema: For 'object' type, 'additionalProperties' must be explicitly set to false",
+        ),
+        (
+            params(model="claude-opus-5", thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000),
+            "invalid_request_error",
+            '"thinking.type.enabled" is not supported for this model. Use "thinking.type.adaptive" and '
+            '"output_config.effort"',
+        ),
+        (
+            params([{"type": "image", "source": {"type": "url", "url": "https://example.invalid/a.png"}}]),
+            "invalid_request_error",
+            "Unable to download the file. Please verify the URL and try again.",
+        ),
+        ([1], "invalid_request_error", "params: Input should be a valid dictionary or object to extract fields from"),
+    ],
+)
+def test_wrong_params_error_their_row_only(bad, kind, message):
+    """A row with wrong params errors in the server's words; the row beside it is answered, and only that is billed."""
+    results, batch = run({"bad": bad, "good": params()})
+    assert results["good"]["type"] == "succeeded"
+    error = results["bad"]["error"]
+    assert results["bad"]["type"] == "errored"
+    assert error["error"] == {"details": {"error_visibility": "user_facing"}, "type": kind, "message": message}
+    assert (error["request_id"] is not None) == message.startswith("Unable to download")
+    assert batch.facts.counts == {"succeeded": 1, "errored": 1, "canceled": 0, "expired": 0}
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
+def test_sampling_parameters_are_gone_since_october_2026(name):
+    """`temperature`, `top_p` and `top_k` error the row, unless the batch came under the older version."""
+    assert row(params(**{name: 1}))["error"]["error"]["type"] == "invalid_request_error"
+    assert row(params(**{name: 1}), version="2023-06-01")["type"] == "succeeded"
+
+
+def test_what_newer_models_refuse():
+    """A prefilled answer and a forced tool are refused by the models that no longer take them."""
+    prefill = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    assert row(params(**prefill))["type"] == "succeeded"
+    assert row(params(model="claude-opus-5", **prefill))["type"] == "errored"
+    tools = {"tools": [{"name": "f", "input_schema": OBJECT}], "tool_choice": {"type": "any"}}
+    assert row(params(model="claude-opus-5", **tools))["message"]["stop_reason"] == "tool_use"
+    assert row(params(model="claude-opus-5-5", **tools))["type"] == "errored"
+
+
+def test_a_beta_raises_the_limit_of_output():
+    """The beta for long outputs lets `max_tokens` be 300,000."""
+    long = params(max_tokens=300_000)
+    with pytest.raises(ApiError):
+        check_params(long, version=VERSION)
+    assert check_params(long, version=VERSION, betas=["output-300k-2026-03-24"]).id == HAIKU
+
+
+def test_a_prompt_beyond_the_window_errors():
+    """More input tokens than the model's window is an error that tells both numbers."""
+    error = row(params("x" * 1_000_000))["error"]["error"]
+    assert error["message"] == "prompt is too long: 250007 tokens > 200000 maximum"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = (
+    "cache_control",
+    "max_tokens",
+    "messages",
+    "model",
+    "output_config",
+    "stop_sequences",
+    "system",
+    "thinking",
+    "tool_choice",
+    "tools",
+)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_no_params_can_break_the_server(odd, sane):
+    """Whatever JSON the params are, the row has one of the four types of result."""
+    result = row({**params(), **odd} if sane else odd)
+    assert result["type"] in ("succeeded", "errored")
+
+
+# ---- answers
+
+
+def test_the_default_answer_is_the_prompt():
+    """Left to itself the simulator gives each prompt back, so that a test sees which answer belongs to which row."""
+    results, _ = run({f"r{number}": params(f"prompt {number} \u2028 é 😀") for number in range(300)})
+    assert all(text(result) == f"prompt {key[1:]} \u2028 é 😀" for key, result in results.items())
+    assert text(row(params([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))) == "a\nb"
+
+
+def test_an_answer_is_a_text_a_function_or_told_in_full():
+    """`answer` may be a text, a function to a text, a dict (as JSON) or a `Reply`; what it raises errors the row."""
+    assert text(row(params(), "positive")) == "positive"
+    assert text(row(params("abc"), lambda asked: asked["messages"][0]["content"].upper())) == "ABC"
+    assert json.loads(text(row(params(), lambda asked: {"mood": "good"}))) == {"mood": "good"}
+    paused = row(
+        params(), lambda asked: simulator.Reply("hm", stop_reason="pause_turn", usage={"service_tier": "standard"})
+    )
+    assert paused["message"]["stop_reason"] == "pause_turn"
+    assert paused["message"]["usage"]["service_tier"] == "standard"
+    errored = row(params(), lambda asked: simulator.Reply(error=("overloaded_error", "Overloaded")))
+    assert errored["error"]["error"]["type"] == "overloaded_error"
+    broken = row(params(), lambda asked: 1 / 0)
+    assert broken["error"]["error"]["message"] == "answer() raised ZeroDivisionError: division by zero"
+
+
+def test_an_answer_is_cut_at_max_tokens():
+    """No row has more output tokens than it asked for, and a cut one says so."""
+    message = row(params("word " * 100, max_tokens=10))["message"]
+    assert (message["stop_reason"], message["usage"]["output_tokens"]) == ("max_tokens", 10)
+    assert "word " * 100 != message["content"][0]["text"] == ("word " * 100)[:40]
+    emoji = row(params("😀" * 100, max_tokens=10))["message"]
+    assert emoji["content"][0]["text"] == "😀" * 10
+
+
+def test_a_stop_sequence_ends_the_answer():
+    """The answer ends before the stop sequence, which is named."""
+    message = row(params("one STOP two", stop_sequences=["STOP"]))["message"]
+    assert (message["stop_reason"], message["stop_sequence"], message["content"][0]["text"]) == (
+        "stop_sequence",
+        "STOP",
+        "one ",
+    )
+
+
+def test_thinking_shows_in_content_and_usage():
+    """A model that thinks has a thinking block, and its thinking tokens are among the output tokens."""
+    message = row(params(model="claude-fable-5-2", max_tokens=1024))["message"]
+    assert [block["type"] for block in message["content"]] == ["thinking", "text"]
+    thinking = message["usage"]["output_tokens_details"]["thinking_tokens"]
+    assert 0 < thinking < message["usage"]["output_tokens"]
+    eaten = row(params(model="claude-fable-5-2", max_tokens=5))["message"]
+    assert (eaten["stop_reason"], eaten["usage"]["output_tokens"]) == ("max_tokens", 5)
+    assert text(row(params(model="claude-fable-5-2", max_tokens=5))) == ""
+
+
+SCHEMAS: list[Any] = [
+    OBJECT,
+    {"type": "array", "items": {"type": "integer"}, "minItems": 1},
+    {"anyOf": [{"type": "null"}, {"type": "string", "format": "date-time"}]},
+    {
+        "$ref": "#/$defs/node",
+        "$defs": {
+            "node": {
+                **OBJECT,
+                "properties": {"next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}},
+                "required": ["next"],
+            }
+        },
+    },
+    {"allOf": [{"$ref": "#/$defs/o"}], "$defs": {"o": OBJECT}},
+    {"type": ["string", "null"]},
+    {"const": 5},
+    {"properties": {"x": {"type": "boolean"}}, "required": ["x"], "type": "object", "additionalProperties": False},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_structured_outputs_fit_their_schema(schema):
+    """Where a schema is asked for, the answer is JSON that is valid against it, whatever the seed."""
+    from jsonschema import Draft202012Validator
+
+    for seed in range(30):
+        Draft202012Validator(schema).validate(value_for(schema, random.Random(seed)))
+    answer = row(params(max_tokens=5000, output_config=format_(schema)))
+    Draft202012Validator(schema).validate(json.loads(text(answer)))
+
+
+def test_a_tool_call_fits_its_input_schema():
+    """A forced tool is called with an input that fits."""
+    message = row(params(tools=[{"name": "f", "input_schema": OBJECT}], tool_choice={"type": "tool", "name": "f"}))
+    (call,) = message["message"]["content"]
+    assert (call["type"], call["name"], message["message"]["stop_reason"]) == ("tool_use", "f", "tool_use")
+    assert call["input"]["mood"] in ("good", "bad")
+
+
+@given(
+    prompts=st.lists(st.text(max_size=40), min_size=1, max_size=4),
+    model=st.sampled_from([*sorted(MODELS), "claude-unknown"]),
+    max_tokens=st.integers(-1, 30) | st.just(10**6),
+    system=st.none() | st.text(max_size=20),
+    answer=st.none() | st.text(max_size=20),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_short_way_gives_what_the_long_way_gives(prompts, model, max_tokens, system, answer):
+    """Plain rows are answered faster, and to the byte the same."""
+    plain = PlainRows(answer, VERSION)
+    for number, prompt in enumerate(prompts):
+        wanted = params(prompt, model=model, max_tokens=max_tokens) | ({} if system is None else {"system": system})
+        raw = msgspec.Raw(msgspec.json.encode(wanted))
+        short = plain.result(raw, number)
+        kind, long = _Row(raw, answer, PromptCache(), VERSION, [], 0.0, number).result(None)
+        if short is not None:
+            assert (kind, long) == ("succeeded", short)
+
+
+def test_nearly_all_plain_rows_take_the_short_way():
+    """The short way is not given up for a row it is meant for."""
+    raw = msgspec.Raw(msgspec.json.encode(params("How are you?", system="Be terse.")))
+    assert PlainRows(None, VERSION).result(raw, 1) is not None
+    assert PlainRows(lambda asked: "x", VERSION).result(raw, 1) is None
+
+
+# ---- usage and money
+
+
+@given(prompt=st.text(max_size=200), name=st.sampled_from(sorted(MODELS)))
+def test_more_text_never_has_fewer_tokens(prompt, name):
+    """Tokens grow with the text, and newer models count more of them."""
+    model, old = MODELS[name], MODELS[HAIKU]
+    n_tokens = count_input_tokens(params(prompt), model)
+    assert 7 <= n_tokens <= count_input_tokens(params(prompt + "x"), model)
+    assert count_input_tokens(params(prompt), old) <= n_tokens
+
+
+def test_images_and_documents_count():
+    """An image is counted by its size in pixels where that can be read, a document by its length."""
+    import base64
+    import struct
+
+    png = base64.b64encode(b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 750, 500) + b"\0" * 20).decode()
+    model = MODELS[HAIKU]
+
+    def tokens(block: dict[str, Any]) -> int:
+        return count_input_tokens(params([block]), model) - 7
+
+    assert tokens({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": png}}) == 500
+    assert tokens({"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}) == 1500
+    assert tokens({"type": "document", "source": {"type": "text", "data": "x" * 400}}) == 100
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "x" * 200_000}}
+    assert tokens(pdf) == 3200
+
+
+def cached(n_words: int, prompt: str, ttl: str = "1h") -> dict[str, Any]:
+    block = {"type": "text", "text": "word " * n_words, "cache_control": {"type": "ephemeral", "ttl": ttl}}
+    return params(prompt, system=[block])
+
+
+def usages(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [result["message"]["usage"] for result in results.values()]
+
+
+@pytest.mark.parametrize("ttl", ["5m", "1h"])
+def test_a_marked_prefix_is_written_once_and_read_afterwards(ttl):
+    """One row writes the cache, every later one reads it, and no input token is lost or counted twice."""
+    rows = {f"r{number}": cached(4000, f"prompt {number}", ttl) for number in range(5)}
+    results, _ = run(rows)
+    written = [usage["cache_creation_input_tokens"] for usage in usages(results)]
+    read = [usage["cache_read_input_tokens"] for usage in usages(results)]
+    assert sorted(written) == [0, 0, 0, 0, 5004]
+    assert sorted(read) == [0, 5004, 5004, 5004, 5004]
+    for key, usage in zip(results, usages(results), strict=True):
+        parts = usage["input_tokens"] + usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
+        assert parts == count_input_tokens(rows[key], MODELS[HAIKU])
+        split = usage["cache_creation"]
+        assert split[f"ephemeral_{ttl}_input_tokens"] == sum(split.values()) == usage["cache_creation_input_tokens"]
+
+
+def test_the_cache_forgets_and_has_a_least_length():
+    """A prefix that is too short is not cached; one that nobody used for its time to live is written again."""
+    model, cache = MODELS[HAIKU], PromptCache()
+    assert cache.use(cached(10, "x"), model, 0.0).written_1h == 0
+    first, soon, late = (cache.use(cached(4000, "x", "5m"), model, at_s) for at_s in (0.0, 299.0, 299.0 + 301.0))
+    assert (first.written_5m > 0, soon.read > 0, late.written_5m > 0) == (True, True, True)
+    other = cache.use({**cached(4000, "x", "5m"), "model": "claude-opus-5"}, MODELS["claude-opus-5"], 600.0)
+    assert other.read == 0
+
+
+@pytest.mark.parametrize("model", sorted(model.id for model in catalogue() if model.lifecycle != "retired"))
+def test_the_bill_is_half_the_list_price(model):
+    """A bill is half of what the published prices give for the usage; nothing that failed is on it."""
+    results, batch = run({"a": params("x" * 400, model=model, max_tokens=4096), "b": params(model=model, max_tokens=0)})
+    (bill,) = simulator.rendering.bills_of(batch)
+    price, usage = find_model(model).price, results["a"]["message"]["usage"]
+    whole = (price.input * usage["input_tokens"] + price.output * usage["output_tokens"]) / Decimal(1_000_000)
+    assert (bill.custom_id, bill.cost_usd) == ("a", whole / 2)
+
+
+def test_extras_of_the_bill():
+    """US inference costs a tenth more, a web search a cent, a long prompt of Haiku 5.5 its higher tier."""
+    usage = {"input_tokens": 100_000, "output_tokens": 0}
+    opus, haiku = MODELS["claude-opus-5"], MODELS["claude-haiku-5-5"]
+    assert opus.cost_usd({**usage, "inference_geo": "us"}) == opus.cost_usd(usage) * Decimal("1.1")
+    searched = {**usage, "server_tool_use": {"web_search_requests": 3}}
+    assert opus.cost_usd(searched) - opus.cost_usd(usage) == Decimal("0.03")
+    assert haiku.cost_usd({**usage, "input_tokens": 100_001}) > haiku.cost_usd(usage) * 4
+    found = row(params(tools=[{"type": "web_search_20250305", "name": "web_search"}], inference_geo="us"))["message"]
+    assert found["usage"]["server_tool_use"] == {"web_search_requests": 1, "web_fetch_requests": 0}
+    assert found["usage"]["inference_geo"] == "not_available"
+    assert row(params(model="claude-opus-5", inference_geo="us"))["message"]["usage"]["inference_geo"] == "us"
+
+
+# ---- rows made to fail
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "error"),
+    [
+        ("errored", "errored", "invalid_request_error"),
+        ("overloaded", "errored", "overloaded_error"),
+        ("api_error", "errored", "api_error"),
+        ("expired", "expired", None),
+        ("canceled", "canceled", None),
+        ("refused", "succeeded", None),
+        ("refused_early", "succeeded", None),
+        ("truncated", "succeeded", None),
+        ("paused", "succeeded", None),
+        ("invalid_json", "succeeded", None),
+        ("no_text", "succeeded", None),
+    ],
+)
+def test_rows_fail_as_they_are_told(outcome, kind, error):
+    """A row fault hits the rows that hold its marker, and those only; what failed early is not billed."""
+    rows = {"hit": params("please FAIL now"), "escaped": params("bitte ÄRGER"), "spared": params("fine")}
+    faults = [simulator.RowFault(outcome, marker="FAIL"), simulator.RowFault(outcome, marker="ÄRGER")]
+    results, batch = run(rows, faults=faults)
+    assert results["spared"]["type"] == "succeeded"
+    assert text(results["spared"]) == "fine"
+    billed = {bill.custom_id for bill in simulator.rendering.bills_of(batch)}
+    for key in ("hit", "escaped"):
+        assert results[key]["type"] == kind
+        if error:
+            assert results[key]["error"]["error"]["type"] == error
+            assert results[key]["error"]["request_id"].startswith("workerreq_")
+        assert (key in billed) == (kind == "succeeded" and outcome != "refused_early")
+    stop_reasons = {
+        "refused": "refusal",
+        "refused_early": "refusal",
+        "truncated": "max_tokens",
+        "paused": "pause_turn",
+        "invalid_json": "end_turn",
+        "no_text": "end_turn",
+    }
+    if kind == "succeeded":
+        assert results["hit"]["message"]["stop_reason"] == stop_reasons[outcome]
+    if outcome in ("refused_early", "no_text"):
+        assert results["hit"]["message"]["content"] == []
+
+
+def test_a_share_of_the_rows_fails_the_same_ones_each_time():
+    """`share` picks rows by the seed; `where` by the params; `kind` and `message` are the row's."""
+    rows = {f"r{number}": params(f"{number}") for number in range(400)}
+    fault = simulator.RowFault("errored", share=0.25, kind="billing_error", message="no credit")
+    first, second = (run(rows, faults=[fault])[0] for _ in range(2))
+    assert first == second
+    hit = [key for key, result in first.items() if result["type"] == "errored"]
+    assert 60 < len(hit) < 140
+    assert first[hit[0]]["error"]["error"]["type"] == "billing_error"
+    even = simulator.RowFault("expired", where=lambda asked: int(asked["messages"][0]["content"]) % 2 == 0)
+    _, batch = run(rows, faults=[even])
+    assert batch.facts.counts is not None
+    assert batch.facts.counts["expired"] == 200
+
+
+def test_faults_meet_rows_through_the_api(api, client, clock):
+    """A row fault counts batches: the first is hit, the next one is not."""
+    api.faults.add(simulator.RowFault("expired", times=1))
+    wanted: Any = [{"custom_id": letter, "params": params()} for letter in string.ascii_lowercase]
+    first, second = (client.messages.batches.create(requests=wanted) for _ in range(2))
+    clock.advance(3)
+    assert client.messages.batches.retrieve(first.id).request_counts.expired == 26
+    assert client.messages.batches.retrieve(second.id).request_counts.succeeded == 26
+    assert len(api.billed) == 26
+    assert api.billed_usd == sum(bill.cost_usd for bill in api.billed) > 0
