@@ -68,6 +68,8 @@ def _do(simulator: Simulator, method: str, name: str, request: Request) -> Any:
     if call == "GET requests":
         return [asdict(one) for one in simulator.requests]
     if call == "POST clock":
+        if "advance_s" not in data:
+            raise ValueError("advance_s: Field required")
         simulator.advance(float(data["advance_s"]))
         return {"now_s": simulator.now_s()}
     if call == "GET clock":
