@@ -1,0 +1,75 @@
+# The two commands: `make demo` shows it, `make test` proves it. Both make their own virtual environment first.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two workers: the suite waits for sockets and processes more than it computes.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint lab bench test-full soak kernels live clean
+
+help:
+	@echo "make demo       the whole way on real rows, offline, without a key"
+	@echo "make test       lint, types and every test (make lint: the first two alone)"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make bench      the measurements"
+	@echo "make test-full  the long form of the harnesses; make soak: hours of the same"
+	@echo "make kernels    the panel on older notebook kernels"
+	@echo "make live       a check against the real API (asks before it spends; under one cent)"
+
+demo: $(VENV)/.package
+	@$(BIN)/python -m pandas_batch demo
+
+lint: $(VENV)/.developing
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing_api.py
+
+# pytest comes last: its summary line closes the output.
+test: lint
+	@$(PYTEST) $(PYTEST_ARGS)
+
+test-full: $(VENV)/.developing
+	@$(PYTEST) -m "not soak and not kernels" $(PYTEST_ARGS)
+
+soak: $(VENV)/.developing
+	@$(PYTEST) -m soak $(PYTEST_ARGS)
+
+kernels: $(VENV)/.developing
+	@$(PYTEST) -m kernels $(PYTEST_ARGS)
+
+lab: $(VENV)/.developing
+	$(BIN)/jupyter lab notebooks
+
+bench: $(VENV)/.developing
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+live: $(VENV)/.package
+	@$(BIN)/python -m pandas_batch.live
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@# Dependency groups are read by pip from 25.1 on; a venv starts with the pip of its Python.
+	@$(PIP) install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.made pyproject.toml
+	@echo "Installing pandas-batch and what it needs ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.developing: $(VENV)/.made pyproject.toml
+	@echo "Installing pandas-batch and what its tests need ..."
+	@$(PIP) install --editable . --group dev
+	@touch $@ $(VENV)/.package

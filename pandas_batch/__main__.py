@@ -1,0 +1,125 @@
+"""``python -m pandas_batch``: a demonstration, the runs of a store, and the way home for their answers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import InputError, PandasBatchError, WaitTimeout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMATS = (".csv", ".jsonl", ".parquet")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pandas_batch", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo | runs | collect")
+
+    demo = commands.add_parser("demo", help="the whole way on real rows: offline, without a key, in a minute")
+    demo.add_argument("--seconds-per-batch", type=float, default=3.0, help="how long the simulated batch takes")
+    demo.add_argument("--progress", choices=("auto", "text", "off"), default="text")
+
+    runs = commands.add_parser("runs", help="list the runs of a store, newest first; asks nothing of the server")
+    collect = commands.add_parser(
+        "collect",
+        help="wait for the answers of unfinished runs and save them in the store",
+        description="Wait for the answers of unfinished runs and save them in the store; send on what a kill or a "
+        "refusal had stopped. The key comes from the environment.",
+    )
+    collect.add_argument("run", nargs="*", help="id or name; left out: every run that is not home yet")
+    collect.add_argument("--timeout", type=float, help="seconds to wait; the runs go on after it")
+    collect.add_argument("--to", type=Path, help="write the answers of the one run to a .csv, .jsonl or .parquet file")
+    for command in (runs, collect):
+        command.add_argument("--store", help="path of the store; left out: the one that a submit here would use")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run a command; return its exit status: 0 when all went well, 1 with a message when not, 130 when interrupted.
+
+    Examples
+    --------
+    >>> main(["runs"])
+    There are no runs here yet.
+    0
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        if chosen.command == "demo":
+            return _demo(chosen)
+        return _runs(chosen) if chosen.command == "runs" else _collect(chosen)
+    except PandasBatchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. What is posted goes on, and nothing is lost.", file=sys.stderr)
+        return 130
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    from .demo import run_demo
+
+    out = run_demo(chosen.seconds_per_batch, chosen.progress)
+    return 0 if out["error"].isna().all() else 1
+
+
+def _runs(chosen: argparse.Namespace) -> int:
+    from .library import runs
+
+    found = runs(chosen.store)
+    if found.empty:
+        print("There are no runs here yet.")
+        return 0
+    found["created_at"] = found["created_at"].map(lambda at: f"{at:%Y-%m-%d %H:%M} UTC")
+    found["name"] = found["name"].fillna("")
+    print(found.drop(columns=["base_url", "parent"]).to_string())
+    return 0
+
+
+def _collect(chosen: argparse.Namespace) -> int:
+    from .library import load, runs
+
+    if chosen.to is not None and (len(chosen.run) != 1 or chosen.to.suffix not in _FORMATS):
+        raise InputError(
+            f"--to {chosen.to} takes the answers of one run to a file that ends in {', '.join(_FORMATS)}.",
+            hint="python -m pandas_batch collect RUN --to answers.parquet",
+        )
+    listed = runs(chosen.store)
+    wanted = chosen.run or listed.index[listed["status"] != "collected"].tolist()
+    if not wanted:
+        print("Every run is home.")
+    n_late = 0
+    for name in wanted:
+        run = load(name, store=chosen.store)
+        try:
+            run.wait(chosen.timeout)
+        except WaitTimeout as late:
+            print(late.what)
+            n_late += 1
+            continue
+        counts = ", ".join(f"{number:,} {status}" for status, number in run.counts.items())
+        paid = "unknown" if run.paid_usd is None else f"${run.paid_usd:,.6f}"
+        print(f"{run.id}: {counts}; paid {paid}")
+        if chosen.to is not None:
+            _write(run.result(), chosen.to)
+            print(f"written to {chosen.to}")
+    return 1 if n_late else 0
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".csv":
+        frame.to_csv(path)
+    else:
+        frame.reset_index().to_json(path, orient="records", lines=True, date_format="iso")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
