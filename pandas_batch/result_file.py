@@ -22,7 +22,7 @@ _N_POSITION_DIGITS = 5
 _N_TAIL_CHARS = 24
 _PLACES = 10 ** np.arange(_N_POSITION_DIGITS - 1, -1, -1)
 _ID_START = b'{"custom_id":"'
-_SCANNED_LINES = 16_384
+_SCANNED_BYTES = 1 << 21
 _MAX_SHOWN = 20
 _MAX_SHOWN_CHARS = 64
 
@@ -114,29 +114,27 @@ def locate(
             at[i] = _position_of_odd_line(data[first[i] : last[i]], finder, found)
         found.n_lines += len(at)
         known = at >= 0
-        starts.append(np.asarray(first)[known])
-        ends.append(np.asarray(last)[known])
+        starts.append(first[known])
+        ends.append(last[known])
         positions.append(at[known])
     if positions:
         _choose(data, found, np.concatenate(starts), np.concatenate(ends), np.concatenate(positions))
     return found
 
 
-def _bounds(data: mmap.mmap | bytes) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield the offsets of lines, some thousands at a time."""
-    size = len(data)
+def _bounds(data: mmap.mmap | bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield where lines begin and end, some megabytes at a time; empty lines are left out."""
+    all_bytes = np.frombuffer(data, np.uint8)
     start = 0
-    while start < size:
-        starts: list[int] = []
-        ends: list[int] = []
-        while start < size and len(starts) < _SCANNED_LINES:
-            end = data.find(b"\n", start)
-            if end < 0:
-                end = size
-            starts.append(start)
-            ends.append(end)
-            start = end + 1
-        yield starts, ends
+    for begin in range(0, len(all_bytes), _SCANNED_BYTES):
+        ends = np.flatnonzero(all_bytes[begin : begin + _SCANNED_BYTES] == ord("\n")) + begin
+        if len(ends):
+            starts = np.concatenate(([start], ends[:-1] + 1))
+            start = int(ends[-1]) + 1
+            filled = ends > starts
+            yield starts[filled], ends[filled]
+    if start < len(all_bytes):
+        yield np.array([start]), np.array([len(all_bytes)])
 
 
 class _PositionFinder:
@@ -148,18 +146,20 @@ class _PositionFinder:
         self.n_id = len(prefix) + _N_POSITION_DIGITS + 1 + _N_TAIL_CHARS
         self.ids = None if custom_ids is None else np.frombuffer(b"".join(custom_ids), np.uint8).reshape(-1, self.n_id)
 
-    def of_heads(self, data: mmap.mmap | bytes, starts: Sequence[int], ends: Sequence[int]) -> np.ndarray:
+    def of_heads(self, data: mmap.mmap | bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the position of each line that begins as the API writes it, else `_NOT_OURS`."""
-        n_head = len(_ID_START) + self.n_id + 1
-        heads = [data[start : start + n_head] for start in starts]
-        if ends[-1] - starts[-1] < n_head:
-            heads[-1] = heads[-1].ljust(n_head)
-        matrix = np.frombuffer(b"".join(heads), np.uint8).reshape(-1, n_head)
         n_fixed = len(_ID_START)
-        usual = (matrix[:, :n_fixed] == np.frombuffer(_ID_START, np.uint8)).all(axis=1)
-        usual &= matrix[:, -1] == ord('"')
-        usual &= np.asarray(ends) - np.asarray(starts) >= n_head
-        return np.where(usual, self.of_ids(matrix[:, n_fixed:-1]), _NOT_OURS)
+        n_head = n_fixed + self.n_id + 1
+        positions = np.full(len(starts), _NOT_OURS, np.int64)
+        long_enough = np.flatnonzero(ends - starts >= n_head)
+        if not len(long_enough):
+            return positions
+        # The heads of lines as items of one array, which overlap until they are picked.
+        every_head = np.ndarray((len(data) - n_head + 1,), f"V{n_head}", data, strides=(1,))
+        heads = every_head[starts[long_enough]].view(np.uint8).reshape(-1, n_head)
+        usual = (heads[:, :n_fixed] == np.frombuffer(_ID_START, np.uint8)).all(axis=1) & (heads[:, -1] == ord('"'))
+        positions[long_enough] = np.where(usual, self.of_ids(heads[:, n_fixed:-1]), _NOT_OURS)
+        return positions
 
     def of_ids(self, ids: np.ndarray) -> np.ndarray:
         """Return positions of custom_ids given as a matrix of bytes."""

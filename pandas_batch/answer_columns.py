@@ -1,0 +1,247 @@
+"""The columns of answers: their schema, and how read lines become arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from .result_lines import (
+    INVALID_TYPE,
+    MISSING_TYPE,
+    UNKNOWN,
+    Block,
+    CacheCreation,
+    ErrorResponse,
+    Line,
+    Message,
+    OutputDetails,
+    Result,
+    ServerToolUse,
+    Usage,
+    texts_of,
+)
+
+STATUSES = ("succeeded", "errored", "expired", "canceled", "missing", "invalid")
+
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+
+ANSWER_SCHEMA = pa.schema(
+    [
+        ("status", pa.dictionary(pa.int8(), pa.string())),
+        ("output", pa.large_string()),
+        ("has_content", pa.bool_()),
+        ("stop_reason", _WORDS),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cache_read_tokens", pa.int64()),
+        ("cache_write_tokens", pa.int64()),
+        ("cache_write_1h_tokens", pa.int64()),
+        ("thinking_tokens", pa.int64()),
+        ("web_search_requests", pa.int64()),
+        ("model", _WORDS),
+        ("service_tier", _WORDS),
+        ("inference_geo", _WORDS),
+        ("message_id", pa.large_string()),
+        ("error_type", _WORDS),
+        ("error_message", pa.large_string()),
+        ("cost_usd", pa.float64()),
+        ("cost_usd_standard", pa.float64()),
+    ]
+)
+"""One row per position of a batch. Token counts are null where the server did not tell them; ``has_content`` is
+whether the answer holds anything but empty text (a refusal without it is not billed)."""
+
+_PRICES = ("cost_usd", "cost_usd_standard")
+UNPRICED_SCHEMA = pa.schema([field for field in ANSWER_SCHEMA if field.name not in _PRICES])
+
+_STATUS_CODES = {name: code for code, name in enumerate(STATUSES)} | {MISSING_TYPE: 4, INVALID_TYPE: 5}
+_STATUS_ARRAY = pa.array(STATUSES, pa.string())
+
+_NO_MESSAGE = Message(content=[])
+_NO_USAGE = Usage()
+_NO_CACHE_CREATION = CacheCreation()
+_NO_OUTPUT_DETAILS = OutputDetails()
+_NO_SERVER_TOOL_USE = ServerToolUse()
+_NO_ERROR_RESPONSE = ErrorResponse()
+
+
+class Words(dict[str | None, int]):
+    """Codes of the words of a column, given out at first sight; None has no code."""
+
+    def __init__(self) -> None:
+        super().__init__({None: UNKNOWN})
+        self._array = pa.array([], pa.string())
+
+    def __missing__(self, word: str) -> int:
+        code = self[word] = len(self) - 1
+        return code
+
+    def to_array(self, codes: Sequence[int] | np.ndarray) -> pa.DictionaryArray:
+        """Return a column of words from their codes."""
+        if len(self._array) < len(self) - 1:
+            self._array = pa.array(list(self)[1:], pa.string())
+        numbers = np.array(codes, np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32(), mask=numbers < 0), self._array)
+
+
+class Vocabulary:
+    """The words of all columns of a table; they stay the same from one of its parts to the next."""
+
+    def __init__(self) -> None:
+        self.stop_reason = Words()
+        self.model = Words()
+        self.service_tier = Words()
+        self.inference_geo = Words()
+        self.error_type = Words()
+
+
+class Columns:
+    """The columns of some thousand rows, gathered slice by slice."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._statuses: list[int] = []
+        self._input: list[int | None] = []
+        self._output: list[int | None] = []
+        self._read: list[int | None] = []
+        self._write: list[int | None] = []
+        self._write_1h: list[int | None] = []
+        self._thinking: list[int | None] = []
+        self._searches: list[int | None] = []
+        self._stop_reasons: list[int] = []
+        self._models: list[int] = []
+        self._tiers: list[int] = []
+        self._geos: list[int] = []
+        self._message_ids: list[str | None] = []
+        self._texts: list[bytes] = []
+        self._n_text_bytes: list[int] = []
+        # Few rows have these, so only those are kept, by row.
+        self._errors: dict[int, Result] = {}
+        self._wordless: list[int] = []
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Append rows."""
+        results = [line.result for line in lines]
+        codes = [_STATUS_CODES[result.type] for result in results]
+        if any(codes):
+            first = len(self._statuses)
+            self._errors.update((first + i, results[i]) for i, code in enumerate(codes) if code)
+            messages = [
+                (not code and result.message) or _NO_MESSAGE for code, result in zip(codes, results, strict=True)
+            ]
+        else:
+            messages = [result.message or _NO_MESSAGE for result in results]
+        self._add_texts([message.content or () for message in messages])
+        self._statuses += codes
+        self._add_usages([message.usage or _NO_USAGE for message in messages])
+        self._message_ids += [message.id for message in messages]
+        word = self._vocabulary.stop_reason
+        self._stop_reasons += [word[message.stop_reason] for message in messages]
+        word = self._vocabulary.model
+        self._models += [word[message.model] for message in messages]
+
+    def _add_usages(self, usages: Sequence[Usage]) -> None:
+        self._input += [usage.input_tokens for usage in usages]
+        self._output += [usage.output_tokens for usage in usages]
+        self._read += [usage.cache_read_input_tokens for usage in usages]
+        self._write += [
+            _n_written(usage) if (n := usage.cache_creation_input_tokens) is None or n < 0 else n for usage in usages
+        ]
+        self._write_1h += [(usage.cache_creation or _NO_CACHE_CREATION).ephemeral_1h_input_tokens for usage in usages]
+        self._thinking += [(usage.output_tokens_details or _NO_OUTPUT_DETAILS).thinking_tokens for usage in usages]
+        self._searches += [(usage.server_tool_use or _NO_SERVER_TOOL_USE).web_search_requests for usage in usages]
+        word = self._vocabulary.service_tier
+        self._tiers += [word[usage.service_tier] for usage in usages]
+        word = self._vocabulary.inference_geo
+        self._geos += [word[usage.inference_geo] for usage in usages]
+
+    def _add_texts(self, contents: Sequence[Sequence[Block]]) -> None:
+        texts = texts_of(contents)
+        if not all(texts):
+            first = len(self._statuses)
+            self._wordless += [
+                first + i
+                for i, text in enumerate(texts)
+                if not text and any(block.type != "text" for block in contents[i])
+            ]
+        self._n_text_bytes += [-1 if text is None else len(text) for text in texts]
+        self._texts.append(b"".join([text for text in texts if text]))
+
+    def to_record_batch(self) -> pa.RecordBatch:
+        """Return the rows gathered so far, as `UNPRICED_SCHEMA`."""
+        vocabulary = self._vocabulary
+        n_text_bytes = np.array(self._n_text_bytes, np.int64)
+        has_content = n_text_bytes > 0
+        has_content[self._wordless] = True
+        error_types, error_messages = self._errors_to_arrays()
+        columns = {
+            "status": pa.DictionaryArray.from_arrays(np.array(self._statuses, np.int8), _STATUS_ARRAY),
+            "output": _texts_to_array(b"".join(self._texts), n_text_bytes),
+            "has_content": pa.array(has_content),
+            "stop_reason": vocabulary.stop_reason.to_array(self._stop_reasons),
+            "input_tokens": _counts_to_array(self._input),
+            "output_tokens": _counts_to_array(self._output),
+            "cache_read_tokens": _counts_to_array(self._read),
+            "cache_write_tokens": _counts_to_array(self._write),
+            "cache_write_1h_tokens": _counts_to_array(self._write_1h),
+            "thinking_tokens": _counts_to_array(self._thinking),
+            "web_search_requests": _counts_to_array(self._searches),
+            "model": vocabulary.model.to_array(self._models),
+            "service_tier": vocabulary.service_tier.to_array(self._tiers),
+            "inference_geo": vocabulary.inference_geo.to_array(self._geos),
+            "message_id": pa.array(self._message_ids, pa.large_string()),
+            "error_type": error_types,
+            "error_message": error_messages,
+        }
+        return pa.record_batch([columns[name] for name in UNPRICED_SCHEMA.names], schema=UNPRICED_SCHEMA)
+
+    def _errors_to_arrays(self) -> tuple[pa.Array, pa.Array]:
+        codes = np.full(len(self._statuses), UNKNOWN, np.int32)
+        messages: list[str | None] = [None] * len(self._statuses)
+        for row, result in self._errors.items():
+            error = (result.error or _NO_ERROR_RESPONSE).error
+            if error is not None:
+                codes[row] = self._vocabulary.error_type[error.type]
+                messages[row] = error.message
+        return self._vocabulary.error_type.to_array(codes), pa.array(messages, pa.large_string())
+
+
+def _n_written(usage: Usage) -> int:
+    """Return the cache writes of a usage that tells no total."""
+    parts = usage.cache_creation or _NO_CACHE_CREATION
+    told = [n for n in (parts.ephemeral_5m_input_tokens, parts.ephemeral_1h_input_tokens) if n is not None and n >= 0]
+    return sum(told) if told else UNKNOWN
+
+
+def _counts_to_array(values: list[int | None]) -> pa.Array:
+    try:
+        numbers = np.fromiter(values, np.int64, len(values))
+    except (TypeError, OverflowError):  # null, or more than 63 bits
+        numbers = np.array([value if value is not None and 0 <= value < 2**63 else UNKNOWN for value in values])
+    known = numbers >= 0
+    return pa.array(numbers, pa.int64(), mask=None if known.all() else ~known)
+
+
+def _texts_to_array(data: bytes, n_bytes: np.ndarray) -> pa.Array:
+    absent = n_bytes < 0
+    offsets = np.zeros(len(n_bytes) + 1, np.int64)
+    np.cumsum(np.maximum(n_bytes, 0), out=offsets[1:])
+    validity = pa.py_buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
+    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
+    array = pa.Array.from_buffers(pa.large_string(), len(n_bytes), buffers, int(absent.sum()))
+    if data.isascii():
+        return array
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array(_repaired(data, offsets, absent), pa.large_string())
+    return array
+
+
+def _repaired(data: bytes, offsets: np.ndarray, absent: np.ndarray) -> Iterator[str | None]:
+    """Yield texts with U+FFFD for bytes that are no UTF-8."""
+    for is_absent, (begin, end) in zip(absent.tolist(), pairwise(offsets.tolist()), strict=True):
+        yield None if is_absent else data[begin:end].decode("utf-8", "replace")
