@@ -75,6 +75,33 @@ class Batches(Ground):
         )
         return [run_id for (run_id,) in rows]
 
+    def batches_of_run(self, run_id: str) -> list[BatchRecord]:
+        """Return the batches that hold a run's requests, its own first; of split ones their parts."""
+
+        def select(connection: Any) -> list[BatchRecord]:
+            keys = [
+                key
+                for (key,) in connection.execute(
+                    "SELECT batch_key FROM run_batches WHERE run_id = ? ORDER BY place", (run_id,)
+                )
+            ]
+            found = queries.batches_by_key(connection, keys)
+            return [found[key] for key in keys if key in found and found[key].state != "split"]
+
+        return self._database.read(select)
+
+    def batch_of_nonce(self, nonce: str) -> BatchRecord | None:
+        """Return the batch whose custom_ids hold `nonce`, or None."""
+        row = self._database.read(lambda c: c.execute("SELECT key FROM batches WHERE nonce = ?", (nonce,)).fetchone())
+        return None if row is None else self.batch(row[0])
+
+    def custom_ids_of(self, key: int) -> list[bytes]:
+        """Return the custom_ids of a batch by position."""
+        from pandas_batch.fingerprints import custom_ids
+
+        fingerprints, draws = self.requests_of(key)
+        return custom_ids(self.batch(key).nonce, fingerprints, draws)
+
     def transition(self, key: int, *, expect: Collection[str], to: str, **changes: Any) -> bool:
         """
         Move a batch from one of the states `expect` to the state `to`, changing other fields with it.
@@ -149,9 +176,8 @@ class Batches(Ground):
                 self._place_batches(keys, children, placed)
                 done = self._database.write(record)
             finally:
-                if not done and self.batch(key).state != "split":
-                    for folder in placed:
-                        remove_folder(folder)
+                if not done:
+                    self._take_back(keys, None, placed, children)
             if not done:
                 return None
             remove_files([self.spool_path(key)])
@@ -271,7 +297,7 @@ class Batches(Ground):
                 return open_compressed(packed)
         raise StoreError(f"The {what} of batch {key} are not in the store at {self.path}.", KEPT)
 
-    def compact(self, key: int, keep_requests: bool = True) -> None:
+    def compact(self, key: int, keep_requests: bool | Collection[int] = True) -> None:
         """
         Make a collected batch small: results compressed, of the requests only those that did not succeed.
 
@@ -280,7 +306,7 @@ class Batches(Ground):
         key
             A batch that is no longer in flight.
         keep_requests
-            Whether to keep the requests without an answer, which a retry needs.
+            Whether to keep the requests without an answer, which a retry needs; or the positions to keep.
         """
         if self.batch(key).state in IN_FLIGHT:
             raise ValueError(f"batch {key} is in flight: its body may still be needed")
@@ -292,9 +318,12 @@ class Batches(Ground):
             if (folder / _SPOOL).exists():
                 self._reduce_spool(key, folder, keep=keep_requests)
 
-    def _reduce_spool(self, key: int, folder: Path, *, keep: bool) -> None:
-        mask = self.succeeded_of(key)
-        wanted = None if mask is None else np.flatnonzero(~mask)
+    def _reduce_spool(self, key: int, folder: Path, *, keep: bool | Collection[int]) -> None:
+        if isinstance(keep, bool):
+            mask = self.succeeded_of(key)
+            wanted = None if mask is None else np.flatnonzero(~mask)
+        else:
+            wanted, keep = np.asarray(sorted(keep), dtype=np.int64), True
         if keep and (wanted is None or len(wanted)):
             keep_requests(folder / _SPOOL, folder / _SPOOL_KEPT, wanted)
         else:
@@ -316,6 +345,7 @@ class Batches(Ground):
             if not batch.spool.closed:
                 raise ValueError("the spool of a new batch is still open")
             part = self._new_folder("batch")
+            placed.append(part)
             write_segment(part / _REQUESTS, batch.fingerprints, batch.draws)
             sync_file(part / _REQUESTS)
             os.rename(batch.spool.path, part / _SPOOL)
@@ -324,6 +354,23 @@ class Batches(Ground):
             commit_folder(part, final)
         if placed:
             sync_folder(self.path / "batches")
+
+    def _take_back(
+        self, keys: Sequence[int], run_id: str | None, placed: list[Path], batches: Sequence[NewBatch]
+    ) -> None:
+        """Remove what was placed for a commit that did not happen."""
+
+        def is_recorded(connection: Any) -> bool:
+            known = queries.batches_by_key(connection, keys)
+            return bool(known or (run_id and queries.select_runs(connection, "WHERE id = ?", (run_id,))))
+
+        # An interrupt may have fallen between the commit and our knowing of it; when in doubt the sweep decides later.
+        with suppress(StoreError, OSError):
+            if not self._database.read(is_recorded):
+                for folder in placed:
+                    remove_folder(folder)
+                for batch in batches:
+                    batch.spool.discard()
 
 
 def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
@@ -336,4 +383,7 @@ def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
         betas=tuple(batch.betas),
         n_requests=len(batch.draws),
         n_bytes=batch.spool.n_bytes,
+        state="intent" if batch.batch_id is None else "bound",
+        batch_id=batch.batch_id,
+        proved=batch.batch_id is not None,
     )

@@ -109,6 +109,10 @@ def enter_store(path: Path) -> None:
     close_to_others(path, FOLDER_MODE)
     for name in ("locks", "tmp", "runs", "batches"):
         make_private_folder(path / name)
+
+
+def keep_out_of_git(path: Path) -> None:
+    """Make sure that the store is never committed; the caller is the only one who opens it."""
     if not (path / ".gitignore").exists():
         write_durably(path / ".gitignore", b"*\n")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .spools import SpoolWriter
 
-BATCH_STATES = ("intent", "posting", "unknown", "bound", "ended", "collected", "refused", "gone", "split")
+BATCH_STATES = ("intent", "posting", "unknown", "bound", "ended", "collected", "refused", "gone", "split", "withdrawn")
 """``intent``: recorded, not posted. ``posting``: a POST may be under way. ``unknown``: its answer was lost.
 ``bound``: the server's id is known. ``ended``: the server has finished. ``collected``: the answers are here.
 ``refused``: the server would not take it. ``gone``: the server no longer has it. ``split``: replaced by smaller
@@ -143,6 +143,8 @@ class NewBatch:
         Of its requests, by position: shape (n, 16) uint8 and shape (n,) uint16.
     spool
         The body of its POST, written and closed.
+    batch_id
+        Given for a batch that is on the server already and was found again: it is recorded as ``bound``.
     """
 
     nonce: str
@@ -151,6 +153,7 @@ class NewBatch:
     spool: SpoolWriter
     base_url: str
     betas: tuple[str, ...] = ()
+    batch_id: str | None = None
 
 
 # --- between records and rows

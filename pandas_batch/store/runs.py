@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,6 +70,8 @@ class Runs(Batches):
         _check_columns(rows, ("request", "reason"))
         _check_columns(requests, REQUEST_COLUMNS)
         with explained(self.path, NOTHING_RECORDED), self._recording():
+            if self._runs("WHERE id = ?", (run.id,)):
+                raise StoreError(f"The run {run.id} is recorded already.", NOTHING_RECORDED)
             keys = self._take_keys(len(batches))
             requests, used = _with_real_keys(requests, keys)
             run = replace(
@@ -86,7 +87,7 @@ class Runs(Batches):
                 self._place_run(run, rows, requests, index, placed)
                 self._database.write(lambda c: _insert_all(c, run, records))
             except BaseException:
-                self._take_back(run.id, placed)
+                self._take_back(keys, run.id, placed, batches)
                 raise
         return run
 
@@ -94,26 +95,18 @@ class Runs(Batches):
         self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]
     ) -> None:
         final = self._run_folder(run.id)
-        if final.exists() and self._database.read(lambda c: queries.select_runs(c, "WHERE id = ?", (run.id,))):
-            raise StoreError(f"The run {run.id} is recorded already.", NOTHING_RECORDED)
+        remove_folder(final)  # of a process that died before its commit
         part = self._new_folder("run")
+        placed.append(part)
         write_table(part / "rows.arrow", rows)
         write_table(part / "requests.arrow", requests)
         if index is not None:
             write_index(part / "index.arrow", index)
         for file in part.iterdir():
             sync_file(file)
-        remove_folder(final)
         placed.append(final)
         commit_folder(part, final)
         sync_folder(final.parent)
-
-    def _take_back(self, run_id: str, placed: list[Path]) -> None:
-        # The commit may have happened although its caller was interrupted; when in doubt the sweep decides later.
-        with suppress(StoreError, OSError):
-            if not self._database.read(lambda c: queries.select_runs(c, "WHERE id = ?", (run_id,))):
-                for folder in placed:
-                    remove_folder(folder)
 
     def run(self, run_id: str) -> RunRecord:
         """Return a run by its id; `RunNotFoundError` where there is none."""

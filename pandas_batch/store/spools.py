@@ -57,6 +57,7 @@ class SpoolWriter:
         try:
             self._file.write(data)
         except OSError:
+            self.discard()
             with explained(self._store_path):
                 raise
         self.n_bytes += len(data)
@@ -70,8 +71,10 @@ class SpoolWriter:
             try:
                 self._file.flush()
                 sync_fd(self._file.fileno())
-            finally:
-                _close_quietly(self._file)
+                self._file.close()
+            except BaseException:
+                self.discard()
+                raise
 
     def discard(self) -> None:
         """Remove the body, as when planning fails."""

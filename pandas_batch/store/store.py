@@ -14,7 +14,7 @@ from .database import Database
 from .failures import explained
 from .files import free_bytes
 from .locks import Lease, take_lease, wait_lock
-from .places import DATABASE_NAME, enter_store, find_store, is_local
+from .places import DATABASE_NAME, enter_store, find_store, is_local, keep_out_of_git
 from .runs import Runs
 from .staging import sweep
 
@@ -51,6 +51,11 @@ class Store(Runs):
         self._preparing: tuple[int, io.FileIO] | None = None
 
     @classmethod
+    def find(cls, path: str | Path | None = None) -> Store | None:
+        """Return the store that `open` would open, or None where there is none yet."""
+        return cls.open(path) if (find_store(path) / DATABASE_NAME).exists() else None
+
+    @classmethod
     def open(cls, path: str | Path | None = None) -> Store:
         """
         Open the store, making it where there is none.
@@ -79,6 +84,7 @@ class Store(Runs):
             with explained(folder, NOTHING_SENT):
                 enter_store(folder)
                 with wait_lock(folder / "recording.lock"):
+                    keep_out_of_git(folder)
                     database = Database(folder / DATABASE_NAME, local=is_local(folder))
                     store = cls(folder, database)
                     store._sweep()

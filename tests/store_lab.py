@@ -1,0 +1,150 @@
+"""Builders for tests of the store, and a process to be killed: ``python store_lab.py STORE`` forks one child per line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.store import NewBatch, RunRecord, Store, requests_table, rows_table
+
+BASE_URL = "https://api.example"
+CREATED_AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+
+
+def prints(start: int, n: int) -> np.ndarray:
+    """Return n distinct fingerprints, the same for the same numbers."""
+    numbers = np.arange(start, start + n, dtype="<u8")
+    both = np.column_stack([numbers * np.uint64(0x9E3779B97F4A7C15), numbers])
+    return both.view(np.uint8).reshape(n, 16)
+
+
+def body(nonce: str, n: int, text: str = "x") -> bytes:
+    lines = [
+        b'{"custom_id":"pb1_%s_%05d_aaaa_bbbb","params":{"t":"%s %d"}}' % (nonce.encode(), i, text.encode(), i)
+        for i in range(n)
+    ]
+    return b'{"requests":[\n' + b",\n".join(lines) + b"\n]}"
+
+
+def new_batch(store: Store, nonce: str, start: int, n: int, *, text: str = "x", draw: int = 0) -> NewBatch:
+    with store.new_spool() as spool:
+        spool.write(body(nonce, n, text))
+    return NewBatch(
+        nonce=nonce,
+        fingerprints=prints(start, n),
+        draws=np.full(n, draw, dtype=np.uint16),
+        spool=spool,
+        base_url=BASE_URL,
+        betas=("some-beta",),
+    )
+
+
+def add_run(
+    store: Store,
+    run_id: str,
+    *,
+    n: int = 10,
+    start: int = 0,
+    n_batches: int = 1,
+    text: str = "x",
+    index: pd.Index | None = None,
+    **fields: Any,
+) -> RunRecord:
+    """Record a run of n rows in equal batches; batch i of run "r" has the nonce "ri"."""
+    size = n // n_batches
+    batches = [
+        new_batch(store, f"{run_id.lower()}{i}", start + i * size, size, text=text) for i in range(n_batches)
+    ]
+    requests = requests_table(
+        prints(start, n),
+        np.zeros(n, np.uint16),
+        np.repeat(-1 - np.arange(n_batches), size),
+        np.tile(np.arange(size), n_batches),
+        np.zeros(n, bool),
+    )
+    values = {
+        "id": run_id,
+        "identity": f"identity of {start} {n}",
+        "created_at": CREATED_AT,
+        "base_url": BASE_URL,
+        "model": "claude-haiku-4-5-20251001",
+        "n_rows": n,
+        "n_requests": n,
+        **fields,
+    }
+    return store.add_run(RunRecord(**values), rows_table(np.arange(n)), requests, batches, index=index)
+
+
+def bind(store: Store, key: int, batch_id: str) -> None:
+    assert store.transition(key, expect=["intent"], to="posting", attempts=1, posted_at=CREATED_AT)
+    assert store.transition(key, expect=["posting"], to="bound", batch_id=batch_id, proved=True)
+
+
+def collect(store: Store, key: int, succeeded: np.ndarray, results: bytes = b"{}\n") -> None:
+    with store.new_results_part(key) as part:
+        part.write(results)
+    store.commit_file(store.results_part_path(key), store.results_path(key))
+    store.set_succeeded(key, succeeded)
+    assert store.transition(key, expect=["intent", "bound", "ended"], to="collected")
+
+
+# --- the process to be killed
+
+
+def _die_at(n_calls: int) -> None:
+    """Kill this process before its n-th call of a C function from now on: every write, rename, sync and commit."""
+    left = n_calls
+
+    def watch(_frame: Any, event: str, _arg: Any) -> None:
+        nonlocal left
+        if event == "c_call":
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(watch)
+
+
+def _scenario(path: Path, run_id: str, n_calls: int) -> None:
+    store = Store.open(path)
+    _die_at(n_calls)
+    with store.preparing():
+        run = add_run(store, run_id, n=20, n_batches=2, index=pd.Index([f"label {i}" for i in range(20)]))
+    os.write(1, f"acked {run_id} recorded\n".encode())
+    key = run.batch_keys[0]
+    for state, target in (("intent", "posting"), ("posting", "bound")):
+        store.transition(key, expect=[state], to=target, error=target)
+        os.write(1, f"acked {run_id} {target}\n".encode())
+    collect(store, key, np.arange(10) != 3, b'{"custom_id":"a"}\n' * 10)
+    os.write(1, f"acked {run_id} collected\n".encode())
+    store.compact(key)
+    os.write(1, f"acked {run_id} compacted\n".encode())
+    store.delete_run(run_id)
+    os.write(1, f"acked {run_id} deleted\n".encode())
+    sys.setprofile(None)
+
+
+def main(path: Path) -> None:
+    for line in sys.stdin:
+        run_id, n_calls = line.split()
+        child = os.fork()
+        if not child:
+            try:
+                _scenario(path, run_id, int(n_calls))
+                os._exit(0)
+            except BaseException as error:
+                os.write(1, f"failed {type(error).__name__} {error}\n".encode())
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        os.write(1, f"done {os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

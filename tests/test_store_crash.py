@@ -1,0 +1,389 @@
+"""Killed at any instant, raced by others, out of room: the store holds whole runs and everything it acknowledged."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import store_lab
+
+from pandas_batch.errors import StoreError
+from pandas_batch.store import Store
+from pandas_batch.store import store as store_module
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+
+
+class Victim:
+    """A process that forks a child per trial; the child kills itself before its n-th call of a C function."""
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, store_lab.__file__, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def trial(self, run_id: str, n_calls: int) -> tuple[list[str], int]:
+        """Return what was acknowledged before the end, and the exit code."""
+        self._process.stdin.write(f"{run_id} {n_calls}\n")
+        self._process.stdin.flush()
+        acked = []
+        while True:
+            word, *rest = self._process.stdout.readline().split(maxsplit=2)
+            if word == "done":
+                return acked, int(rest[0])
+            assert word == "acked", (word, rest)
+            acked.append(rest[1].strip())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Victim]:
+    found = Victim(tmp_path / "store")
+    yield found
+    found.close()
+
+
+def reopened(path: Path) -> Store:
+    """Open a store as the next process would."""
+    known = store_module._instances.pop(path.resolve(), None)
+    if known is not None:
+        known._database.close()
+    return Store.open(path)
+
+
+def check_whole(store: Store) -> None:
+    """Every run is whole, and there is nothing else."""
+    runs = store.runs()
+    keys = set()
+    for run in runs:
+        assert store.rows_of(run.id).num_rows == run.n_rows
+        assert store.requests_table_of(run.id).num_rows == run.n_requests
+        assert len(store.index_of(run.id)) == run.n_rows
+        for batch in store.batches(run.batch_keys):
+            keys.add(batch.key)
+            assert store.requests_of(batch.key)[0].shape == (batch.n_requests, 16)
+            if batch.state == "collected":
+                assert store.open_results(batch.key).read() == b'{"custom_id":"a"}\n' * 10
+                kept = [position for position, _ in store.spooled_requests(batch.key)]
+                assert kept in ([3], list(range(10)))
+            else:
+                assert store.spool_path(batch.key).stat().st_size == batch.n_bytes
+    assert {path.name for path in (store.path / "runs").iterdir()} == {run.id for run in runs}
+    assert {path.name for path in (store.path / "batches").iterdir()} == {str(key) for key in keys}
+    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"
+
+
+ORDER = ["recorded", "posting", "bound", "collected", "compacted", "deleted"]
+
+
+def check_acknowledged(store: Store, run_id: str, acked: list[str]) -> None:
+    """What a call returned from is there; one step further may be there."""
+    assert acked == ORDER[: len(acked)]
+    known = {run.id for run in store.runs()}
+    if "deleted" in acked:
+        assert run_id not in known
+    elif "compacted" in acked:
+        pass  # the deletion was under way
+    elif acked:
+        state = store.batch(store.run(run_id).batch_keys[0]).state
+        before = ["intent", "posting", "bound", "collected"]
+        assert state in before[len(acked) - 1 : len(acked) + 1]
+
+
+def kill_trials(victim: Victim, path: Path, points: list[int]) -> int:
+    n_killed = 0
+    for number, n_calls in enumerate(points):
+        run_id = f"k{number}"
+        acked, code = victim.trial(run_id, n_calls)
+        assert code in (0, -9)
+        n_killed += code == -9
+        store = reopened(path)
+        assert list((path / "tmp").iterdir()) == []
+        check_whole(store)
+        check_acknowledged(store, run_id, acked)
+        with store.preparing(timeout_s=0):
+            pass  # the dead hold no lock
+    return n_killed
+
+
+def n_calls_of_scenario(victim: Victim) -> int:
+    """Return how many calls the whole scenario takes, found by halving."""
+    low, high = 1, 1 << 14
+    assert victim.trial("probe", high)[1] == 0
+    while low < high:
+        middle = (low + high) // 2
+        if victim.trial(f"probe{middle}", middle)[1] == 0:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def test_killed_at_any_call_leaves_whole_runs_and_every_acknowledged_change(tmp_path: Path, victim: Victim) -> None:
+    """SIGKILL before any of the calls that record, post, collect, compact and delete a run loses nothing acknowledged."""
+    path = tmp_path / "store"
+    n_calls = n_calls_of_scenario(victim)
+    dice = random.Random(7)
+    points = sorted(dice.sample(range(1, n_calls), 30))
+    assert kill_trials(victim, path, points) == 30
+
+
+@pytest.mark.full
+def test_killed_at_every_call(tmp_path: Path, victim: Victim) -> None:
+    """The same at every single call."""
+    path = tmp_path / "store"
+    n_calls = n_calls_of_scenario(victim)
+    assert kill_trials(victim, path, list(range(1, n_calls))) == n_calls - 1
+
+
+RACER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import store_lab
+from pandas_batch.store import Store
+print("ready", flush=True)
+sys.stdin.readline()
+store = Store.open(sys.argv[1])
+with store.preparing():
+    if store.newest_of_identity("one") is None:
+        run = store_lab.add_run(store, sys.argv[3], identity="one")
+        print("recorded", flush=True)
+key = store.newest_of_identity("one").batch_keys[0]
+if store.transition(key, expect=["intent"], to="posting"):
+    print("posted", flush=True)
+"""
+
+
+def test_eight_processes_that_start_one_run_record_it_once_and_post_it_once(tmp_path: Path) -> None:
+    """Of eight kernels that run the same cell at once, also on a store that none has made yet, one pays."""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, str(tmp_path / "store"), str(Path(__file__).parent), f"racer{i}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(8)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = [racer.communicate(timeout=60)[0] for racer in racers]
+    assert [racer.returncode for racer in racers] == [0] * 8
+    assert "".join(said).count("recorded") == 1
+    assert "".join(said).count("posted") == 1
+    assert len(Store.open(tmp_path / "store").runs()) == 1
+
+
+def test_threads_that_race_on_one_store_object_succeed_once_each(tmp_path: Path) -> None:
+    """Of eight threads one makes each transition, and no write is lost."""
+    store = Store.open(tmp_path / "store")
+    keys = store_lab.add_run(store, "r", n=20, n_batches=20).batch_keys
+    won: list[int] = []
+    start = threading.Barrier(8)
+
+    def race(number: int) -> None:
+        start.wait()
+        for key in keys:
+            if store.transition(key, expect=["intent"], to="posting"):
+                won.append(key)
+        with store.preparing():
+            store_lab.add_run(store, f"t{number}")
+
+    threads = [threading.Thread(target=race, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == sorted(keys)
+    assert len(store.runs()) == 9
+
+
+FORKER = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+import store_lab
+from pandas_batch.store import Store
+store = Store.open(sys.argv[1])
+run = store_lab.add_run(store, "parent")
+lease = store.lease("held by the parent")
+spool = store.new_spool()
+preparing = store.preparing()
+child = os.fork()
+if not child:
+    assert lease.closed and store.lease("held by the parent") is None
+    try:
+        store.preparing(timeout_s=0)
+        os._exit(3)
+    except Exception as error:
+        assert "locked" in str(error), error
+    store_lab.add_run(store, "child")
+    assert store.transition(run.batch_keys[0], expect=["intent"], to="posting")
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert not lease.closed and store.lease("held by the parent") is None
+spool.write(b"still ours")
+spool.close()
+assert spool.path.read_bytes() == b"still ours"
+preparing.close()
+assert not store.transition(run.batch_keys[0], expect=["intent"], to="posting")
+store_lab.add_run(store, "after")
+assert {run.id for run in store.runs()} == {"parent", "child", "after"}
+child = os.fork()
+if not child:
+    os._exit(0 if store.run("after") and store.lease("fresh") else 4)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+lease.close()
+child = os.fork()
+if not child:
+    os._exit(0 if store.lease("held by the parent") else 5)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+def test_a_forked_child_shares_the_store_but_neither_connection_nor_locks(tmp_path: Path) -> None:
+    """After a fork both go on with the store; what the parent had locked stays the parent's."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKER, str(tmp_path / "store"), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(reopened(tmp_path / "store").runs()) == 3
+
+
+INTERRUPTED = """
+import signal, sys, random, time
+sys.path.insert(0, sys.argv[2])
+import store_lab
+from pandas_batch.store import Store
+store = Store.open(sys.argv[1])
+dice = random.Random(int(sys.argv[3]))
+n_interrupted = 0
+for number in range(int(sys.argv[4])):
+    signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-5, 0.02))
+    try:
+        with store.preparing():
+            run = store_lab.add_run(store, f"r{number}")
+        store.transition(run.batch_keys[0], expect=["intent"], to="posting")
+        store.delete_run(run.id)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        n_interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    with store.preparing(timeout_s=0):
+        runs = store.runs()
+    for run in runs:
+        store.rows_of(run.id)
+        assert store.spool_path(run.batch_keys[0]).stat().st_size == store.batch(run.batch_keys[0]).n_bytes
+print(n_interrupted)
+"""
+
+
+def test_interrupted_at_any_time_the_store_goes_on_in_the_same_process(tmp_path: Path) -> None:
+    """KeyboardInterrupt in any call leaves no lock held, no transaction open and no half run."""
+    program = "import signal; signal.signal(signal.SIGALRM, signal.default_int_handler)" + INTERRUPTED
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent), "3", "60"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5
+    store = reopened(tmp_path / "store")
+    for run in store.runs():
+        assert store.spool_path(run.batch_keys[0]).exists()
+
+
+FILLER = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import resource, store_lab
+from pandas_batch.errors import StoreError
+from pandas_batch.store import Store
+store = Store.open(sys.argv[1])
+store_lab.add_run(store, "before")
+limit = int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    store_lab.add_run(store, "large", n=40_000, text="y" * 60)
+except StoreError as error:
+    print(error)
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+assert [run.id for run in store.runs()] == ["before"]
+store_lab.add_run(store, "after")
+assert len(store.runs()) == 2
+"""
+
+
+def fill(path: Path, limit: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", FILLER, str(path), str(Path(__file__).parent), str(limit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("limit", [200_000, 3_000_000])
+def test_a_full_disk_is_said_before_anything_is_recorded(tmp_path: Path, limit: int) -> None:
+    """Wherever the room ends, the run is not recorded, the message says so in three parts, and the store goes on."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if hard not in (-1, resource.RLIM_INFINITY):
+        pytest.skip("the size of files is limited here already")
+    said = fill(tmp_path / "store", limit)
+    what, state, hint = said.strip().split("\n")
+    assert "no room left" in what
+    assert "was not recorded" in state or "is kept" in state
+    assert "Free some space" in hint
+
+
+@pytest.mark.parametrize("n_megabytes", [2, 5, 6, 7])
+def test_a_full_file_system_is_survived(tmp_path: Path, n_megabytes: int) -> None:
+    """The same where body, requests, rows or the commit itself find no room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={n_megabytes}m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        assert "no room left" in fill(place / "store", 0)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_commit_that_finds_no_room_changes_nothing(tmp_path: Path) -> None:
+    """A transition that cannot be made durable raises, and the batch is in its old state."""
+    store = Store.open(tmp_path / "store")
+    key = store_lab.add_run(store, "r").batch_keys[0]
+    n_pages = store._database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    store._database._holder[0].execute(f"PRAGMA max_page_count = {n_pages}")
+    with pytest.raises(StoreError) as raised:
+        store.update_batch(key, error="x" * 1_000_000)
+    assert "no room left" in raised.value.what
+    assert store.batch(key).error is None
+    assert store.transition(key, expect=["intent"], to="posting")
