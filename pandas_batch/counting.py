@@ -102,10 +102,15 @@ def look_at(plan: RequestPlan, positions: np.ndarray, *, max_bytes: int = _MAX_S
         # Attachments make a request large: never write many of those at once.
         n_next = int(np.clip(4_000_000 // max(n_read // len(rows), 1), 1, 256))
     columns = np.array(rows, np.int64).reshape(len(rows), -1).T
-    n_bytes, *of_text, n_marks, is_away, has_server_tools, in_us = columns
+    n_bytes, letters, signs, wide, images, pdfs, frills, n_marks, is_away, has_server_tools, in_us = columns
+    at = np.asarray(positions[: len(rows)], np.int64)
+    image_tokens = plan.media_tokens[at]
+    unmeasured = np.where(image_tokens > 0, 0, images)
     return Seen(
-        positions=np.asarray(positions[: len(rows)], np.int64),
-        traits=Traits(*(column.astype(float) for column in of_text)),
+        positions=at,
+        traits=Traits(
+            *(column.astype(float) for column in (letters, signs, wide, image_tokens, unmeasured, pdfs, frills))
+        ),
         n_bytes=n_bytes,
         n_marks=n_marks,
         is_away=is_away.astype(bool),
@@ -116,7 +121,8 @@ def look_at(plan: RequestPlan, positions: np.ndarray, *, max_bytes: int = _MAX_S
 
 def traits_of(body: bytes) -> Traits:
     """Return the traits of one request, or of a part of one."""
-    return Traits(*(np.array([value], float) for value in _traits_of(body)[:6]))
+    letters, signs, wide, images, pdfs, frills = _traits_of(body)[:6]
+    return Traits(*(np.array([value], float) for value in (letters, signs, wide, 0, images, pdfs, frills)))
 
 
 def _traits_of(body: bytes) -> tuple[int, ...]:
@@ -271,6 +277,11 @@ def _remember(key: tuple[str, bytes], tokens: int) -> None:
     if len(_remembered) >= _MAX_REMEMBERED:
         _remembered.clear()
     _remembered[key] = tokens
+
+
+def forget() -> None:
+    """Forget all counts: the next ones are asked for again."""
+    _remembered.clear()
 
 
 def _question(params: Mapping[str, Any], wire: Wire, betas: Sequence[str]) -> Callable[[], int]:

@@ -131,12 +131,15 @@ def _basis(models: Sequence[OfModel]) -> str:
 
 def _unbounded(plan: RequestPlan, models: Sequence[OfModel]) -> tuple[str, ...]:
     reasons = []
-    if models and (plan.unbounded_input or any(of.seen.is_away.any() for of in models)):
-        reasons.append("images or documents are given as URL or file id")
+    far = "images or documents are given as URL or file id"
+    if any(of.seen.is_away.any() for of in models):
+        reasons.append(far)
     if any(of.seen.has_server_tools.any() for of in models):
         reasons.append("server tools add what they find to the input")
     if not reasons and any(not np.isfinite(of.tokens.high).all() for of in models):
         reasons.append("the pages of PDF documents were not counted")
+    if not reasons and plan.unbounded_input and any(len(of.seen.positions) < len(of.positions) for of in models):
+        reasons.append(f"{far}, or are PDF documents whose pages were not counted")
     return tuple(reasons)
 
 
@@ -251,6 +254,7 @@ def _all_traits(plan: RequestPlan, positions: np.ndarray, seen: Seen) -> Traits:
     columns = [text_bytes * (float(column.sum()) / known_bytes) for column in seen.traits.columns[:3]]
     columns += [np.full(len(positions), float(column.mean())) for column in seen.traits.columns[3:]]
     traits = Traits(*columns)
+    traits.image_tokens[:] = plan.media_tokens[positions]
     for column, known in zip(traits.columns, seen.traits.columns, strict=True):
         column[places] = known
     return traits

@@ -19,14 +19,15 @@ N_COUNTED = 20
 # Claude's tokenizers turn 1,000 tokens into about 750 English words, those since Claude Opus 4.7 into about 555
 # (https://platform.claude.com/docs/en/about-claude/models/overview): 4.5 and 3.3 bytes per token.
 # Text in other scripts has 2 to 4 bytes per character and, mostly, one to two tokens per character.
-_COEFFICIENTS = np.array([12.0, 0.24, 0.45, 0.42, 1500.0, 25_000.0, 350.0])
-_COEFFICIENT_SDS = np.array([30.0, 0.10, 0.25, 0.25, 900.0, 25_000.0, 250.0])
+_COEFFICIENTS = np.array([12.0, 0.24, 0.45, 0.42, 0.8, 1500.0, 25_000.0, 350.0])
+_COEFFICIENT_SDS = np.array([30.0, 0.10, 0.25, 0.25, 0.4, 900.0, 25_000.0, 250.0])
 
 # What the offline bounds allow. Rare words still have two letters per token; digits, signs and other scripts may fall
-# to one token per byte, and no byte-level tokenizer makes more tokens than bytes. The largest image is 4,784 tokens
+# to one token per byte, and no byte-level tokenizer makes more tokens than bytes. No image has more than 5,000 tokens
 # (https://platform.claude.com/docs/en/build-with-claude/vision). The pages of a PDF cannot be counted from here.
-_UPPER = np.array([64.0, 0.5, 1.0, 1.0, 4_900.0, np.inf, 1_000.0])
-_LOWER = np.array([1.0, 1 / 8, 1 / 6, 1 / 6, 50.0, 500.0, 0.0])
+# The first entry of the lower bounds takes the JSON around a prompt off again, which is no input.
+_UPPER = np.array([64.0, 0.5, 1.0, 1.0, 1.1, 5_000.0, np.inf, 1_000.0])
+_LOWER = np.array([-25.0, 1 / 8, 1 / 6, 1 / 6, 0.25, 50.0, 500.0, 0.0])
 
 _PRIOR_NOISE = 0.08
 _PRIOR_NOISE_WEIGHT = 2.0
@@ -47,8 +48,10 @@ class Traits:
     ----------
     letters, signs, wide_bytes
         Bytes of text: ASCII letters and spaces, other ASCII (digits, punctuation), and everything else.
+    image_tokens
+        Upper bound of the tokens of images whose size is known.
     images, pdfs
-        Number of blocks of each kind whose bytes are in the request.
+        Number of images whose size is not known, and of PDF documents.
     frills
         1 where tools or a schema make the server add text of its own.
     """
@@ -56,6 +59,7 @@ class Traits:
     letters: np.ndarray
     signs: np.ndarray
     wide_bytes: np.ndarray
+    image_tokens: np.ndarray
     images: np.ndarray
     pdfs: np.ndarray
     frills: np.ndarray
@@ -70,7 +74,15 @@ class Traits:
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
         """All traits, those of the text first."""
-        return self.letters, self.signs, self.wide_bytes, self.images, self.pdfs, self.frills
+        return (
+            self.letters,
+            self.signs,
+            self.wide_bytes,
+            self.image_tokens,
+            self.images,
+            self.pdfs,
+            self.frills,
+        )
 
     @property
     def text_bytes(self) -> np.ndarray:
@@ -121,7 +133,7 @@ def choose_sample(traits: Traits, seen: np.ndarray, n: int, also: Sequence[int] 
     chosen = dict.fromkeys(p for p in also[: n // 2] if p in set(seen.tolist()))
     # A regression interpolates well and extrapolates badly: take the corners of what it will be asked for.
     signs, wide = some.signs / text, some.wide_bytes / text
-    for rank in (size, -size, signs, -signs, wide, -wide, some.images, some.pdfs, some.frills):
+    for rank in (size, -size, signs, -signs, wide, -wide, some.image_tokens, some.images, some.pdfs, some.frills):
         if rank.max() > rank.min():
             chosen.setdefault(int(seen[int(rank.argmax())]))
     order = np.argsort(size, kind="stable")
@@ -173,7 +185,7 @@ def forecast(
     if not counted:
         present = design > 0
         high = np.where(present, design * np.where(present, _UPPER, 0.0), 0.0).sum(axis=1)
-        return Forecast(design @ _COEFFICIENTS, design @ _LOWER, high, 0)
+        return Forecast(design @ _COEFFICIENTS, np.maximum(design @ _LOWER, 1.0), high, 0)
 
     at = np.array(sorted(counted), np.int64)
     tokens = np.array([counted[int(place)] for place in at], float)
@@ -219,7 +231,7 @@ def _regress(design: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> tuple[np
                 else _PRIOR_NOISE**2
             )
         )
-    floor = np.minimum(design @ _LOWER, design @ _COEFFICIENTS)
+    floor = np.maximum(design @ _LOWER, 1.0)
     return np.maximum(design @ coefficients, floor), spread, noise
 
 

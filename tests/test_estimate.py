@@ -1,0 +1,561 @@
+"""An estimate: what a call would cost, told before anything is sent, held against what the simulator bills."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pandas_batch import counting, simulator
+from pandas_batch.bounds import minimum_cached_tokens
+from pandas_batch.errors import BudgetError
+from pandas_batch.estimate import OFFLINE_BASIS, Estimate, check_budget, estimate_requests
+from pandas_batch.forecast import N_COUNTED
+from pandas_batch.options import parse_options
+from pandas_batch.requests import RequestPlan, plan_requests
+from pandas_batch.simulator.models import find_model
+from pandas_batch.simulator.tokens import count_input_tokens
+from pandas_batch.wire import Body, Wire
+
+from .conftest import FakeClock
+
+AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+TEXT = (
+    "the review says that delivery was late and refund 12,345 of 2026-11-23 never came großartig schön 评论 很好 "
+    "отзыв 😀 https://example.org/a?b=c {'x': [1, 2]} internationalization\n"
+)
+WORDS = TEXT.split(" ")
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    counting.forget()
+    yield
+    counting.forget()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[simulator.Simulator]:
+    """One server for the properties that ask many times."""
+    with simulator.serve(clock=FakeClock().time_s) as running:
+        yield running
+
+
+def texts(n: int, seed: int = 0, longest: int = 300) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, int(rng.integers(1, longest)))) + f" {i}" for i in range(n)]
+
+
+def wire_to(api: simulator.Simulator) -> Wire:
+    if api not in _WIRES:
+        _WIRES[api] = Wire(api.client())
+    return _WIRES[api]
+
+
+_WIRES: WeakKeyDictionary[simulator.Simulator, Wire] = WeakKeyDictionary()
+
+
+def plan_of(frame: pd.DataFrame, wire: Wire, **options: Any) -> tuple[RequestPlan, Any]:
+    prompt_col = None if "prompt" in options else options.pop("prompt_col", "text")
+    parsed = parse_options(options, prompt_col=prompt_col)
+    return plan_requests(frame, parsed, base_url=wire.base_url, api_version=wire.api_version), parsed
+
+
+def estimate(
+    frame: pd.DataFrame,
+    api: simulator.Simulator,
+    *,
+    offline: bool = False,
+    times: int = 1,
+    reused: int = 0,
+    **options: Any,
+) -> Estimate:
+    wire = wire_to(api)
+    plan, parsed = plan_of(frame, wire, **options)
+    positions = np.repeat(np.flatnonzero(plan.sendable), times)
+    return estimate_requests(
+        plan,
+        positions,
+        options=parsed,
+        n_reused=reused,
+        n_batches=1,
+        n_bytes=int(plan.text_bytes.sum()),
+        wire=None if offline else wire,
+        at=AT,
+    )
+
+
+def run(frame: pd.DataFrame, api: simulator.Simulator, clock: FakeClock, **options: Any) -> list[simulator.Bill]:
+    """Send every row in one batch, and return what the simulator bills for it by its own price list."""
+    wire = wire_to(api)
+    plan, _ = plan_of(frame, wire, **options)
+    bodies = [body for part in plan.encode(np.flatnonzero(plan.sendable)) for body in part]
+    lines = [b'{"custom_id":"r%d","params":%b}' % (i, body) for i, body in enumerate(bodies)]
+    created = wire.create(Body.from_chunks([b'{"requests":[', b",".join(lines), b"]}"]))
+    assert created.outcome == "created"
+    clock.advance(3600)
+    return api.billed
+
+
+def billed_input(bills: list[simulator.Bill]) -> int:
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    return sum(bill.usage.get(name, 0) for bill in bills for name in names)
+
+
+def png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def true_tokens(plan: RequestPlan) -> int:
+    import msgspec
+
+    total = 0
+    for part in plan.encode(np.flatnonzero(plan.sendable)):
+        for body in part:
+            params = msgspec.json.decode(body)
+            model = find_model(params["model"])
+            assert model is not None
+            total += count_input_tokens(params, model)
+    return total
+
+
+# -------------------------------------------------------------------- against the bill
+
+
+def test_estimate_of_a_rich_frame_is_near_its_bill(api: simulator.Simulator, clock: FakeClock) -> None:
+    """A template over three columns, an image column and a schema: tokens within 20 %, the bill between the bounds."""
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame(
+        {
+            "title": texts(1000, 1, 12),
+            "body": texts(1000, 2, 200),
+            "stars": rng.integers(1, 6, 1000),
+            "photo": [None if i % 3 else png(100 + i % 700, 200) for i in range(1000)],
+        }
+    )
+    options = {
+        "prompt": "Review: {title} ({stars} stars)\n{body}",
+        "system": "Judge the review.",
+        "images_col": "photo",
+        "output_schema": dict.fromkeys(("a", "b", "c", "d", "e", "f"), str),
+        "max_tokens": 400,
+    }
+    told = estimate(frame, api, **options)
+    bills = run(frame, api, clock, **options)
+    assert len(bills) == 1000
+    assert told.input_tokens == pytest.approx(billed_input(bills), rel=0.2)
+    assert told.input_tokens_high is not None
+    assert told.input_tokens_low <= billed_input(bills) <= told.input_tokens_high
+    assert told.cost_usd_min is not None
+    assert told.cost_usd_max is not None
+    assert told.cost_usd_min <= float(sum(bill.cost_usd for bill in bills)) <= told.cost_usd_max
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"])
+def test_every_model_is_billed_between_the_bounds(api: simulator.Simulator, clock: FakeClock, model: str) -> None:
+    """Whatever the model's tokenizer and prices, its bill lies between the bounds, and without batching it doubles."""
+    frame = pd.DataFrame({"text": texts(60)})
+    told = estimate(frame, api, model=model, max_tokens=4000)
+    bill = float(sum(bill.cost_usd for bill in run(frame, api, clock, model=model, max_tokens=4000)))
+    assert told.cost_usd_min is not None
+    assert told.cost_usd_max is not None
+    assert told.cost_usd_min <= bill <= told.cost_usd_max
+    assert told.cost_usd_standard == pytest.approx(2 * told.cost_usd_max)
+
+
+def test_long_prompts_are_bounded_by_their_own_tier(api: simulator.Simulator, clock: FakeClock) -> None:
+    """A price that steps up with the length of a prompt is in the bound of prompts near the step."""
+    frame = pd.DataFrame({"text": [("word " * 61_500) + str(i) for i in range(30)] + texts(10)})
+    options: dict[str, Any] = {"model": "claude-haiku-5-5", "max_tokens": 16}
+    told = estimate(frame, api, **options)
+    bills = run(frame, api, clock, **options)
+    assert told.cost_usd_max is not None
+    assert float(sum(bill.cost_usd for bill in bills)) <= told.cost_usd_max
+
+
+def test_us_inference_is_in_the_bound(api: simulator.Simulator) -> None:
+    """Processing in the US costs a tenth more, and the bound says so."""
+    frame = pd.DataFrame({"text": texts(30)})
+    plain = estimate(frame, api, model="claude-opus-5-5")
+    in_us = estimate(frame, api, model="claude-opus-5-5", inference_geo="us")
+    assert plain.cost_usd_max is not None
+    assert in_us.cost_usd_max == pytest.approx(1.1 * plain.cost_usd_max, rel=1e-3)
+
+
+ANY_TEXT = st.one_of(
+    st.text(min_size=1, max_size=400),
+    st.text("0123456789+-*/=(){}[]<>.,;:", min_size=1, max_size=400),
+    st.text("abcdefgh ", min_size=1, max_size=3000),
+    st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=1, max_size=400),
+    st.text(st.characters(min_codepoint=0x1F300, max_codepoint=0x1FAFF), min_size=1, max_size=200),
+).filter(lambda text: bool(text.strip()) and text.isprintable())
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    prompts=st.one_of(st.lists(ANY_TEXT, min_size=1, max_size=20), st.lists(ANY_TEXT, min_size=30, max_size=60)),
+    system=st.one_of(st.none(), ANY_TEXT),
+    model=st.sampled_from(["claude-haiku-4-5", "claude-opus-5-5"]),
+)
+def test_upper_bound_is_an_upper_bound(
+    server: simulator.Simulator, offline: bool, prompts: list[str], system: str | None, model: str
+) -> None:
+    """For any texts the server's own count of all requests lies within the error bar, counted or guessed."""
+    frame = pd.DataFrame({"text": prompts})
+    plan, _ = plan_of(frame, wire_to(server), system=system, model=model)
+    told = estimate(frame, server, offline=offline, system=system, model=model)
+    assert told.input_tokens_high is not None
+    assert told.input_tokens_low <= true_tokens(plan) <= told.input_tokens_high
+
+
+# -------------------------------------------------------------------- how it is known
+
+
+def test_nothing_is_spent(api: simulator.Simulator) -> None:
+    """An estimate asks for token counts and for nothing else."""
+    estimate(pd.DataFrame({"text": texts(50)}), api, system="Be brief.")
+    assert {request.endpoint for request in api.requests} == {"count_tokens"}
+    assert api.billed_usd == 0
+
+
+def test_number_of_counts_is_bounded_and_remembered(api: simulator.Simulator) -> None:
+    """A thousand rows take twenty counts, and the same estimate again takes none."""
+    frame = pd.DataFrame({"text": texts(1000, longest=40)})
+    told = estimate(frame, api)
+    assert api.calls("count_tokens") == N_COUNTED
+    assert told.basis == "counted on 20 of 1,000 requests, the others by their bytes"
+    again = estimate(frame, api)
+    assert api.calls("count_tokens") == N_COUNTED
+    assert again == told
+
+
+def test_few_requests_are_all_counted(api: simulator.Simulator) -> None:
+    """Where every request is counted the estimate is the server's own figure."""
+    frame = pd.DataFrame({"text": texts(12)})
+    told = estimate(frame, api)
+    plan, _ = plan_of(frame, wire_to(api))
+    assert told.input_tokens == true_tokens(plan)
+    assert told.basis == "counted on all 12 requests"
+
+
+def test_offline_the_heuristic_is_stated(api: simulator.Simulator) -> None:
+    """Without a server nothing is asked, and the basis says what was guessed."""
+    told = estimate(pd.DataFrame({"text": texts(50)}), api, offline=True)
+    assert not api.requests
+    assert told.basis == OFFLINE_BASIS
+    assert OFFLINE_BASIS in repr(told)
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 529])
+def test_estimate_does_without_the_endpoint(api: simulator.Simulator, status: int) -> None:
+    """Where counting is absent, limited or down, the estimate is made without it, says so, and stops asking."""
+    api.faults.add(simulator.ErrorAnswer("count_tokens", status, times=None))
+    told = estimate(pd.DataFrame({"text": texts(50)}), api, system="Be brief.")
+    assert told.basis == OFFLINE_BASIS
+    assert f"HTTP {status}" in told.notes[0]
+    assert api.calls("count_tokens") <= 8
+    assert told.cost_usd_max is not None
+
+
+def test_refused_requests_do_not_stop_an_estimate(api: simulator.Simulator) -> None:
+    """A request that the server will not count is left out of the sample: finding it is the preflight's task."""
+    api.faults.add(simulator.ErrorAnswer("count_tokens", 400, times=5))
+    told = estimate(pd.DataFrame({"text": texts(200)}), api)
+    assert told.basis.startswith("counted on 15 of 200")
+    assert not told.notes
+
+
+def test_every_model_is_counted_with_its_own_tokenizer(api: simulator.Simulator) -> None:
+    """Per-row models are forecast one by one, and their bills are added up."""
+    both = pd.DataFrame({"text": texts(80), "model": ["claude-haiku-4-5", "claude-opus-5-5"] * 40})
+    told = estimate(both, api, model=lambda df: df["model"])
+    parts = [estimate(part, api, model=model) for model, part in both.groupby("model")]
+    assert set(told.models) == {"claude-haiku-4-5", "claude-opus-5-5"}
+    assert told.cost_usd_max == pytest.approx(sum(part.cost_usd_max or 0 for part in parts), rel=0.1)
+    plan, _ = plan_of(both, wire_to(api), model=lambda df: df["model"])
+    assert told.input_tokens == pytest.approx(true_tokens(plan), rel=0.05)
+
+
+def test_several_answers_per_row_are_paid_each(api: simulator.Simulator) -> None:
+    """A row that is sent three times costs three times as much."""
+    frame = pd.DataFrame({"text": texts(30)})
+    once, thrice = estimate(frame, api), estimate(frame, api, times=3)
+    assert thrice.requests == 3 * once.requests
+    assert once.cost_usd_max is not None
+    assert thrice.cost_usd_max == pytest.approx(3 * once.cost_usd_max)
+
+
+def test_large_frames_are_sampled_twice(api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not every request is looked at, the others are imputed, and the bounds still hold."""
+    monkeypatch.setattr("pandas_batch.estimate._MAX_SEEN", 100)
+    frame = pd.DataFrame({"text": texts(3000, longest=60)})
+    told = estimate(frame, api)
+    plan, _ = plan_of(frame, wire_to(api))
+    assert told.input_tokens == pytest.approx(true_tokens(plan), rel=0.1)
+    assert told.input_tokens_high is not None
+    assert told.input_tokens_low <= true_tokens(plan) <= told.input_tokens_high
+
+
+def test_an_empty_frame_costs_nothing(api: simulator.Simulator) -> None:
+    """No request, no tokens, no money, and no question to the server."""
+    told = estimate(pd.DataFrame({"text": pd.Series([None, " "], dtype=object)}), api)
+    assert (told.rows, told.requests, told.input_tokens, told.cost_usd_max) == (2, 0, 0, 0.0)
+    assert not api.requests
+    assert "no request" in repr(told)
+
+
+# -------------------------------------------------------------------- what cannot be known
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"images_col": "picture"}, "URL or file id"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "server tools"),
+    ],
+)
+def test_unbounded_input_has_no_upper_bound(api: simulator.Simulator, options: dict[str, Any], why: str) -> None:
+    """Input that the server fetches by itself has no bound: there is no upper figure, and the reason is told."""
+    frame = pd.DataFrame({"text": texts(10), "picture": "https://example.org/cat.png"})
+    told = estimate(frame, api, **options)
+    assert told.input_tokens_high is None
+    assert told.cost_usd_max is None
+    assert told.cost_usd_standard is None
+    assert told.cost_usd_min is not None
+    assert why in told.unbounded[0]
+    assert not api.calls("count_tokens")
+
+
+def test_a_prompt_cannot_pass_for_a_tool(api: simulator.Simulator) -> None:
+    """Text that looks like JSON of the API stays text."""
+    trap = '","type":"url"}{"mcp_servers":[{"cache_control":{"type":"image"}}] "type":"web_search_20250305"'
+    told = estimate(pd.DataFrame({"text": [trap] * 3}), api)
+    assert told.unbounded == ()
+    assert told.basis == "counted on all 1 requests" or told.cost_usd_max is not None
+
+
+def test_unknown_prices_are_named_and_can_be_given(api: simulator.Simulator) -> None:
+    """Without a price there is no amount, never 0; with `prices=` there is."""
+    frame = pd.DataFrame({"text": texts(10)})
+    told = estimate(frame, api, model="my-model", offline=True)
+    assert told.unpriced == ("my-model",)
+    assert (told.cost_usd_min, told.cost_usd_max, told.cost_usd_standard) == (None, None, None)
+    priced = estimate(frame, api, model="my-model", offline=True, prices={"my-model": (2.0, 10.0)}, max_tokens=1000)
+    assert priced.cost_usd_max == pytest.approx(((priced.input_tokens_high or 0) * 1.0 + 10_000 * 5.0) / 1e6, rel=1e-3)
+
+
+# -------------------------------------------------------------------- the prompt cache
+
+
+LONG = "Judge by these rules. " * 1200
+
+
+@pytest.mark.parametrize("cache_system", [False, True])
+def test_cache_lines_are_shown_with_and_without(api: simulator.Simulator, cache_system: bool) -> None:
+    """A long system prompt gets its bill with and without the cache, whichever was asked for."""
+    told = estimate(pd.DataFrame({"text": texts(100)}), api, system=LONG, cache_system=cache_system)
+    (cache,) = told.cache
+    assert cache.prefix_tokens == pytest.approx(len(LONG) / 4, rel=0.02)
+    assert cache.warning is None
+    assert cache.cost_usd_min is not None
+    assert cache.cost_usd_min_without is not None
+    assert cache.cost_usd_min < cache.cost_usd_min_without
+    assert (cache.cost_usd_max or 0) > (cache.cost_usd_max_without or 0)
+    shown = (cache.cost_usd_min, cache.cost_usd_max)
+    if not cache_system:
+        shown = (cache.cost_usd_min_without, cache.cost_usd_max_without)
+    assert (told.cost_usd_min, told.cost_usd_max) == pytest.approx(shown)
+    assert "with cache" in repr(told)
+    assert "without cache" in repr(told)
+
+
+def test_bill_with_a_cache_lies_between_the_bounds(api: simulator.Simulator, clock: FakeClock) -> None:
+    """What the simulator bills for writes and reads lies between the bounds with the cache."""
+    frame = pd.DataFrame({"text": texts(100)})
+    told = estimate(frame, api, system=LONG, cache_system=True, max_tokens=2000)
+    bills = run(frame, api, clock, system=LONG, cache_system=True, max_tokens=2000)
+    assert any(bill.usage["cache_read_input_tokens"] for bill in bills)
+    assert told.cost_usd_min is not None
+    assert told.cost_usd_max is not None
+    assert told.cost_usd_min <= float(sum(bill.cost_usd for bill in bills)) <= told.cost_usd_max
+    assert told.input_tokens == pytest.approx(billed_input(bills), rel=0.05)
+
+
+def test_marks_of_the_user_are_in_the_bounds(api: simulator.Simulator, clock: FakeClock) -> None:
+    """Cache breakpoints set by hand may write or read all of the input."""
+    block = {"type": "text", "text": LONG, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    frame = pd.DataFrame({"text": texts(40)})
+    told = estimate(frame, api, system=[block], max_tokens=2000)
+    bill = float(sum(bill.cost_usd for bill in run(frame, api, clock, system=[block], max_tokens=2000)))
+    assert told.cost_usd_min is not None
+    assert told.cost_usd_max is not None
+    assert told.cost_usd_min <= bill <= told.cost_usd_max
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_prefix_too_short_to_be_cached_is_warned_about(api: simulator.Simulator, offline: bool) -> None:
+    """A short system prompt is never cached: the estimate says so, and that it changes nothing."""
+    frame = pd.DataFrame({"text": texts(30)})
+    told = estimate(frame, api, system="Be brief.", cache_system=True, offline=offline)
+    (cache,) = told.cache
+    assert cache.is_too_short
+    assert cache.cost_usd_max == cache.cost_usd_max_without
+    assert "caches none shorter than 4,096" in repr(told)
+    assert "caches none shorter" not in repr(estimate(frame, api, system="Be brief.", offline=offline))
+
+
+def test_prompts_without_a_system_have_no_cache_lines(api: simulator.Simulator) -> None:
+    """Where nothing is shared there is nothing to say of a cache."""
+    assert estimate(pd.DataFrame({"text": texts(5)}), api).cache == ()
+
+
+def test_minimum_of_an_unknown_model_is_not_guessed() -> None:
+    """A model without a published minimum has none here; dated names and successors are told apart."""
+    assert minimum_cached_tokens("claude-sonnet-5-5") is None
+    assert minimum_cached_tokens("gpt-2") is None
+    assert minimum_cached_tokens("claude-haiku-4-5-20251001") == 4096
+    assert minimum_cached_tokens("claude-opus-4-8") == 1024
+
+
+# -------------------------------------------------------------------- the budget
+
+
+def budgeted(**changes: Any) -> Estimate:
+    values: dict[str, Any] = {
+        "rows": 10,
+        "requests": 10,
+        "reused": 0,
+        "batches": 1,
+        "bytes": 1000,
+        "input_tokens": 1000,
+        "input_tokens_low": 900,
+        "input_tokens_high": 1100,
+        "output_tokens_max": 10_240,
+        "cost_usd_min": 0.001,
+        "cost_usd_max": 2.0,
+        "cost_usd_standard": 4.0,
+        "models": ("claude-haiku-4-5",),
+    }
+    return Estimate(**(values | changes))
+
+
+def test_budget_lets_its_own_bound_through() -> None:
+    """A bound that equals the budget passes; without a budget everything does."""
+    check_budget(budgeted(), 2.0)
+    check_budget(budgeted(cost_usd_max=None, unbounded=("URL",)), None)
+
+
+def test_budget_stops_above_the_upper_bound() -> None:
+    """A bound above the budget is refused, with both figures and the way on."""
+    with pytest.raises(BudgetError) as raised:
+        check_budget(budgeted(), 1.99)
+    assert str(raised.value) == (
+        "This may cost $2.00, above max_cost_usd=1.99 "
+        "(10 requests, 1,000 input tokens, at most 10,240 output tokens).\n"
+        "  Nothing was sent, nothing was billed.\n"
+        "    max_cost_usd=2.00 lets it through\n"
+        "    a lower max_tokens= lowers the bound"
+    )
+
+
+def test_budget_below_the_input_alone_says_so() -> None:
+    """Where not even the input is paid for, no max_tokens helps."""
+    with pytest.raises(BudgetError) as raised:
+        check_budget(budgeted(), 0.0005)
+    assert raised.value.hint == (
+        "max_cost_usd=2.00 lets it through\n"
+        "max_cost_usd=0.0005 does not pay for the input alone ($0.001): send fewer or shorter rows"
+    )
+
+
+def test_budget_stops_at_an_unknown_price() -> None:
+    """No price, no promise: the model and `prices=` are named."""
+    with pytest.raises(BudgetError) as raised:
+        check_budget(budgeted(cost_usd_max=None, cost_usd_min=None, unpriced=("my-model",)), 5)
+    assert str(raised.value) == (
+        "max_cost_usd=5 cannot be kept: no price is known for my-model.\n"
+        "  Nothing was sent, nothing was billed.\n"
+        '    prices={"my-model": (input, output)}  # USD per million tokens, without the batch discount'
+    )
+
+
+def test_budget_stops_at_unbounded_input() -> None:
+    """No bound, no promise: the reason is named, and what would have one."""
+    with pytest.raises(BudgetError) as raised:
+        check_budget(budgeted(cost_usd_max=None, unbounded=("images are given as URL",)), 5)
+    assert str(raised.value) == (
+        "max_cost_usd=5 cannot be kept: the input cannot be bounded from here (images are given as URL).\n"
+        "  Nothing was sent, nothing was billed.\n"
+        "    give images and documents as bytes or paths and leave server tools out, or leave max_cost_usd out"
+    )
+
+
+def test_a_run_that_is_answered_already_needs_no_budget() -> None:
+    """Where nothing would be sent nothing can be refused, whatever is unknown."""
+    check_budget(budgeted(reused=10, cost_usd_max=None, cost_usd_min=None, unpriced=("my-model",)), 0.0)
+
+
+def test_budget_holds_against_the_bill(api: simulator.Simulator, clock: FakeClock) -> None:
+    """Whatever budget lets a frame through is enough for its bill."""
+    frame = pd.DataFrame({"text": texts(80)})
+    told = estimate(frame, api, max_tokens=4000)
+    assert told.cost_usd_max is not None
+    with pytest.raises(BudgetError):
+        check_budget(told, told.cost_usd_max * 0.999)
+    check_budget(told, told.cost_usd_max)
+    assert float(sum(bill.cost_usd for bill in run(frame, api, clock, max_tokens=4000))) <= told.cost_usd_max
+
+
+# -------------------------------------------------------------------- how it is shown
+
+
+def test_an_estimate_shows_no_prompt(api: simulator.Simulator) -> None:
+    """Neither text nor HTML holds a word of a prompt."""
+    told = estimate(pd.DataFrame({"text": ["a secret word"] * 5}), api, system="another secret", cache_system=True)
+    for shown in (repr(told), told._repr_html_(), str(told.to_dict())):
+        assert "secret" not in shown
+
+
+def test_html_is_escaped() -> None:
+    """A model's name is text, also where it looks like markup."""
+    shown = budgeted(models=("<img src=x onerror=alert(1)>",), unpriced=("<b>",))._repr_html_()
+    assert "<img" not in shown
+    assert "<b>" not in shown
+    assert "&lt;img" in shown
+
+
+def test_text_of_an_estimate() -> None:
+    """The table as a terminal shows it."""
+    assert repr(budgeted(reused=3, basis="counted on 7 of 7 requests")) == (
+        "Estimate for claude-haiku-4-5\n"
+        "  rows                  10\n"
+        "  requests              10  3 of them answered already or in flight\n"
+        "  batches                1  1.0 kB\n"
+        "  input tokens       1,000  900 to 1,100\n"
+        "  output tokens     10,240  at most: max_tokens used up\n"
+        "  cost at least     $0.001  input only\n"
+        "  cost at most       $2.00  every answer as long as max_tokens allows\n"
+        "  without batching   $4.00  at most\n"
+        "  Input tokens: counted on 7 of 7 requests."
+    )
+
+
+def test_the_bill_is_told_against_the_estimate() -> None:
+    """Afterwards one sentence says how the bill came out."""
+    assert budgeted().against(1.5, 950) == "billed $1.50 of at most $2.00; input tokens 5.0 % below the estimate"
+    assert budgeted().against(2.5) == "billed $2.50, above the estimated bound of $2.00"
+    assert budgeted().against(None) == "billed unknown of at most $2.00"
