@@ -1,22 +1,22 @@
-"""The simulator speaks the Message Batches API: the SDK, the published schema and recordings of the real one agree."""
+"""The simulator's endpoints, through the real SDK: batches and their states, refusals, keys, tokens, models."""
 
 from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
-from pathlib import Path
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import anthropic
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pandas_batch import simulator
-
-SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
-needs_recordings = pytest.mark.skipif(
-    not SHARED.exists(), reason="the recordings of the real API are not on this machine"
-)
+from pandas_batch.simulator.batches import Batch, BatchFacts
+from pandas_batch.simulator.blobs import Blob
 
 HEADERS = {"authorization": "Bearer key", "anthropic-version": "2026-10-21", "content-type": "application/json"}
 DAY_S = 86400.0
@@ -238,6 +238,74 @@ def test_results_are_archived_29_days_after_the_creation(api, client, clock):
     assert ask(api, "GET", f"/v1/messages/batches/{created.id}/results").status == 404
 
 
+@given(
+    n_requests=st.integers(1, 50),
+    seconds=st.floats(0, 3 * DAY_S),
+    cancel_at=st.none() | st.floats(0, 3 * DAY_S),
+    moments=st.lists(st.floats(0, 40 * DAY_S), max_size=8),
+)
+def test_the_state_depends_on_the_clock_alone(n_requests, seconds, cancel_at, moments):
+    """However often one asks, the state is the same; it only goes forward, and every request is counted."""
+    facts = BatchFacts("b", 1, n_requests, 0.0, "w", "2026-10-21", [], seconds, 1.0, 0.0)
+    batch = Batch(facts, Blob())
+    if cancel_at is not None and batch.phase(cancel_at) != "ended":
+        facts.cancel_at = cancel_at
+    order = ["in_progress", "canceling", "ended"]
+    phases = [order.index(batch.phase(at_s)) for at_s in sorted(moments)]
+    assert phases == sorted(phases)
+    assert batch.stops_at <= min(DAY_S, seconds + 1) + (1 if facts.cancel_at is not None else 0)
+    assert 0 <= batch.n_processed() <= n_requests
+    if facts.cancel_at is None and seconds <= DAY_S:
+        assert batch.n_processed() == n_requests
+    for at_s in moments:
+        shown = batch.to_json(at_s, "http://x")
+        if shown["processing_status"] != "ended":
+            assert sum(shown["request_counts"].values()) == shown["request_counts"]["processing"] == n_requests
+        assert (shown["ended_at"] is None) == (shown["processing_status"] != "ended")
+
+
+def test_many_clients_at_once(clock):
+    """Threads that create, poll, list and download together each get their own rows, whole."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=0) as api:
+        failures: list[BaseException] = []
+
+        def work(name: int) -> None:
+            try:
+                with api.client() as client:
+                    for turn in range(5):
+                        wanted = [request(f"t{name}-{turn}-{number}") for number in range(20)]
+                        batch = client.messages.batches.create(requests=wanted)
+                        client.messages.batches.list(limit=3)
+                        rows = [row.custom_id for row in client.messages.batches.results(batch.id)]
+                        assert sorted(rows) == sorted(one["custom_id"] for one in wanted)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len({batch.id for batch in api.batches}) == 30
+
+
+def test_the_beta_client_sees_the_same(api, client, clock):
+    """The beta endpoints of the SDK go to the same batches."""
+    created = client.beta.messages.batches.create(requests=requests(2), betas=["output-300k-2026-03-24"])
+    clock.advance(3)
+    assert client.beta.messages.batches.retrieve(created.id).request_counts.succeeded == 2
+    assert len(list(client.beta.messages.batches.results(created.id))) == 2
+    assert api.batches[0].facts.betas == ["output-300k-2026-03-24"]
+
+
+def test_importing_the_simulator_does_not_import_the_sdk():
+    """A simulator that serves another program needs no SDK."""
+    code = "import sys, pandas_batch.simulator.server; print([m for m in ('anthropic', 'httpx2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # ---- what a create refuses, in the server's words
 
 
@@ -439,141 +507,6 @@ def test_models_tell_lifecycle_limits_and_whether_they_take_batches(client):
     assert not retired.capabilities.batch.supported
     with pytest.raises(anthropic.NotFoundError):
         client.models.retrieve("claude-unknown")
-
-
-# ---- against recordings and the published schema
-
-
-@pytest.fixture(scope="module")
-def contract() -> Any:
-    if not SHARED.exists():
-        pytest.skip("the published schema is not on this machine")
-    import yaml
-
-    return yaml.safe_load((SHARED / "openapi" / "anthropic_batches_subset_2026-08-18.yaml").read_text())
-
-
-def validator(contract: Any, name: str) -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": contract["components"]})
-
-
-def every_kind_of_batch(api: simulator.Simulator, clock: Any) -> Iterator[dict[str, Any]]:
-    """Yield batch objects in every state, by every call that shows one."""
-    base = "/v1/messages/batches"
-    created = ask(api, "POST", base, {"requests": requests(4)}).json
-    yield created
-    yield ask(api, "GET", f"{base}/{created['id']}").json
-    canceled = ask(api, "POST", base, {"requests": requests(4)}).json
-    clock.advance(1)
-    yield ask(api, "POST", f"{base}/{canceled['id']}/cancel").json
-    clock.advance(5)
-    yield from (ask(api, "GET", f"{base}/{batch['id']}").json for batch in (created, canceled))
-    yield from ask(api, "GET", base).json["data"]
-    clock.advance(30 * DAY_S)
-    yield ask(api, "GET", f"{base}/{created['id']}").json
-
-
-def test_every_batch_fits_the_published_schema(api, clock, contract):
-    """Batch objects, list pages, delete answers and errors are valid against the OpenAPI description."""
-    check = validator(contract, "MessageBatch").validate
-    shown = list(every_kind_of_batch(api, clock))
-    for batch in shown:
-        check(batch)
-    assert {batch["processing_status"] for batch in shown} == {"in_progress", "canceling", "ended"}
-    validator(contract, "ListResponse_MessageBatch_").validate(ask(api, "GET", "/v1/messages/batches").json)
-    validator(contract, "ErrorResponse").validate(ask(api, "GET", "/v1/messages/batches/nobody").json)
-    gone = ask(api, "DELETE", f"/v1/messages/batches/{shown[0]['id']}").json
-    validator(contract, "DeleteMessageBatchResponse").validate(gone)
-
-
-def test_bodies_that_the_schema_takes_are_taken(api, contract):
-    """A create body of the official SDK is valid by the published schema, and the server takes it."""
-    check = validator(contract, "CreateMessageBatchParams")
-    body = {"requests": requests(3)}
-    check.validate(body)
-    assert ask(api, "POST", "/v1/messages/batches", body).status == 200
-    for bad in ({"requests": [], "x": 1}, {"requests": [{"custom_id": "a b", "params": {}}]}):
-        assert not check.is_valid(bad)
-        assert ask(api, "POST", "/v1/messages/batches", bad).status == 400
-
-
-def recorded(pattern: str) -> list[Path]:
-    return sorted(path for path in SHARED.glob(pattern) if not path.name.endswith(".meta.json"))
-
-
-@needs_recordings
-def test_batch_objects_have_the_recorded_keys(api, clock):
-    """A batch has the same keys as in recordings of the real server, and times in the same form."""
-    shown = list(every_kind_of_batch(api, clock))
-    seen = 0
-    for path in (
-        *recorded("ruby_llm/*post*.json"),
-        *recorded("ruby_llm/*retrieve.json"),
-        *recorded("curator/*retrieve.json"),
-    ):
-        real = json.loads(path.read_text())
-        same = [batch for batch in shown if batch["processing_status"] == real["processing_status"]]
-        for batch in same[:2]:
-            assert list(batch) == list(real)
-            assert list(batch["request_counts"]) == list(real["request_counts"])
-            for key in ("created_at", "expires_at", "ended_at"):
-                assert (batch[key] is None) == (real[key] is None)
-                if batch[key] is not None:
-                    assert (len(batch[key]), batch[key][-6:]) == (len(real[key]), real[key][-6:])
-            seen += 1
-    assert seen > 10
-
-
-@needs_recordings
-def test_headers_are_the_recorded_ones(api, clock):
-    """Answers carry the headers that recordings show: `retry-after` only while in progress, results as x-jsonl."""
-    created = ask(api, "POST", "/v1/messages/batches", {"requests": requests(2)})
-    base = f"/v1/messages/batches/{created.json['id']}"
-    polled = ask(api, "GET", base)
-    clock.advance(5)
-    ended, results = ask(api, "GET", base), ask(api, "GET", f"{base}/results")
-    for answer, name in (
-        (created, "answers.01.post_create.json"),
-        (polled, "answers.02.get_retrieve.json"),
-        (ended, "answers.03.get_retrieve.json"),
-        (results, "answers.04.get_results.jsonl"),
-    ):
-        meta = json.loads((SHARED / "ruby_llm" / f"{name}.meta.json").read_text())["response"]["headers"]
-        assert set(meta) <= set(answer.headers)
-        assert ("retry-after" in meta) == ("retry-after" in answer.headers)
-        for header in ("content-type", "retry-after", "transfer-encoding"):
-            assert answer.headers.get(header) == (meta.get(header) or [None])[0]
-    assert results.headers["content-disposition"].startswith("attachment; filename*=utf-8''msgbatch_")
-    assert {"anthropic-organization-id", "anthropic-workspace-id"} <= set(results.headers)
-    assert results.body.endswith(b"}\n")
-
-
-@needs_recordings
-def test_recorded_creates_are_taken_and_answered_in_the_recorded_shape(clock):
-    """A create that the real server took is taken here, and its rows have the keys of the recorded rows."""
-    pairs = [
-        ("ruby_llm/answers.01.post_create.json", "ruby_llm/answers.04.get_results.jsonl"),
-        ("ruby_llm/reload.01.post_create.json", "ruby_llm/reload.04.get_results.jsonl"),
-    ]
-    for create, results in pairs:
-        body = json.loads((SHARED / f"{create}.meta.json").read_text())["request"]["body"]
-        real = [json.loads(line) for line in (SHARED / results).read_text().splitlines()]
-        with simulator.serve(clock=clock.time_s, seconds_per_batch=0) as api:
-            batch_id = ask(api, "POST", "/v1/messages/batches", body).json["id"]
-            lines = ask(api, "GET", f"/v1/messages/batches/{batch_id}/results").body.splitlines()
-        ours = sorted((json.loads(line) for line in lines), key=lambda row: str(row["custom_id"]))
-        assert [row["custom_id"] for row in ours] == sorted(row["custom_id"] for row in real)
-        for mine, theirs in zip(ours, real, strict=True):
-            assert list(mine) == list(theirs)
-            assert list(mine["result"]) == list(theirs["result"])
-            message, recorded_message = mine["result"]["message"], theirs["result"]["message"]
-            assert list(message) == list(recorded_message)
-            assert list(message["usage"]) == list(recorded_message["usage"])
-            assert message["model"] == recorded_message["model"]
-            # The heuristic tokenizer is of the right order, which is all it promises.
-            assert abs(message["usage"]["input_tokens"] - recorded_message["usage"]["input_tokens"]) <= 10
 
 
 def test_every_body_is_read_whole_whatever_its_framing(api):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from .batches import Batch
 from .faults import (
     BadResults,
+    Delay,
     ErrorAnswer,
     Fault,
     ForeignResultsUrl,
@@ -37,6 +38,7 @@ __all__ = [
     "BadResults",
     "Batch",
     "Bill",
+    "Delay",
     "ErrorAnswer",
     "Fault",
     "FaultPlan",

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 __all__ = [
     "BadResults",
+    "Delay",
     "ErrorAnswer",
     "Fault",
     "ForeignResultsUrl",
@@ -158,6 +159,17 @@ class LostAnswer(Fault):
 
     def __post_init__(self) -> None:
         _check("how", self.how, Loss)
+        _check("endpoint", self.endpoint, Endpoint)
+
+
+@dataclass
+class Delay(Fault):
+    """The answer is right, and comes so many real seconds late."""
+
+    endpoint: Endpoint
+    seconds: float
+
+    def __post_init__(self) -> None:
         _check("endpoint", self.endpoint, Endpoint)
 
 

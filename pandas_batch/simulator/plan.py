@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from .faults import BadResults, ErrorAnswer, Fault, ForeignResultsUrl, ListLag, LostAnswer, Outage, RowFault
+from .faults import BadResults, Delay, ErrorAnswer, Fault, ForeignResultsUrl, ListLag, LostAnswer, Outage, RowFault
 
 __all__ = ["FaultPlan", "from_json", "to_json"]
 
 _KINDS: dict[str, type[Fault]] = {
-    cls.__name__: cls for cls in (ErrorAnswer, LostAnswer, Outage, ForeignResultsUrl, ListLag, RowFault, BadResults)
+    cls.__name__: cls
+    for cls in (ErrorAnswer, LostAnswer, Delay, Outage, ForeignResultsUrl, ListLag, RowFault, BadResults)
 }
 _F = TypeVar("_F", bound=Fault)
 
@@ -97,6 +98,15 @@ class FaultPlan:
                 if fault.strikes(batch_id):
                     return fault
         return None
+
+    def delay_s(self, endpoint: str, batch_id: str) -> float:
+        """Return how long the answer to this call is held back."""
+        with self._lock:
+            return sum(
+                fault.seconds
+                for fault in self._faults
+                if isinstance(fault, Delay) and fault.endpoint in ("*", endpoint) and fault.strikes(batch_id)
+            )
 
     def for_download(self, batch_id: str) -> list[BadResults]:
         """Return what is to happen to one download of results."""

@@ -126,7 +126,11 @@ class Simulator:
         self._clients: list[Any] = []
         self._listener: Listener | None = None
         self._port = port
-        self._listen()
+        try:
+            self._listen()
+        except OSError:
+            self.close()
+            raise
 
     def _listen(self) -> None:
         self._listener = Listener(self._port, self._serve, self._new_spool)
@@ -283,6 +287,9 @@ class Simulator:
     def _answer(
         self, connection: Connection, request: Request, endpoint: str, object_id: str, headers: dict[str, str]
     ) -> None:
+        delay_s = self.faults.delay_s(endpoint, object_id)
+        if delay_s:
+            connection.stall(delay_s)
         fault = self.faults.for_call(endpoint, object_id, self.now_s())
         if isinstance(fault, Outage):
             if fault.how == "reset":
@@ -322,8 +329,8 @@ def serve(answer: Answer = None, **options: Any) -> Simulator:
     ----------
     answer
         What the model says: a text for every row, or a function of a request's params that returns a text, a dict
-        (sent as JSON) or a `Reply`. Left out, the answer is the prompt itself, or, where a schema is asked for, a
-        value that fits it.
+        (sent as JSON) or a `Reply`; it is called in a thread of the server, when the end of a batch is first asked
+        for. Left out, the answer is the prompt itself, or, where a schema is asked for, a value that fits it.
     seconds_per_batch
         How long a batch takes, in seconds of `clock`; or a function of its number of requests. A batch that takes
         longer than 24 hours expires.
