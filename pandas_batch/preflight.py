@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import time
 import warnings
@@ -181,11 +182,16 @@ def _names_model(error: Exception, names: Iterable[str]) -> bool:
 def _another_model(name: str, wire: Wire) -> str:
     """Return the line to type instead: the closest of the models that this key may use."""
     offered = ask_all({"models": lambda: wire.drive(models_flow())}, limit_s=LIMIT_S / 4).get("models")
-    known = [model for model in offered if model != name] if isinstance(offered, list) else []
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    known = {_spelt(model): model for model in reversed(offered) if model != name} if isinstance(offered, list) else {}
+    close = [known[spelt] for spelt in difflib.get_close_matches(_spelt(name), known, n=3, cutoff=0.5)]
     if not close:
         return "client.models.list() tells which models your key may use"
     return f"model={close[0]!r}" + (f"  # or {', '.join(map(repr, close[1:]))}" if close[1:] else "")
+
+
+def _spelt(model: str) -> str:
+    """Return a model's name as it compares: people write dots, and leave the date out."""
+    return re.sub(r"-\d{8}$", "", model.lower().replace(".", "-"))
 
 
 def _count(plan: RequestPlan, shapes: list[int], options: Options, wire: Wire, limit_s: float) -> list[str]:
