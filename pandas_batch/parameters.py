@@ -55,8 +55,10 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
     InputError
         For a parameter that exists but cannot be used in a batch.
     """
-    hints = parameter_hints(beta)
-    for name in names:
+    wanted = list(names)
+    # The SDK takes most of a second to import: not for a call that names no parameter of it.
+    hints = parameter_hints(beta) if wanted else {}
+    for name in wanted:
         if name in SAMPLING:
             raise UnknownOptionError(
                 f"{name}= is gone: the Messages API refuses temperature, top_p and top_k since 2026-10-21.",
@@ -227,8 +229,10 @@ def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
     if name == "max_tokens":
         return check_max_tokens(value)
     checked = check_system(value) if name == "system" else plain(value, name)
+    if checked is None or (name == "system" and isinstance(checked, str)):
+        return checked
     hint = parameter_hints(beta).get(name)
-    if checked is None or (isinstance(checked, str) and name == "system") or hint is None:
+    if hint is None:
         return checked
     from .sdk_types import misshapen
 

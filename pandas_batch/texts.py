@@ -59,8 +59,6 @@ def text_column(values: pd.Series) -> Texts:
             array = made if isinstance(made, pa.ChunkedArray) else pa.chunked_array([made])
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             return ArrowTexts(array.chunks)
-        if pa.types.is_string_view(array.type):
-            return ArrowTexts(array.cast(pa.large_string()).chunks)
         if pa.types.is_dictionary(array.type):
             return ArrowTexts([chunk.dictionary_decode() for chunk in array.chunks])
         objects = np.empty(len(array), object)
@@ -121,20 +119,24 @@ class ArrowTexts:
             try:
                 chunk.validate(full=True)
             except pa.ArrowInvalid:
-                self._find_invalid(chunk, part.start)
+                chunk = self._without_invalid(chunk, part.start)
             # Blank texts are short as a rule, and NUL bytes of a huge text need not be looked at twice.
             blank = pc.fill_null(pc.utf8_is_space(chunk), True).to_numpy(zero_copy_only=False)
             self.missing[part] = missing | blank
+        self.missing[list(self.reasons)] = False
 
-    def _find_invalid(self, chunk: pa.Array, start: int) -> None:
+    def _without_invalid(self, chunk: pa.Array, start: int) -> pa.Array:
+        """Return `chunk` with null in place of what is not UTF-8, which is noted in `reasons`."""
         import pyarrow as pa
 
-        for i, value in enumerate(chunk.cast(pa.large_binary()).to_pylist()):
+        texts: list[str | None] = []
+        for i, value in enumerate(chunk.view(pa.large_binary() if _is_large(chunk) else pa.binary()).to_pylist()):
             try:
-                if value is not None:
-                    value.decode("utf-8")
+                texts.append(None if value is None else value.decode("utf-8"))
             except UnicodeDecodeError:
+                texts.append(None)
                 self.reasons[start + i] = NOT_UNICODE
+        return pa.array(texts, chunk.type)
 
     def _parts(self, positions: np.ndarray) -> list[tuple[pa.Array, np.ndarray]]:
         """Return (texts, where in `positions` they go), chunk by chunk."""
@@ -173,6 +175,12 @@ class ArrowTexts:
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
         return self._n_bytes
+
+
+def _is_large(texts: pa.Array) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_large_string(texts.type))
 
 
 def _taken(texts: pa.Array, positions: np.ndarray) -> pa.Array:

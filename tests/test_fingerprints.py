@@ -1,0 +1,166 @@
+"""Fingerprints stay equal over releases; custom_ids carry them there and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pandas_batch.fingerprints import (
+    canonical_json,
+    custom_ids,
+    fingerprint_json,
+    fingerprint_texts,
+    frame_digest,
+    identity,
+    normalized_base_url,
+    parse_custom_id,
+)
+
+BASE_URL = "https://api.anthropic.com"
+API_VERSION = "2026-10-21"
+PARAMS = {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [{"role": "user"}]}
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def digest_of(params: dict[str, object] = PARAMS, *, betas: tuple[str, ...] = (), url: str = BASE_URL) -> bytes:
+    return frame_digest(params, betas=betas, api_version=API_VERSION, base_url=url)
+
+
+def test_the_golden_fingerprints_never_change() -> None:
+    """A fingerprint is the key under which paid answers are kept: it is the same in every release."""
+    assert digest_of().hex() == "e6509536f215d4e9f9bde99dcfe2f58c237a7aec60832483832d2bf7890307cb"
+    texts = pa.array(["hello", "naïve 🙂\n", None], pa.large_string())
+    assert [row.tobytes().hex() for row in fingerprint_texts(digest_of(), texts)] == [
+        "05c302d32a19455a7eacfb8aeaa4110c",
+        "55ec8499e2cca5e048c87a00b8e2c9fc",
+        "183cea11a519cb978319407d48a2c355",
+    ]
+    assert (
+        fingerprint_json(digest_of(), [{"type": "text", "text": "hello"}]).hex() == "fca184b1ed600543872dc33135918246"
+    )
+    fingerprints = fingerprint_texts(digest_of(), texts)
+    assert identity("nightly", fingerprints, np.zeros(3, np.uint16)) == "0888e1e2446608bd9cdc145a61b01d69"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"params": PARAMS | {"max_tokens": 65}},
+        {"params": PARAMS | {"system": "Be brief."}},
+        {"betas": ("output-300k-2026-03-24",)},
+        {"url": "http://127.0.0.1:8765"},
+    ],
+)
+def test_whatever_decides_the_answer_changes_the_digest(other: dict[str, object]) -> None:
+    """Another parameter, beta header or base URL is another request."""
+    assert digest_of(**other) != digest_of()  # type: ignore[arg-type]
+
+
+def test_the_spelling_of_the_same_request_does_not_matter() -> None:
+    """Order of keys and of betas, and the spelling of the base URL, make no other request."""
+    backwards = dict(reversed(PARAMS.items()))
+    assert digest_of(backwards) == digest_of()
+    assert digest_of(betas=("a", "b")) == digest_of(betas=("b", "a", "b"))
+    assert digest_of(url="HTTPS://API.anthropic.com:443/") == digest_of()
+
+
+@pytest.mark.parametrize(
+    ("given_url", "normalized"),
+    [
+        ("https://API.Anthropic.com/", "https://api.anthropic.com"),
+        ("http://localhost:80/v1/", "http://localhost/v1"),
+        ("http://[::1]:8765", "http://[::1]:8765"),
+        ("https://gateway.example/Path", "https://gateway.example/Path"),
+    ],
+)
+def test_base_urls_are_written_in_one_way(given_url: str, normalized: str) -> None:
+    """Scheme, host and default port do not tell two servers apart; the path does."""
+    assert normalized_base_url(given_url) == normalized
+
+
+@given(
+    st.lists(st.one_of(TEXTS, st.none()), max_size=20), st.integers(0, 5), st.sampled_from(["string", "large_string"])
+)
+def test_a_text_has_the_same_fingerprint_in_every_arrow_layout(texts: list[str | None], skip: int, kind: str) -> None:
+    """Width of the offsets, slices and chunks do not change a fingerprint, and neither do its neighbours."""
+    digest = digest_of()
+    made = pa.array(texts, getattr(pa, kind)()).slice(min(skip, len(texts)))
+    alone = [fingerprint_texts(digest, pa.array([text], pa.large_string()))[0].tobytes() for text in made.to_pylist()]
+    assert [row.tobytes() for row in fingerprint_texts(digest, made)] == alone
+    chunked = pa.chunked_array([made, made])
+    assert [row.tobytes() for row in fingerprint_texts(digest, chunked)] == alone * 2
+
+
+@given(TEXTS, TEXTS)
+def test_different_texts_have_different_fingerprints(a: str, b: str) -> None:
+    """Two prompts share a fingerprint only where they are the same text."""
+    two = fingerprint_texts(digest_of(), pa.array([a, b], pa.large_string()))
+    assert (two[0].tobytes() == two[1].tobytes()) == (a == b)
+
+
+def test_a_text_is_not_the_json_of_it() -> None:
+    """A prompt that reads like JSON is another request than the blocks it describes."""
+    content = [{"type": "text", "text": "hi"}]
+    as_text = fingerprint_texts(digest_of(), pa.array([canonical_json(content).decode()]))[0].tobytes()
+    assert as_text != fingerprint_json(digest_of(), content)
+
+
+@given(
+    st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=30),
+    st.integers(0, 99_000),
+    st.integers(0, 0xFFFF),
+)
+def test_custom_ids_carry_position_fingerprint_and_draw(fingerprints: list[bytes], start: int, draw: int) -> None:
+    """What goes into a custom_id comes out of it, in 47 characters that the API takes."""
+    rows = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, 16)
+    ids = custom_ids("abcdef012345", rows, np.full(len(rows), draw), start)
+    for offset, (made, fingerprint) in enumerate(zip(ids, fingerprints, strict=True)):
+        text = made.decode("ascii")
+        assert len(text) == 47
+        parsed = parse_custom_id(text)
+        assert parsed is not None
+        assert (parsed.nonce, parsed.position, parsed.fingerprint, parsed.draw) == (
+            "abcdef012345",
+            start + offset,
+            fingerprint,
+            draw,
+        )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "task-001", "pb1_ABCDEF012345_00000_" + "A" * 24, "pb1_abcdef012345_0000_" + "A" * 25]
+)
+def test_foreign_custom_ids_are_not_ours(text: str) -> None:
+    """An id of another program is recognised as such."""
+    assert parse_custom_id(text) is None
+
+
+def test_custom_ids_have_room_for_a_whole_batch_and_no_more() -> None:
+    """Position 99,999 is the last of a batch; one more is refused rather than cut."""
+    one = np.zeros((1, 16), np.uint8)
+    assert custom_ids("a" * 12, one, np.zeros(1), 99_999)[0].startswith(b"pb1_aaaaaaaaaaaa_99999_")
+    with pytest.raises(ValueError, match="five digits"):
+        custom_ids("a" * 12, one, np.zeros(1), 100_000)
+    with pytest.raises(ValueError, match="nonce"):
+        custom_ids("not a nonce", one, np.zeros(1))
+    assert custom_ids("a" * 12, one[:0], np.zeros(0)) == []
+
+
+def test_identity_is_name_order_draws_and_salt() -> None:
+    """The same rows in the same order under the same name are the same run, and nothing else is."""
+    rows = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    draws = np.zeros(3, np.uint16)
+    same = identity(None, rows, draws)
+    assert identity(None, rows.copy(), draws.astype(int)) == same
+    others = [
+        identity("named", rows, draws),
+        identity(None, rows[::-1], draws),
+        identity(None, rows[:2], draws[:2]),
+        identity(None, rows, draws + 1),
+        identity(None, rows, draws, salt="reuse=False"),
+    ]
+    assert len({same, *others}) == 6

@@ -1,0 +1,464 @@
+"""Rows to requests: every row checked, and written as exactly the bytes the API expects."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pandas_batch.errors import ColumnNotFoundError, InputError, PromptError
+from pandas_batch.options import parse_options
+from pandas_batch.requests import RequestPlan, plan_requests, preview_requests
+
+WHERE = {"base_url": "https://api.anthropic.com", "api_version": "2026-10-21"}
+SURROGATE = "\ud83d"
+
+
+def plan(frame: pd.DataFrame, prompt_col: Any = None, **kwargs: Any) -> RequestPlan:
+    return plan_requests(frame, parse_options(kwargs, prompt_col=prompt_col), **WHERE)
+
+
+def params_of(plan: RequestPlan, positions: Any = None) -> list[dict[str, Any]]:
+    at = np.flatnonzero(plan.sendable) if positions is None else np.array(positions)
+    return [json.loads(body) for part in plan.encode(at) for body in part]
+
+
+def prompts_of(plan: RequestPlan) -> list[Any]:
+    return [params["messages"][-1]["content"] for params in params_of(plan)]
+
+
+STRING_DTYPES = [
+    object,
+    "str",
+    "string",
+    pd.StringDtype("python"),
+    pd.StringDtype("pyarrow"),
+    pd.ArrowDtype(pa.string()),
+    pd.ArrowDtype(pa.large_string()),
+    pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string())),
+    "category",
+]
+
+
+@pytest.mark.parametrize("dtype", STRING_DTYPES, ids=str)
+def test_every_dtype_that_holds_text_gives_the_same_requests(dtype: Any) -> None:
+    """The bytes and the fingerprints depend on the texts, not on how pandas keeps them."""
+    values = ["plain", "", None, " \n\t", 'quote " \\ \x00 \x1f', "naïve 🙂 \u2028", "plain"]
+    reference = plan(pd.DataFrame({"p": pd.Series(values, dtype=object)}), "p")
+    frame = pd.DataFrame({"p": pd.Series(values, dtype=object, index=list("aabbccd")).astype(dtype)})
+    made = plan(frame, "p")
+    assert made.sendable.tolist() == [True, False, False, False, True, True, True]
+    assert (made.fingerprints == reference.fingerprints).all()
+    assert not made.fingerprints[~made.sendable].any()
+    assert (made.text_bytes == reference.text_bytes).all()
+    assert prompts_of(made) == [values[0], values[4], values[5], values[6]]
+    assert params_of(made, [5, 0])[0]["messages"][0]["content"] == values[5]
+    assert not made.reasons
+
+
+@pytest.mark.parametrize("dtype", STRING_DTYPES, ids=str)
+def test_a_column_of_nothing_is_a_column_of_missing_prompts(dtype: Any) -> None:
+    """No rows, or rows without a prompt, are no error."""
+    empty = pd.DataFrame({"p": pd.Series([], dtype=object).astype(dtype)})
+    assert plan(empty, "p").n_rows == 0
+    assert list(plan(empty, "p").encode(np.array([], int))) == []
+    nothing = pd.DataFrame({"p": pd.Series([None, None], dtype=object).astype(dtype)})
+    assert not plan(nothing, "p").sendable.any()
+
+
+def test_texts_in_many_arrow_chunks_are_read_in_any_order() -> None:
+    """A concatenated column has several chunks; any order of rows comes out of it right."""
+    words = [f"w{i}" for i in range(50)]
+    chunks = pa.chunked_array([words[:7], [], words[7:30], words[30:]], pa.string())
+    frame = pd.DataFrame({"p": pd.Series(chunks, dtype=pd.ArrowDtype(pa.string()))})
+    made = plan(frame, "p")
+    order = np.random.default_rng(0).permutation(50)
+    assert [p["messages"][0]["content"] for p in params_of(made, order)] == [words[i] for i in order]
+    assert (made.fingerprints == plan(pd.DataFrame({"p": words}), "p").fingerprints).all()
+
+
+INDEXES = [
+    pd.RangeIndex(3),
+    pd.Index(["a", "a", None]),
+    pd.MultiIndex.from_tuples([("a", 1), ("a", 1), ("b", 2)]),
+    pd.DatetimeIndex(["2026-01-01", "2026-01-01", pd.NaT], tz="Europe/Berlin"),
+    pd.IntervalIndex.from_breaks([0, 1, 2, 3]),
+    pd.Index([np.nan, np.nan, 1.0]),
+]
+
+
+@pytest.mark.parametrize("index", INDEXES, ids=lambda index: type(index).__name__)
+def test_the_index_never_matters(index: pd.Index) -> None:
+    """Labels never leave this machine: any index gives the same requests."""
+    frame = pd.DataFrame({"p": ["x", "y", "z"]}, index=index)
+    bare = plan(pd.DataFrame({"p": ["x", "y", "z"]}), "p")
+    made = plan(frame, "p", max_tokens=pd.Series([1, 2, 3], index=index), system=lambda df: df["p"])
+    assert made.max_tokens.tolist() == [1, 2, 3]
+    assert params_of(plan(frame, "p")) == params_of(bare)
+
+
+def test_a_request_is_what_the_sdk_would_send() -> None:
+    """The bytes are the JSON of the Messages parameters, with nothing added."""
+    options = {
+        "system": "Be brief.",
+        "model": "claude-sonnet-5",
+        "max_tokens": 16,
+        "stop_sequences": ["END"],
+        "metadata": {"user_id": "u"},
+        "few_shot": [("2+2?", "4")],
+        "extra_params": {"zzz": 1},
+    }
+    assert params_of(plan(pd.DataFrame({"p": ["hi"]}), "p", **options)) == [
+        {
+            "model": "claude-sonnet-5",
+            "max_tokens": 16,
+            "system": "Be brief.",
+            "stop_sequences": ["END"],
+            "metadata": {"user_id": "u"},
+            "zzz": 1,
+            "messages": [
+                {"role": "user", "content": "2+2?"},
+                {"role": "assistant", "content": "4"},
+                {"role": "user", "content": "hi"},
+            ],
+        }
+    ]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8))
+def test_every_text_arrives_as_it_was(texts: list[str]) -> None:
+    """Whatever Unicode a cell holds is what the request says."""
+    for dtype in (object, "string"):
+        made = plan(pd.DataFrame({"p": pd.Series(texts, dtype=dtype)}), "p")
+        assert prompts_of(made) == [text for text in texts if text and not text.isspace()]
+
+
+def test_slices_are_of_256_rows_and_hold_the_rows_asked_for() -> None:
+    """Encoding goes in small slices, in the order that was asked for."""
+    made = plan(pd.DataFrame({"p": [f"r{i}" for i in range(600)]}), "p")
+    order = np.arange(600)[::-1]
+    sizes = [len(part) for part in made.encode(order)]
+    assert sizes == [256, 256, 88]
+    assert [p["messages"][0]["content"] for p in params_of(made, order)] == [f"r{i}" for i in order]
+
+
+# --------------------------------------------------------------------------- values per row
+
+
+def test_a_series_with_the_same_index_is_taken_by_position_else_by_label() -> None:
+    """The one rule for per-row values."""
+    frame = pd.DataFrame({"p": ["x", "y", "z"]}, index=["a", "b", "a"])
+    same = pd.Series([1, 2, 3], index=frame.index)
+    assert plan(frame, "p", max_tokens=same).max_tokens.tolist() == [1, 2, 3]
+    labels = pd.Series([20, 10, 99], index=["b", "a", "unused"])
+    assert plan(frame, "p", max_tokens=labels).max_tokens.tolist() == [10, 20, 10]
+    with pytest.raises(InputError, match="no value for 2 rows"):
+        plan(frame, "p", max_tokens=pd.Series([1], index=["b"]))
+    with pytest.raises(InputError, match="repeated labels"):
+        plan(frame, "p", max_tokens=pd.Series([1, 2, 3], index=["a", "a", "b"]))
+
+
+def test_rows_with_the_same_options_share_a_group() -> None:
+    """Models, limits and systems of each row are its own; a shape per distinct set is offered for preflight."""
+    frame = pd.DataFrame(
+        {"p": ["a", None, "c", "d", "e"], "m": ["m1", "m2", "m1", "m2", "m1"], "s": ["S", None, None, "S", "S"]}
+    )
+    made = plan(frame, "p", model=lambda df: df["m"], system=lambda df: df["s"], max_tokens=pd.Series([5, 5, 6, 6, 5]))
+    assert [made.models[code] for code in made.model_of_row] == frame["m"].tolist()
+    assert made.max_tokens.tolist() == [5, 5, 6, 6, 5]
+    assert [(p["model"], p.get("system"), p["max_tokens"]) for p in params_of(made)] == [
+        ("m1", "S", 5),
+        ("m1", None, 6),
+        ("m2", "S", 6),
+        ("m1", "S", 5),
+    ]
+    assert made.samples_of_shapes() == [0, 2, 3]
+    assert len({row.tobytes() for row in made.fingerprints[made.sendable]}) == 4
+
+
+def test_a_value_per_row_and_for_all_make_the_same_request() -> None:
+    """A row's fingerprint does not tell whether its options were given for all rows or for each."""
+    frame = pd.DataFrame({"p": [f"r{i}" for i in range(20)]})
+    for_all = plan(frame, "p", system="S", max_tokens=7, metadata={"user_id": "u"})
+    for_each = plan(
+        frame,
+        "p",
+        system=lambda df: pd.Series("S", index=df.index),
+        max_tokens=pd.Series(np.int16(7), index=frame.index),
+        metadata=lambda df: pd.Series([{"user_id": "u"}] * len(df)),
+    )
+    assert (for_all.fingerprints == for_each.fingerprints).all()
+    assert params_of(for_all) == params_of(for_each)
+    distinct = plan(frame, "p", system=lambda df: df["p"])
+    alone = [plan(frame.iloc[[i]], "p", system=f"r{i}").fingerprints[0].tobytes() for i in range(20)]
+    assert [row.tobytes() for row in distinct.fingerprints] == alone
+
+
+def test_a_bad_value_of_one_row_names_the_row() -> None:
+    """NA, a wrong type and a bad number are refused before anything is sent, naming row and option."""
+    frame = pd.DataFrame({"p": ["x", "y"]}, index=["a", "b"])
+    for kwargs in (
+        {"max_tokens": pd.Series([1.0, np.nan], index=frame.index)},
+        {"max_tokens": pd.Series([1, 0], index=frame.index)},
+        {"model": pd.Series(["m", None], index=frame.index)},
+        {"metadata": lambda df: pd.Series([{"user_id": "u"}, {"user_id": np.nan}], index=df.index)},
+        {"metadata": lambda df: pd.Series([{"user_id": "u"}, {"user": "v"}], index=df.index)},
+        {"stop_sequences": lambda df: pd.Series([["a"], None], index=df.index)},
+        {"system": pd.Series(["S", 5], index=frame.index, dtype=object)},
+    ):
+        with pytest.raises(InputError, match=r"In row 1 \('b'\): "):
+            plan(frame, "p", **kwargs)
+
+
+def test_a_callable_gets_the_frame_and_cannot_change_it() -> None:
+    """A callable that writes into its frame leaves the user's own as it was; its error comes through with a note."""
+    frame = pd.DataFrame({"p": ["x"], "n": [1]})
+
+    def spoil(df: pd.DataFrame) -> pd.Series:
+        df["n"] = 99
+        return df["n"]
+
+    assert plan(frame, "p", max_tokens=spoil).max_tokens.tolist() == [99]
+    assert frame["n"].tolist() == [1]
+    with pytest.raises(ZeroDivisionError) as caught:
+        plan(frame, "p", max_tokens=lambda df: 1 / 0)
+    assert "max_tokens=" in caught.value.__notes__[0]
+    with pytest.raises(InputError, match="has to return a Series"):
+        plan(frame, "p", max_tokens=lambda df: [1])
+
+
+def test_a_prompt_may_be_made_by_a_callable_or_given_as_a_series() -> None:
+    """prompt= takes the same three forms as every other option."""
+    frame = pd.DataFrame({"a": ["x", "y"]}, index=["k", "l"])
+    assert prompts_of(plan(frame, prompt=lambda df: df["a"] + "!")) == ["x!", "y!"]
+    assert prompts_of(plan(frame, prompt=pd.Series(["2", "1"], index=["l", "k"]))) == ["1", "2"]
+    assert prompts_of(plan(frame, prompt="{a}?")) == ["x?", "y?"]
+
+
+# --------------------------------------------------------------------------- rows that cannot be sent
+
+CELLS: list[Any] = ["ok", 5, None, SURROGATE, 2.5, b"x", float("nan"), pd.NaT, pd.Timestamp(0), "x" * 999]
+MIXED = pd.DataFrame({"p": pd.Series(CELLS, dtype=object, index=list("abcdefghij"))})
+
+
+def test_rows_that_cannot_be_sent_are_named_by_default() -> None:
+    """The error carries the rows as a frame: label, position, reason."""
+    with pytest.raises(PromptError, match="5 of 10 rows of column 'p' cannot be sent") as caught:
+        plan(MIXED, "p")
+    assert caught.value.rows.index.tolist() == ["b", "d", "e", "f", "i"]
+    assert caught.value.rows["position"].tolist() == [1, 3, 4, 5, 8]
+    assert caught.value.rows["reason"].tolist()[0] == "the prompt is int, not text"
+    assert 'astype("string")' in str(caught.value)
+
+
+def test_rows_that_cannot_be_sent_can_be_left_out() -> None:
+    """With skip one bad row costs the others nothing, and keeps its reason; a missing prompt has none."""
+    made = plan(MIXED, "p", on_unsendable="skip")
+    assert made.sendable.tolist() == [True, *[False] * 8, True]
+    assert sorted(made.reasons) == [1, 3, 4, 5, 8]
+    assert prompts_of(made) == ["ok", "x" * 999]
+
+
+def test_missing_prompts_can_be_an_error() -> None:
+    """on_missing="raise" names the rows without a prompt."""
+    with pytest.raises(PromptError, match="have no prompt") as caught:
+        plan(MIXED, "p", on_unsendable="skip", on_missing="raise")
+    assert caught.value.rows["position"].tolist() == [2, 6, 7]
+
+
+@pytest.mark.parametrize("values", [[1, 2], [True, False], pd.to_datetime(["2026-01-01"] * 2), pd.Categorical([1, 2])])
+def test_a_column_that_is_not_text_says_how_to_make_it_text(values: Any) -> None:
+    """Numbers are not silently turned into prompts."""
+    with pytest.raises(PromptError, match="not text"):
+        plan(pd.DataFrame({"p": values}), "p")
+
+
+def test_a_float_column_of_gaps_is_missing_not_wrong() -> None:
+    """An all-NaN column, as pandas reads an empty one, is a column without prompts."""
+    assert not plan(pd.DataFrame({"p": [np.nan, np.nan]}), "p").sendable.any()
+
+
+def test_a_request_over_the_limit_is_that_rows_error() -> None:
+    """Size is measured in encoded bytes, escapes included; its neighbours go."""
+    frame = pd.DataFrame({"p": ["short", "x" * 900, "\x00" * 200]})
+    options = parse_options({"prompt_col": "p", "on_unsendable": "skip"})
+    made = plan_requests(frame, options, **WHERE, max_request_bytes=1000)
+    bodies = [body for part in plan(frame, "p").encode(np.arange(3)) for body in part]
+    assert [len(body) > 1000 for body in bodies] == [False, False, True]
+    assert made.sendable.tolist() == [True, True, False]
+    exact = plan_requests(frame, options, **WHERE, max_request_bytes=len(bodies[2]))
+    assert exact.sendable.all()
+    assert "MB" in made.reasons[2]
+
+
+def test_invalid_utf8_in_an_arrow_column_is_found() -> None:
+    """Arrow does not check what it is given; a request of broken bytes would cost the whole batch."""
+    broken = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.array([0, 2, 4], pa.int32()).buffers()[1], pa.py_buffer(b"ok\xff\xfe")]
+    )
+    frame = pd.DataFrame({"p": pd.Series(pa.chunked_array([broken]), dtype=pd.ArrowDtype(pa.string()))})
+    made = plan(frame, "p", on_unsendable="skip")
+    assert made.sendable.tolist() == [True, False]
+    assert prompts_of(made) == ["ok"]
+
+
+def test_wrong_columns_are_named() -> None:
+    """A column that is not there, or there twice, is an error that says which."""
+    frame = pd.DataFrame([["x", "y"]], columns=["review", "review"])
+    with pytest.raises(InputError, match="2 columns"):
+        plan(frame, "review")
+    with pytest.raises(ColumnNotFoundError, match="prompt_col='review'"):
+        plan(pd.DataFrame({"review": ["x"]}), "reviews")
+    with pytest.raises(KeyError):
+        plan(pd.DataFrame({"review": ["x"]}), "review", images_col="img")
+    with pytest.raises(InputError, match=r"submit\('review'\)"):
+        plan(pd.DataFrame({"n": [1], "review": ["x"]}))
+
+
+def test_no_message_quotes_a_prompt() -> None:
+    """Errors and reasons name rows and columns, never what a row says."""
+    secret = "TOP-SECRET"
+    cells: list[Any] = [
+        secret + SURROGATE,
+        [secret],
+        [{"type": "text", "text": secret}, 5],
+        [{"role": secret, "content": secret}],
+        [{"type": "text", "text": np.nan, "x": secret}],
+        [{"type": "text", "tekst": secret}],
+        {"role": "user", "content": [secret]},
+        secret.encode(),
+    ]
+    frame = pd.DataFrame({"p": pd.Series(cells, dtype=object)})
+    made = plan(frame, "p", on_unsendable="skip")
+    assert len(made.reasons) == len(cells)
+    assert secret not in repr(made) + str(made.reasons)
+    with pytest.raises(PromptError) as caught:
+        plan(frame, "p")
+    assert secret not in str(caught.value)
+
+
+# --------------------------------------------------------------------------- blocks, turns, caching
+
+
+def blocks(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]
+
+
+def test_blocks_and_turns_are_sent_as_they_are() -> None:
+    """A cell may hold a text, a block, blocks, a message, or a conversation, side by side."""
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": blocks("b")},
+        {"role": "user", "content": "c"},
+    ]
+    cells: list[Any] = ["text", blocks("x"), blocks("x")[0], turns, np.array(turns, object), tuple(turns), []]
+    frame = pd.DataFrame({"p": pd.Series(cells, dtype=object)})
+    made = plan(frame, "p", few_shot=[("q", "r")])
+    messages = [params["messages"] for params in params_of(made)]
+    shots = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+    assert all(m[:2] == shots for m in messages)
+    assert [m[2:] for m in messages] == [
+        [{"role": "user", "content": "text"}],
+        [{"role": "user", "content": blocks("x")}],
+        [{"role": "user", "content": blocks("x")}],
+        turns,
+        turns,
+        turns,
+    ]
+    assert not made.sendable[6]
+    assert len({row.tobytes() for row in made.fingerprints[made.sendable]}) == 3
+
+
+def test_lists_of_structs_in_an_arrow_column_lose_the_fields_that_arrow_added() -> None:
+    """Parquet gives every struct all fields; the ones a block does not have are not sent as null."""
+    kind = pa.list_(pa.struct([("type", pa.string()), ("text", pa.string()), ("cache_control", pa.string())]))
+    column = pd.Series([blocks("x"), None], dtype=pd.ArrowDtype(kind))
+    assert prompts_of(plan(pd.DataFrame({"p": column}), "p")) == [blocks("x")]
+
+
+def test_the_fields_of_a_schema_keep_their_order_on_the_wire() -> None:
+    """Models write fields in the order of the schema: reasoning has to come before the verdict."""
+    frame = pd.DataFrame({"p": ["x"]})
+    (params,) = params_of(plan(frame, "p", output_schema={"reasoning": str, "answer": bool}))
+    assert list(params["output_config"]["format"]["schema"]["properties"]) == ["reasoning", "answer"]
+    other = plan(frame, "p", output_schema={"answer": bool, "reasoning": str})
+    assert (other.fingerprints != plan(frame, "p", output_schema={"reasoning": str, "answer": bool}).fingerprints).any()
+
+
+def test_a_schema_joins_the_rest_of_output_config() -> None:
+    """effort and a schema go together; two formats do not."""
+    frame = pd.DataFrame({"p": ["x", "y"]})
+    kwargs: dict[str, Any] = {"output_schema": {"a": int}}
+    (params, _) = params_of(plan(frame, "p", **kwargs, output_config={"effort": "low"}))
+    assert params["output_config"]["effort"] == "low"
+    assert params["output_config"]["format"]["type"] == "json_schema"
+    per_row = pd.Series([{"effort": "low"}, {"format": {"type": "json_schema", "schema": {"type": "object"}}}])
+    with pytest.raises(InputError, match="both say"):
+        plan(frame, "p", **kwargs, output_config=per_row)
+
+
+def test_cache_system_marks_the_end_of_the_system_prompt() -> None:
+    """One mark, for an hour, on the last block; rows without a system prompt have none."""
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    frame = pd.DataFrame({"p": ["x"]})
+    assert params_of(plan(frame, "p", system="S", cache_system=True))[0]["system"] == [
+        {"type": "text", "text": "S", "cache_control": mark}
+    ]
+    two = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    made = params_of(plan(frame, "p", system=two, cache_system=True))[0]["system"]
+    assert made == [two[0], two[1] | {"cache_control": mark}]
+    per_row = params_of(plan(frame, "p", system=pd.Series([None], dtype=object), cache_system=True))
+    assert "system" not in per_row[0]
+
+
+# --------------------------------------------------------------------------- what it costs
+
+
+def test_text_bytes_follow_the_text() -> None:
+    """The estimate's bytes grow with the prompt and the constant part, and are 0 for rows that are not sent."""
+    frame = pd.DataFrame({"p": ["x", "x" * 101, None]})
+    made = plan(frame, "p")
+    assert made.text_bytes[1] - made.text_bytes[0] == 100
+    assert made.text_bytes[2] == 0
+    longer = plan(frame, "p", system="y" * 500)
+    assert longer.text_bytes[0] - made.text_bytes[0] >= 500
+
+
+def test_preview_shows_the_requests_themselves() -> None:
+    """A preview is what would go on the wire, under ids of no batch, for sendable rows only."""
+    frame = pd.DataFrame({"p": [None, "a", "b"]})
+    made = plan(frame, "p")
+    shown = preview_requests(made, 5)
+    assert [request["params"] for request in shown] == params_of(made)
+    assert all(request["custom_id"].startswith("pb1_preview00000_") for request in shown)
+    assert preview_requests(made, 0) == []
+
+
+def test_planning_and_encoding_are_fast_and_flat() -> None:
+    """100,000 prompts of 1 KB take well under a second of CPU, and encoding needs a slice's memory, not a copy."""
+    n = 100_000
+    frame = pd.DataFrame(
+        {"p": pd.Series([f"{i:07d}" + "lorem ipsum " * 85 for i in range(n)], dtype="string[pyarrow]")}
+    )
+    start_s = time.process_time()
+    made = plan(frame, "p", system="S")
+    planned_s = time.process_time()
+    n_bytes = sum(len(body) for part in made.encode(np.arange(n)) for body in part)
+    encoded_s = time.process_time()
+    assert n_bytes > 100_000_000
+    assert planned_s - start_s < 1
+    assert encoded_s - planned_s < 1
+    tracemalloc.start()
+    for part in made.encode(np.arange(20_000)):
+        del part
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000
