@@ -153,7 +153,8 @@ def _own_rates(model: str, pair: tuple[Decimal, Decimal]) -> Rates:
 
 
 def _has_us_surcharge(model: str) -> bool:
-    version = re.search(r"-(\d)(?:[-.](\d))?(?!\d)", model)
+    # A family that is not in the pattern came after 4.6.
+    version = re.match(r"claude-(?:v|instant-|opus-|sonnet-|haiku-)?(\d)(?:[-.](\d))?(?!\d)", model)
     return version is None or (int(version[1]), int(version[2] or 0)) >= (4, 6)
 
 
