@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -22,7 +21,7 @@ from .clock import Clock
 from .collecting import FIRST_POLL_S, Collector, Poller
 from .errors import StoreError
 from .failpoints import reached
-from .posting import Poster, Step, Workplace
+from .posting import Poster, Step, Workplace, times_of
 from .reconciling import Reconciler
 from .types import RunStatus
 
@@ -35,9 +34,10 @@ Observer = Callable[[RunStatus], None]
 SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
 """States of a batch in which nothing is left to do."""
 
-_TICK_S = 1.0
-_SLOW_TICK_S = 5.0
-_SLOW_AFTER_S = 60.0
+_TICKS_S = ((60.0, 1.0), (600.0, 5.0))
+_LONGEST_TICK_S = 30.0
+_INSTANT_S = 0.001
+"""What is due within this is due now: a shorter wait may be none at all for a clock."""
 _WATCH_S = 1.0
 _N_WORKERS = 3
 
@@ -219,8 +219,8 @@ class Engine:
                 if due_in_s is None:
                     return
                 if due_in_s > 0:
-                    tick_s = _TICK_S if self.clock.monotonic_s() - started_s < _SLOW_AFTER_S else _SLOW_TICK_S
-                    self.clock.wait(min(due_in_s, tick_s), self._wake)
+                    tick_s = _tick_s(self.clock.monotonic_s() - started_s)
+                    self.clock.wait(max(_INSTANT_S, min(due_in_s, tick_s)), self._wake)
 
     def _step_all(self, open_batches: list[BatchRecord], workers: ThreadPoolExecutor) -> float | None:
         """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
@@ -270,7 +270,7 @@ class Engine:
             else:
                 continue
             due_in_s = self._due_s.get(batch.key, 0.0) - now_s
-            if due_in_s <= 0 or self._check_now:
+            if due_in_s <= _INSTANT_S or self._check_now:
                 steps.append((batch, step))
             else:
                 dues.append(due_in_s)
@@ -279,7 +279,7 @@ class Engine:
     def _poll(self, bound: list[BatchRecord], messages: list[str]) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
         tools = self._tools or self._make_tools()
-        if self._poll_due_s <= self._now_s() or self._check_now:
+        if self._poll_due_s <= self._now_s() + _INSTANT_S or self._check_now:
             polled = tools.poller.poll(bound)
             self.last_poll_at = self.clock.now()
             messages.append(polled.message)
@@ -347,10 +347,12 @@ class Engine:
                 continue
             tools = self._tools or self._make_tools()
             try:
-                tools.wire.cancel(str(batch_id))
+                canceled = tools.wire.cancel(str(batch_id))
             except Exception as error:
                 # A batch that has just ended cannot be canceled: its answers are wanted, not an error.
                 self.message = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."
+            else:
+                self.store.update_batch(batch.key, **times_of(canceled))
         self._poll_due_s = 0.0
 
     def _compact(self) -> None:
@@ -373,8 +375,12 @@ class Engine:
                 with self._observers_lock:
                     if observer in self._observers:
                         self._observers.remove(observer)
-                warnings.warn(
-                    f"A display of run {self.run_id} failed and is dropped; the run goes on ({type(error).__name__}).",
-                    RuntimeWarning,
-                    stacklevel=2,
+                # Told later, where the user waits: a warning turned into an error here would stop the run.
+                self.warnings.append(
+                    f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )
+
+
+def _tick_s(elapsed_s: float) -> float:
+    """Return how long to sleep at most: displays want a clock, and a laptop that slept wants to be noticed."""
+    return next((tick_s for until_s, tick_s in _TICKS_S if elapsed_s < until_s), _LONGEST_TICK_S)

@@ -1,0 +1,41 @@
+"""A frame whose rows meet every outcome that a row can have, and the faults that bring them about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from pandas_batch import simulator
+from pandas_batch.clock import Clock
+from pandas_batch.run import Run
+from pandas_batch.simulator.faults import BadResults, RowFault
+from pandas_batch.starting import parse, start_run
+
+OUTCOMES = ("succeeded", "errored", "overloaded", "expired", "canceled", "refused", "truncated", "no_text")
+"""What becomes of a prompt that names it; ``None`` and a blank prompt are skipped besides."""
+
+
+def all_outcomes(n_each: int = 2) -> pd.DataFrame:
+    """Return a frame with duplicate labels, extra columns, and rows of every outcome in a mixed order."""
+    prompts: list[str | None] = [f"please be {outcome} #{i}" for i in range(n_each) for outcome in OUTCOMES]
+    prompts += [None, "   ", "please be succeeded #0"]
+    labels = [f"r{i % 7}" for i in range(len(prompts))]
+    return pd.DataFrame({"n": range(len(prompts)), "prompt": prompts}, index=pd.Index(labels, name="label"))
+
+
+def plan_outcomes(api: simulator.Simulator) -> None:
+    """Make the simulator give each row the outcome that its prompt names."""
+    for outcome in OUTCOMES[1:]:
+        api.faults.add(RowFault(outcome, marker=f"please be {outcome}"))  # type: ignore[arg-type]
+
+
+def lose_rows(api: simulator.Simulator, n_rows: int) -> None:
+    """Make every download lack some rows, politely."""
+    api.faults.add(BadResults("missing", n_rows=n_rows, times=None))
+
+
+def ask(frame: pd.DataFrame, api: simulator.Simulator, clock: Clock, prompt_col: str = "prompt", **options: Any) -> Run:
+    """Start a run on the test's clock."""
+    given = {"client": api.client(), "progress": "off", "preflight": False, **options}
+    return start_run(frame, parse(given, None if "prompt" in options else prompt_col), blocking=True, clock=clock)
