@@ -1,4 +1,4 @@
-"""Builders for tests of the store, and a process to be killed: ``python store_lab.py STORE`` forks one child per line."""
+"""Builders for tests of the store, and a process to be killed: ``python store_lab.py STORE``, one child per line."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def add_run(
 ) -> RunRecord:
     """Record a run of n rows in equal batches; batch i of run "r" has the nonce "ri"."""
     size = n // n_batches
-    batches = [
-        new_batch(store, f"{run_id.lower()}{i}", start + i * size, size, text=text) for i in range(n_batches)
-    ]
+    batches = [new_batch(store, f"{run_id.lower()}{i}", start + i * size, size, text=text) for i in range(n_batches)]
     requests = requests_table(
         prints(start, n),
         np.zeros(n, np.uint16),

@@ -133,7 +133,7 @@ def n_calls_of_scenario(victim: Victim) -> int:
 
 
 def test_killed_at_any_call_leaves_whole_runs_and_every_acknowledged_change(tmp_path: Path, victim: Victim) -> None:
-    """SIGKILL before any of the calls that record, post, collect, compact and delete a run loses nothing acknowledged."""
+    """SIGKILL before any call of recording, posting, collecting, compacting or deleting loses nothing acknowledged."""
     path = tmp_path / "store"
     n_calls = n_calls_of_scenario(victim)
     dice = random.Random(7)

@@ -19,7 +19,7 @@ def to_tagged(value: Any) -> Any:
     """
     Return a JSON value that `from_tagged` turns back into `value`.
 
-    What is of no known kind keeps its text only.
+    A subclass from elsewhere becomes what it is a kind of; what is of no known kind keeps its text only.
 
     Examples
     --------
@@ -36,6 +36,15 @@ def to_tagged(value: Any) -> Any:
             return {"is": tag, "of": encode(value)}
     if value is pd.NA:
         return {"is": "NA"}
+    # Somebody's own kind of text, number or tuple: what it is equal to, rather than how it prints.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return to_tagged(float.__float__(value))
+    if isinstance(value, tuple):
+        return {"is": "tuple", "of": _items(value)}
     return {"is": "text", "of": str(value)}
 
 
@@ -120,7 +129,7 @@ _ENCODERS: tuple[tuple[str, Any, Callable[[Any], Any]], ...] = (
     ("Interval", pd.Interval, lambda v: [to_tagged(v.left), to_tagged(v.right), v.closed]),
     ("datetime", datetime, lambda v: [v.replace(tzinfo=None).isoformat(), v.fold, v.tzinfo and _zone(v.tzinfo)]),
     ("date", date, date.isoformat),
-    ("time", time, lambda v: [v.replace(tzinfo=None).isoformat(), v.tzinfo and _zone(v.tzinfo)]),
+    ("time", time, lambda v: [v.replace(tzinfo=None).isoformat(), v.fold, v.tzinfo and _zone(v.tzinfo)]),
     ("timedelta", timedelta, lambda v: [v.days, v.seconds, v.microseconds]),
     ("zone", tzinfo, _zone),
     ("Decimal", Decimal, str),
@@ -143,7 +152,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
         fold=v[1], tzinfo=None if v[2] is None else _zone_back(v[2])
     ),
     "date": date.fromisoformat,
-    "time": lambda v: time.fromisoformat(v[0]).replace(tzinfo=None if v[1] is None else _zone_back(v[1])),
+    "time": lambda v: time.fromisoformat(v[0]).replace(fold=v[1], tzinfo=None if v[2] is None else _zone_back(v[2])),
     "timedelta": lambda v: timedelta(*v),
     "zone": _zone_back,
     "Decimal": Decimal,

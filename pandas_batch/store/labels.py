@@ -173,11 +173,12 @@ def _with_freq(index: Any, freq: str | None) -> Any:
 
 
 def _decode_texts(plan: Plan, parts: list[pa.Buffer]) -> pd.Index:
+    dtype = _string_dtype(plan["storage"], plan["missing"])
     if plan["kind"] == "spelled":
-        values: Any = json.loads(parts[plan["values"]].to_pybytes())
-    else:
-        values = _array(plan["values"], parts)
-    texts: pd.Index = pd.Index(pd.array(_objects(values), dtype=_string_dtype(plan["storage"], plan["missing"])))
+        objects = np.array(json.loads(parts[plan["values"]].to_pybytes()), dtype=object)
+        spelled: pd.Index = pd.Index(pd.array(objects, dtype=dtype))
+        return spelled
+    texts: pd.Index = pd.Index(dtype.__from_arrow__(_array(plan["values"], parts)))
     return texts
 
 
@@ -188,13 +189,6 @@ def _string_dtype(storage: str, missing: str) -> Any:
         return pd.StringDtype(storage, na_value=np.nan)
     except TypeError:  # pandas 2.2 knows one string type with NaN, under another name
         return pd.StringDtype("pyarrow_numpy")
-
-
-def _objects(values: Any) -> np.ndarray:
-    given = values.to_pylist() if isinstance(values, pa.ChunkedArray) else values
-    objects = np.empty(len(given), dtype=object)
-    objects[:] = given
-    return objects
 
 
 def _decode_objects(plan: Plan, parts: list[pa.Buffer]) -> pd.Index:
