@@ -125,7 +125,9 @@ class Batch:
             until = min(until, facts.cancel_at)
         if until >= facts.created_at + facts.seconds:
             return facts.n_requests
-        return int(facts.n_requests * max(0.0, until - facts.created_at) / facts.seconds)
+        # Unix seconds are exact to less than a microsecond: half of a batch is half, whatever the last bits say.
+        elapsed_s = max(0.0, until - facts.created_at + 1e-6)
+        return min(facts.n_requests, int(facts.n_requests * elapsed_s / facts.seconds))
 
     def items(self) -> list[Any]:
         """Return its requests in order; the params of each are raw JSON."""
@@ -148,6 +150,12 @@ class Batch:
     def custom_ids(self) -> list[str]:
         """The custom_ids of its requests, in order."""
         return [one.custom_id for one in self.items()]
+
+    @property
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """What its rows came to, by custom_id; empty before its end."""
+        rows = (msgspec.json.decode(line) for line in self.result_lines())
+        return {row["custom_id"]: row["result"] for row in rows}
 
     def result_lines(self) -> Iterator[bytes]:
         """Yield the lines of its results as they were first made, without newlines."""

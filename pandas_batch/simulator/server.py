@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -122,7 +121,6 @@ class Simulator:
             faults=self.faults,
         )
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
         self._clients: list[Any] = []
         self._listener: Listener | None = None
         self._port = port
