@@ -13,6 +13,7 @@ from datetime import date, datetime
 from typing import Any
 
 from .errors import InputError, clip
+from .parameters import kind_of
 
 _COMBINATIONS = ("anyOf", "oneOf", "allOf")
 _TYPES: dict[str, Callable[[Any], bool]] = {
@@ -27,6 +28,29 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     ),
 }
 _MAX_DEPTH = 100
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return isinstance(value, str)
+
+
+_KEYWORDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _is_number),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _is_number),
+    **dict.fromkeys(_COMBINATIONS, lambda value: isinstance(value, list) and bool(value)),
+    "multipleOf": lambda value: _is_number(value) and value > 0,
+    "pattern": _is_pattern,
+    "properties": lambda value: isinstance(value, Mapping),
+    "required": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+}
 
 
 def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -127,6 +151,9 @@ def _check_keywords(schema: Mapping[str, Any], where: str) -> None:
     for name in types if isinstance(types, list) else [types]:
         if name is not None and name not in _TYPES:
             raise InputError(f"{where} has the type {clip(repr(name), 40)}; JSON has {', '.join(map(repr, _TYPES))}.")
+    for keyword, fits in _KEYWORDS.items():
+        if keyword in schema and not fits(schema[keyword]):
+            raise InputError(f"{where} has a {keyword!r} that is {kind_of(schema[keyword])}.")
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None and not (isinstance(values, list) and values and all(map(_is_primitive, values))):
         raise InputError(f"{where} has an enum that is empty or holds more than texts, numbers, booleans and null.")
@@ -234,13 +261,16 @@ def _string_problems(value: str, schema: Mapping[str, Any], at: str) -> Iterator
 
 
 def _number_problems(value: float, schema: Mapping[str, Any], at: str) -> Iterator[str]:
-    if value < schema.get("minimum", -math.inf):
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{at}: too large a number"
+        return
+    if "minimum" in schema and value < schema["minimum"]:
         yield f"{at}: below {schema['minimum']}"
-    if value > schema.get("maximum", math.inf):
+    if "maximum" in schema and value > schema["maximum"]:
         yield f"{at}: above {schema['maximum']}"
-    if value <= schema.get("exclusiveMinimum", -math.inf):
+    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
         yield f"{at}: not above {schema['exclusiveMinimum']}"
-    if value >= schema.get("exclusiveMaximum", math.inf):
+    if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
         yield f"{at}: not below {schema['exclusiveMaximum']}"
     if "multipleOf" in schema and not float(value / schema["multipleOf"]).is_integer():
         yield f"{at}: not a multiple of {schema['multipleOf']}"

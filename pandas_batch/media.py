@@ -39,6 +39,7 @@ MAX_IMAGE_TOKENS = 5_000
 _PIXELS_PER_TOKEN = 750
 
 _HELD_BYTES = 64 * 1024 * 1024
+_MAX_PATH_CHARS = 255
 _FILE_ID = re.compile(r"file_[A-Za-z0-9]{8,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE)
@@ -180,7 +181,7 @@ class MediaReader:
         if _FILE_ID.fullmatch(text):
             return self._of_source({"type": "file", "file_id": text})
         # Base64 has no dot, a file name nearly always has one; a file that exists is a file.
-        compact = "".join(text.split()) if len(text) > 1000 else text
+        compact = "".join(text.splitlines())
         if len(compact) >= 64 and _BASE64.fullmatch(compact) and not _exists(text):
             return self._of_bytes(self._decoded(compact))
         return self._of_path(text)
@@ -212,7 +213,8 @@ class MediaReader:
 
     def _of_path(self, path: str | bytes) -> Attachment:
         where = os.path.expanduser(os.fsdecode(path))
-        shown = clip(where, 120)
+        # What is too long for a path is no path, and not for a message either.
+        shown = clip(where, 120) if len(where) <= _MAX_PATH_CHARS and "\n" not in where else "a text that is no path"
         try:
             status = os.stat(where)
             key = (os.path.realpath(where), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -155,7 +155,7 @@ class OutputSchema:
                 row = self._read(output)
                 self._check_range(row)
                 rows[i] = row
-            except (ValueError, RecursionError) as error:
+            except (ValueError, RecursionError, OverflowError) as error:
                 stop = stop_reasons[i] if stop_reasons is not None else None
                 cut = _CUT.get(stop) if isinstance(stop, str) else None
                 invalid[i] = cut or f"the answer does not fit output_schema: {_reason(error)}"

@@ -1,0 +1,351 @@
+"""Structured answers: what is asked for, and answers as typed columns."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import jsonschema
+import pandas as pd
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typing_extensions import TypedDict
+
+from pandas_batch.errors import InputError
+from pandas_batch.json_schema import misfits, with_single_types
+from pandas_batch.schema import OutputSchema
+
+
+class Mood(enum.Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int | None = None
+
+
+class Review(pydantic.BaseModel):
+    mood: Mood
+    stars: Literal[1, 2, 3]
+    score: float
+    n: int = 7
+    sure: bool
+    words: list[str]
+    author: Person
+    day: dt.date
+    at: dt.datetime | None = None
+    note: str | None = None
+    either: int | str
+
+
+ANSWER = {
+    "mood": "good",
+    "stars": 2,
+    "score": 0.5,
+    "sure": True,
+    "words": ["a", "b"],
+    "author": {"name": "Ä"},
+    "day": "2026-11-23",
+    "at": "2026-11-23T09:00:00+01:00",
+    "either": "x",
+}
+
+
+class Typed(TypedDict):
+    a: int
+
+
+@dataclass
+class Data:
+    a: int
+
+
+def test_answers_become_columns_of_the_types_that_were_asked_for() -> None:
+    """Enums become categories, dates datetimes, objects and lists stay whole, and a gap is NA in every type."""
+    schema = OutputSchema.of(Review)
+    columns, invalid = schema.to_columns([json.dumps(ANSWER), None, json.dumps(ANSWER | {"at": None, "n": 9})])
+    assert not invalid
+    frame = pd.DataFrame(columns)
+    assert list(frame) == list(schema.columns) == list(Review.model_fields)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
+        "mood": "category",
+        "stars": "category",
+        "score": "Float64",
+        "n": "Int64",
+        "sure": "boolean",
+        "words": "object",
+        "author": "object",
+        "day": "datetime64[us]",
+        "at": "datetime64[us, UTC]",
+        "note": "string",
+        "either": "object",
+    }
+    assert frame["mood"].cat.categories.tolist() == ["good", "bad"]
+    assert frame["words"].tolist() == [["a", "b"], None, ["a", "b"]]
+    assert frame["author"][0] == {"name": "Ä", "age": None}
+    assert frame["n"].tolist() == [7, pd.NA, 9]
+    assert frame["at"][0] == pd.Timestamp("2026-11-23 08:00", tz="UTC")
+    assert frame["day"][0] == pd.Timestamp("2026-11-23")
+    assert frame.iloc[1].isna().all()
+    assert pd.isna(frame["at"][2])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(Typed, id="TypedDict"),
+        pytest.param(Data, id="dataclass"),
+        pytest.param({"a": int}, id="names"),
+        pytest.param({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}, id="JSON schema"),
+    ],
+)
+def test_a_schema_may_be_given_in_any_form(kind: Any) -> None:
+    """A TypedDict, a dataclass, names with types and a JSON schema mean the same."""
+    columns, invalid = OutputSchema.of(kind).to_columns(['{"a": 1}', '{"a": "x"}', "{}", "[]"])
+    assert columns["a"].tolist() == [1, pd.NA, pd.NA, pd.NA]
+    assert sorted(invalid) == [1, 2, 3]
+
+
+def test_fields_may_have_any_name() -> None:
+    """Names that Python or pydantic keep for themselves are fine."""
+    names = ["class", "model_config", "schema", "_private", "two words", "field_0", "json", "größe", "a.b"]
+    schema = OutputSchema.of(dict.fromkeys(names, int))
+    assert schema.columns == tuple(names)
+    columns, invalid = schema.to_columns([json.dumps({name: i for i, name in enumerate(names)})])
+    assert not invalid
+    assert [columns[name][0] for name in names] == list(range(len(names)))
+    assert list(schema.output_config()["format"]["schema"]["properties"]) == names
+
+
+def test_what_is_sent_is_the_sdks_transformation_and_what_is_hashed_is_not() -> None:
+    """Constraints that the API does not take go into descriptions, and still hold when answers are read."""
+    schema = OutputSchema.of({"score": Annotated[float, pydantic.Field(ge=0, le=1, description="how sure")]})
+    sent = schema.output_config()["format"]
+    assert sent["type"] == "json_schema"
+    assert sent["schema"]["properties"]["score"]["description"].startswith("how sure")
+    assert "minimum" not in sent["schema"]["properties"]["score"]
+    assert schema.canonical["properties"]["score"]["minimum"] == 0
+    assert sorted(schema.to_columns(['{"score": 1}', '{"score": 2}'])[1]) == [1]
+
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("a dict", {"scores": dict[str, int]}, "output_schema['scores'] is an object without named fields"),
+    ("a bare dict", {"a": dict}, "output_schema['a'] is an object without named fields"),
+    ("Any", {"a": Any}, "output_schema['a'] has no type"),
+    ("object", {"a": object}, "output_schema['a'] has no type"),
+    ("a bare list", {"a": list}, "output_schema['a'] is a list without a type of items"),
+    ("a tuple", {"a": tuple[int, str]}, "output_schema['a'] is a tuple"),
+    ("a dict inside a list", {"a": list[dict[str, int]]}, "output_schema['a'][] is an object without named fields"),
+    ("a list at the top", list[str], "an answer has to be an object"),
+    ("a scalar", int, "an answer has to be an object"),
+    ("no fields", pydantic.create_model("Empty"), "output_schema is an object without named fields"),
+    ("an array schema", {"type": "array", "items": {"type": "string"}}, "an answer has to be an object"),
+    ("an untyped property", {"type": "object", "properties": {"a": {}}}, "output_schema['a'] has no type"),
+    (
+        "definitions",
+        {"type": "object", "properties": {"a": {"$ref": "#/definitions/x"}}, "definitions": {}},
+        "'definitions'",
+    ),
+    ("a dangling reference", {"type": "object", "properties": {"a": {"$ref": "#/$defs/x"}}}, "not in its '$defs'"),
+    ("an unknown type", {"type": "object", "properties": {"a": {"type": "text"}}}, "has the type 'text'"),
+    ("an enum of lists", {"type": "object", "properties": {"a": {"enum": [[1]]}}}, "an enum that is empty or holds"),
+    ("an empty enum", {"type": "object", "properties": {"a": {"enum": []}}}, "an enum that is empty"),
+    (
+        "a broken pattern",
+        {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
+        "a 'pattern' that",
+    ),
+    (
+        "a wrong limit",
+        {"type": "object", "properties": {"a": {"type": "string", "maxLength": "9"}}},
+        "'maxLength' that is",
+    ),
+    ("types as text", {"a": "str"}, "neither types nor a JSON schema"),
+    ("mixed", {"a": "str", "b": int}, "output_schema['a'] is a str, not a type"),
+    ("nothing", {}, "output_schema is empty"),
+    ("text", "sentiment", "output_schema is a str"),
+    ("an instance", Person(name="SECRET"), "output_schema is a Person, not a type"),
+    ("a type without a schema", {"a": pd.DataFrame}, "output_schema"),
+    ("a number as name", {1: int}, "names are text"),
+]
+
+
+class Node(pydantic.BaseModel):
+    children: list[Node]
+
+
+@pytest.mark.parametrize(("schema", "reason"), [(s, r) for _, s, r in REFUSED], ids=[name for name, _, _ in REFUSED])
+def test_a_schema_that_would_lose_a_part_is_refused_naming_the_field(schema: Any, reason: str) -> None:
+    """The SDK empties some types silently: the field is named before anything is paid for."""
+    with pytest.raises(InputError) as caught:
+        OutputSchema.of(schema)
+    assert reason in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_recursive_schema_is_refused() -> None:
+    """The API takes no schema that refers to itself."""
+    with pytest.raises(InputError, match="refers to itself"):
+        OutputSchema.of(Node)
+    with pytest.raises(InputError, match="refers to"):
+        OutputSchema.of({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})
+
+
+def test_rows_that_do_not_fit_say_why_without_quoting_the_answer() -> None:
+    """Bad JSON, a wrong value, a cut and a refusal are told apart."""
+    schema = OutputSchema.of({"mood": Literal["pos", "neg"], "n": int})
+    outputs = ["SECRET", '{"mood": "SECRET", "n": 1}', '{"mood": "po', "I SECRET", '{"mood": "pos", "n": 1}', '{"n": ']
+    stops = ["end_turn", "end_turn", "max_tokens", "refusal", "max_tokens", None]
+    columns, invalid = schema.to_columns(outputs, stops)
+    assert invalid == {
+        0: "the answer does not fit output_schema: it is not JSON",
+        1: "the answer does not fit output_schema: mood: Input should be 'pos' or 'neg'",
+        2: "the answer was cut at max_tokens",
+        3: "the model refused to answer",
+        5: "the answer does not fit output_schema: it is not JSON",
+    }
+    assert columns["mood"].tolist()[4] == "pos"
+    forbidden = OutputSchema.of(
+        pydantic.create_model("M", __config__=pydantic.ConfigDict(extra="forbid"), a=(int, ...))
+    )
+    strict = OutputSchema.of(
+        {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
+    )
+    for one in (forbidden, strict):
+        assert "SECRET" not in one.to_columns(['{"a": 1, "SECRET": 2}'])[1][0]
+
+
+@pytest.mark.parametrize("number", [str(2**63), "-" + str(2**70), "1" + "0" * 4000])
+def test_a_number_that_no_column_can_hold_is_that_rows_error(number: str) -> None:
+    """An integer beyond 64 bits makes its own row invalid, not the whole column."""
+    for schema in ({"n": int}, {"type": "object", "properties": {"n": {"type": "integer"}}}):
+        columns, invalid = OutputSchema.of(schema).to_columns([f'{{"n": {number}}}', '{"n": 5}'])
+        assert sorted(invalid) == [0]
+        assert columns["n"].tolist() == [pd.NA, 5]
+
+
+def test_strange_answers_never_raise() -> None:
+    """Deep nesting, NaN, duplicate keys and foreign types are reasons, not exceptions."""
+    deep = "[" * 100_000
+    for schema in ({"n": float}, {"type": "object", "properties": {"n": {"type": "number"}}}):
+        _, invalid = OutputSchema.of(schema).to_columns([deep, "null", "", "\ud83d", '{"n": {}}', '{"n": 1e999}'])
+        assert {0, 1, 2, 3, 4} <= invalid.keys()
+
+
+def test_dates_of_any_century_are_kept() -> None:
+    """A date before 1677 is a date, and a time without a zone is UTC."""
+    columns, invalid = OutputSchema.of({"d": dt.date, "t": dt.datetime}).to_columns(
+        ['{"d": "0800-12-25", "t": "1066-10-14T09:00:00"}']
+    )
+    assert not invalid
+    assert str(columns["d"][0]) == "0800-12-25 00:00:00"
+    assert str(columns["t"][0]) == "1066-10-14 09:00:00+00:00"
+
+
+def test_lists_of_types_are_variants() -> None:
+    """JSON Schema's list of types is written in the form that the SDK knows."""
+    schema = OutputSchema.of({"type": "object", "properties": {"a": {"type": ["string", "null"], "description": "d"}}})
+    sent = schema.output_config()["format"]["schema"]["properties"]["a"]
+    assert [variant["type"] for variant in sent["anyOf"]] == ["string", "null"]
+    columns, invalid = schema.to_columns(['{"a": null}', '{"a": "x"}', '{"a": 1}'])
+    assert (columns["a"].tolist(), sorted(invalid)) == ([pd.NA, "x", pd.NA], [2])
+    assert str(columns["a"].dtype) == "string"
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (int | None, "Int64"),
+        (float | None, "Float64"),
+        (Literal["a", None], "category"),
+        (Mood | None, "category"),
+        (Literal["one"], "category"),
+        (Person | None, "object"),
+        (list[Person], "object"),
+        (Annotated[str, pydantic.Field(max_length=3)], "string"),
+        (bool | None, "boolean"),
+    ],
+)
+def test_optional_fields_keep_their_type(kind: Any, dtype: str) -> None:
+    """None beside a type makes a gap, not another type."""
+    columns, _ = OutputSchema.of({"a": kind}).to_columns([None])
+    assert str(columns["a"].dtype) == dtype
+
+
+# --------------------------------------------------------------------------- the validator of plain JSON schemas
+
+LEAVES = st.one_of(
+    st.sampled_from(
+        [
+            {"type": "string", "minLength": 1, "maxLength": 3},
+            {"type": "string", "pattern": "^a"},
+            {"type": "integer", "minimum": -2, "exclusiveMaximum": 5},
+            {"type": "number", "multipleOf": 0.5},
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 3},
+            {"type": "boolean"},
+            {"type": "null"},
+            {"type": ["integer", "null"]},
+            {"enum": ["a", 1, None, True]},
+            {"const": 0},
+            {"$ref": "#/$defs/word"},
+        ]
+    )
+)
+
+
+def grown(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(
+        st.builds(
+            lambda items, n: {"type": "array", "items": items, "maxItems": n, "uniqueItems": n == 2},
+            inner,
+            st.integers(0, 3),
+        ),
+        st.builds(
+            lambda a, b, more: {
+                "type": "object",
+                "properties": {"a": a, "b": b},
+                "required": ["a"],
+                "additionalProperties": more,
+            },
+            inner,
+            inner,
+            st.booleans(),
+        ),
+        st.builds(
+            lambda word, variants: {word: variants},
+            st.sampled_from(["anyOf", "oneOf", "allOf"]),
+            st.lists(inner, min_size=1, max_size=2),
+        ),
+    )
+
+
+SCHEMAS = st.recursive(LEAVES, grown, max_leaves=5)
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-3, 6),
+        st.sampled_from(["", "a", "ab", "abcd"]),
+        st.sampled_from([0.5, 1.0, -0.25]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(SCHEMAS, VALUES)
+def test_the_validator_agrees_with_the_reference(schema: dict[str, Any], value: Any) -> None:
+    """For every schema of the supported keywords and every value, the verdict is jsonschema's."""
+    root = {"$defs": {"word": {"type": "string", "maxLength": 2}}, **schema}
+    reference = jsonschema.Draft202012Validator(root).is_valid(value)
+    assert (misfits(value, root, root) == "") == reference
+    assert jsonschema.Draft202012Validator(with_single_types(root)).is_valid(value) == reference
