@@ -7,8 +7,8 @@ import copy
 import threading
 import weakref
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar, cast
 
 from .errors import InputError
 
@@ -91,14 +91,27 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` in the loop and wait for it; an interrupt of the waiting thread cancels it."""
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+
+        async def guarded() -> tuple[T | None, BaseException | None]:
+            try:
+                return await work, None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                # An interrupt raised in a loop stops the loop; it is for the thread that waits.
+                return None, error
+
+        future = asyncio.run_coroutine_threadsafe(guarded(), self._loop)
         try:
-            return future.result()
+            value, error = future.result()
         except CancelledError:
             raise RuntimeError("The loop was stopped while a call was under way.") from None
         except BaseException:
             future.cancel()
             raise
+        if error is not None:
+            raise error
+        return cast("T", value)
 
     def close(self) -> None:
         """Stop the loop and its thread."""

@@ -150,10 +150,11 @@ def presentable(error: Exception) -> Exception:
 
     seen: BaseException | None = error
     while seen is not None:
-        request = _request_of(seen)
-        for name in _SECRET_HEADERS:
-            if request is not None and name in request.headers:
-                request.headers[name] = "[removed]"
+        # The answer to a redirect holds a second request, ready to be sent after it.
+        for request in (_request_of(seen), getattr(getattr(seen, "response", None), "next_request", None)):
+            for name in _SECRET_HEADERS:
+                if request is not None and name in request.headers:
+                    request.headers[name] = "[removed]"
         seen = seen.__cause__
     if isinstance(error, httpx2.RequestError | httpx2.StreamError | OSError):
         request = _request_of(error) or httpx2.Request("GET", "https://unknown.invalid/")

@@ -103,8 +103,11 @@ class Wire:
         self._loop_thread: LoopThread | None = None
         self._left_to_parent: list[Any] = []
         self.base_url = str(self._client.base_url).rstrip("/")
-        headers = {name.lower(): value for name, value in self._client.default_headers.items()}
-        self.api_version = str(headers.get("anthropic-version", ""))
+        versions = {name: v for name, v in self._client.default_headers.items() if name.lower() == "anthropic-version"}
+        # Under another spelling it is the user's, and wins.
+        self.api_version = str(
+            next((v for name, v in versions.items() if not name.islower()), None) or next(iter(versions.values()), "")
+        )
         _WIRES.add(self)
 
     def __repr__(self) -> str:
