@@ -215,6 +215,8 @@ class Connection:
         return Request(method, unquote(parts.path), dict(parse_qsl(parts.query)), headers, writer.finish())
 
     def _read_sized(self, writer: BlobWriter, n_bytes: int) -> None:
+        if n_bytes < 0:
+            raise ValueError("content-length")
         there = min(n_bytes, len(self._buffer))
         writer.write(self._buffer[:there])
         del self._buffer[:there]

@@ -156,7 +156,7 @@ class _Row:
             message = make_message(self.answer, params, model, use, self.draw)
         except ApiError as error:
             return self._errored(error, worker=error.message.startswith("Unable to download"))
-        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             # Something of the wrong shape deep inside; the real server names the field, here the kind has to do.
             return self._errored(invalid(f"params: Input should be valid ({type(error).__name__})"), worker=False)
         if fault is not None:

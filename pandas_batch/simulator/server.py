@@ -143,6 +143,24 @@ class Simulator:
         """The port it listens on."""
         return self._port
 
+    @property
+    def answer(self) -> Answer:
+        """Where the texts come from; a new one holds for every batch that is not settled yet."""
+        return self._service.answer
+
+    @answer.setter
+    def answer(self, answer: Answer) -> None:
+        self._service.answer = answer
+
+    @property
+    def seconds_per_batch(self) -> float | Callable[[int], float]:
+        """How long a batch takes; a new value holds for the batches created from now on."""
+        return self._service.seconds_per_batch
+
+    @seconds_per_batch.setter
+    def seconds_per_batch(self, seconds: float | Callable[[int], float]) -> None:
+        self._service.seconds_per_batch = seconds
+
     def client(self, **options: Any) -> anthropic.Anthropic:
         """Return a client of the official SDK that talks to this server; it is closed with the server."""
         import anthropic
@@ -314,7 +332,7 @@ class Simulator:
             return self._service.call(endpoint, object_id, request, caller, at_s=self.now_s() + late_s)
         except ApiError as error:
             return Response(error.status, (error.body(headers["request-id"]),))
-        except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             failure = invalid(f"Input should be valid ({type(error).__name__})")
             return Response(failure.status, (failure.body(headers["request-id"]),))
 
