@@ -98,9 +98,8 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
 
     opened = Store.open(store)
     record = opened.find_run(run_id_or_name)
-    stored = {name: value for name, value in record.options.items() if name not in ("not_remembered", "progress")}
-    again: dict[str, Any] = {"progress": "off"} if client is None else {"progress": "off", "client": client}
-    options = Options.from_json(stored, **again)
+    stored = {name: value for name, value in record.options.items() if name != "not_remembered"}
+    options = Options.from_json(stored, **({} if client is None else {"client": client}))
     return Run(opened, record.id, options, clock=clock)
 
 

@@ -193,7 +193,7 @@ class RunAnswers:
 
     def failed_positions(self) -> np.ndarray:
         """Return the positions of the rows that had a prompt and have no usable answer."""
-        failed: np.ndarray = np.isin(self.codes_of_requests(), [_CODE[status] for status in FAILED])
+        failed: Any = np.isin(self.codes_of_requests(), [_CODE[status] for status in FAILED])
         if self.n_samples > 1:
             failed = failed.reshape(-1, self.n_samples).any(axis=1)
             of_row = self.request_of_row // self.n_samples
@@ -413,12 +413,12 @@ class _Gathered:
         if self._table is None:
             return np.zeros(self._n, dtype=np.int64), np.ones(self._n, dtype=bool)
         column = self._table.column(name)
-        missing = np.asarray(column.is_null()) | ~self._answered()
-        values: np.ndarray = np.asarray(column.fill_null(0), dtype=np.int64)
-        return values, missing
+        missing = np.asarray(column.is_null(), dtype=bool)
+        values = np.asarray(column.fill_null(0), dtype=np.int64)
+        return values, np.logical_or(missing, ~self._answered())
 
     def _answered(self) -> np.ndarray:
-        return (self.codes == _CODE["succeeded"]) | (self.codes == _CODE["invalid"])
+        return np.isin(self.codes, [_CODE["succeeded"], _CODE["invalid"]])
 
     def _integers(self, name: str) -> Any:
         values, missing = self._numbers(name)

@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -253,14 +253,15 @@ class Run:
         """Return whether nothing is left to do for this run."""
         return all(batch.state in ("collected", "gone", "withdrawn") for batch in self._batches())
 
-    def _go_on(self) -> Engine | None:
+    def _go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return an engine at work, or None where nothing is left to do."""
         if self.is_settled():
             return None
-        engine = self.start_engine()
-        if not engine.was_started:
-            engine.start()
-        return engine
+        if self._display is None or not self.start_engine().was_started:
+            self.show(blocking=blocking)
+        elif blocking:
+            self._display.set_blocking(True)
+        return self.start_engine()
 
     def wait(self, timeout: float | None = None) -> Run:
         """
@@ -283,7 +284,7 @@ class Run:
         KeyboardInterrupt
             The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
         """
-        engine = self._go_on()
+        engine = self._go_on(blocking=True)
         if engine is None:
             self._finish_display()
             return self
@@ -577,20 +578,19 @@ class Run:
 
     def show(self, *, blocking: bool) -> None:
         """Open the display that the options ask for, and drive the run."""
-        if self._options.progress != "off":
-            from .progress import Actions, open_display
+        from .progress import Actions, open_display
 
-            self._display = open_display(
-                self._options.progress,
-                Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
-                blocking=blocking,
-                status=self.snapshot(),
-            )
+        self._display = open_display(
+            cast("Any", self._options.progress),
+            Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
+            status=self.snapshot(),
+            blocking=blocking,
+        )
         if self.is_settled():
             self._finish_display()
             return
         engine = self.start_engine()
-        if self._display is not None:
+        if self._options.progress != "off":
             engine.observe(self._display.update)
         if not engine.was_started:
             engine.start()
@@ -609,10 +609,19 @@ class Run:
         if self._display is not None:
             self._display.finish(self.snapshot())
 
-    def _repr_html_(self) -> str:
-        from .account import static_html
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:
+        from .account import static_html, text_account
 
-        return static_html(self.snapshot())
+        status = self.snapshot()
+        return {"text/plain": text_account(status), "text/html": static_html(status)}
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self._display is None and not self.is_settled():
+            self.show(blocking=False)
+        if self._display is None or not self._display.show():
+            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
 
 
 def _to_arrow(values: Any) -> Any:
