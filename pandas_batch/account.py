@@ -43,7 +43,7 @@ def static_html(status: RunStatus) -> str:
     """
     drawn = ""
     if not status.is_final:
-        drawn = f'<div class="pdb-sub">As of {fragments.safe(day_and_time(status.now))}. The run itself goes on.</div>'
+        drawn = f'<div class="pdb-sub pdb-asof">As of {fragments.safe(day_and_time(status.now))}. The run itself goes on.</div>'
     pieces = (
         fragments.head(status),
         fragments.said(status),

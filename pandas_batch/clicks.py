@@ -62,11 +62,12 @@ class _PlainComm(BaseComm):
 class LiveButton(ipywidgets.Button):  # type: ignore[misc]
     """A button of ipywidgets on a plain comm; where there is no ipykernel, a button like any other."""
 
+    comm: Any
+
     def open(self) -> None:
         """Open the comm to the browser."""
         kernel = _kernel()
-        comm: Any = self.comm
-        if comm is None and hasattr(kernel, "session") and hasattr(kernel, "iopub_socket"):
+        if self.comm is None and hasattr(kernel, "session") and hasattr(kernel, "iopub_socket"):
             self.comm = _PlainComm(
                 target_name="jupyter.widget",
                 data={"state": self.get_state(), "buffer_paths": []},

@@ -81,7 +81,7 @@ def facts(status: RunStatus) -> str:
     """Return rows, batches and money, with the bar over all batches: changes when a batch has changed."""
     cells = [
         _fact(
-            "Rows with an answer",
+            "Rows answered",
             f"{status.n_rows_answered:,}",
             f"of {status.n_rows:,}",
             f"{status.n_failed:,} failed" if status.n_failed else "",
@@ -104,10 +104,10 @@ def _money(status: RunStatus, bound: str) -> list[str]:
     saved_usd = saved_by_batching_usd(status)
     share = ""
     if saved_usd is not None and status.cost_usd_standard:
-        share = f"{_usd(saved_usd)} less in batches ({percent(saved_usd, status.cost_usd_standard)})"
-    cells.append(_fact("Standard price", _usd(status.cost_usd_standard), sub=share))
+        share = f"{_usd(saved_usd)} less ({percent(saved_usd, status.cost_usd_standard)})"
+    cells.append(_fact("Without batching", _usd(status.cost_usd_standard), sub=share))
     if status.n_reused or status.saved_by_reuse_usd:
-        n_answers = f"{status.n_reused:,} answers from before" if status.n_reused else "same prompts sent once"
+        n_answers = f"{status.n_reused:,} answers reused" if status.n_reused else "same prompts sent once"
         cells.append(_fact("Saved by reuse", _usd(status.saved_by_reuse_usd), sub=n_answers))
     return cells
 
@@ -134,7 +134,7 @@ def _bar_over_all(status: RunStatus) -> str:
     return (
         '<div class="pdb-bar pdb-all" role="progressbar" aria-label="Batches ended" aria-valuemin="0" '
         f'aria-valuemax="{len(status.batches)}" aria-valuenow="{status.n_batches_ended}" '
-        f'aria-valuetext="{status.n_rows_answered} of {status.n_rows} rows with an answer">'
+        f'aria-valuetext="{status.n_rows_answered} of {status.n_rows} rows answered">'
         f"{_segments(parts, whole)}</div>"
     )
 
@@ -201,12 +201,16 @@ def _batch_row(number: int, batch: BatchStatus, base_url: str, *, animate: bool)
         ("Canceled", batch.canceled),
         ("Processing", batch.processing),
     )
-    cells = "".join(f'<td class="pdb-n{"" if n else " pdb-0"}" data-label="{label}">{n:,}</td>' for label, n in counts)
+    cells = "".join(f'<td class="pdb-n" data-label="{label}">{_count(n)}</td>' for label, n in counts)
     return (
         f'<tr><td class="pdb-id">{name}{note}</td>'
         f'<td class="pdb-state"><span class="pdb-glyph pdb-{word.tone}" aria-hidden="true">{word.glyph}</span> '
         f'{safe(word.text)}</td><td class="pdb-barcell">{_batch_bar(number, batch, animate=animate)}</td>{cells}</tr>'
     )
+
+
+def _count(n: int) -> str:
+    return f"{n:,}" if n else '<span class="pdb-0">0</span>'
 
 
 def _is_anthropic(base_url: str) -> bool:
@@ -240,7 +244,7 @@ def errors(status: RunStatus) -> str:
     n_failed = max(status.n_failed, len(status.failed))
     first = f", the first {len(status.failed)}" if n_failed > len(status.failed) else ""
     rows = "".join(
-        f'<tr><td class="pdb-wrap">{safe(row.label, 80)}</td><td>{safe(row.status, 40)}</td>'
+        f'<tr><td class="pdb-row">{safe(row.label, 80)}</td><td>{safe(row.status, 40)}</td>'
         f"{_kind_and_message(row.error)}</tr>"
         for row in status.failed
     )
@@ -250,7 +254,8 @@ def errors(status: RunStatus) -> str:
     return (
         f'<details open><summary><span class="pdb-glyph pdb-bad" aria-hidden="true">▲</span> '
         f"{n_failed:,} {'row' if n_failed == 1 else 'rows'} failed{first}</summary>"
-        '<div class="pdb-scroll" tabindex="0" role="region" aria-label="Failed rows"><table class="pdb-table">'
+        '<div class="pdb-scroll" tabindex="0" role="region" aria-label="Failed rows">'
+        '<table class="pdb-table pdb-failed">'
         "<thead><tr><th>Row</th><th>Status</th><th>Error</th><th>Message</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{retry}</details>"
     )

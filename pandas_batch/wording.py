@@ -84,6 +84,8 @@ def usd(amount: float | None) -> str:
     --------
     >>> usd(1234.5), usd(0.0123), usd(0.000451), usd(0), usd(None)
     ('$1,234.50', '$0.012', '$0.00045', '$0.00', 'unknown')
+    >>> usd(0.05)
+    '$0.05'
     """
     if amount is None or not math.isfinite(amount):
         return UNKNOWN
@@ -91,7 +93,8 @@ def usd(amount: float | None) -> str:
         return f"${amount:,.2f}"
     if abs(amount) < 1e-6:
         return "< $0.000001"
-    return f"${amount:.{1 - math.floor(math.log10(abs(amount)))}f}"
+    whole, _, digits = f"{amount:.{1 - math.floor(math.log10(abs(amount)))}f}".partition(".")
+    return f"${whole}.{digits.rstrip('0'):0<2}"
 
 
 def duration(seconds: float) -> str:
@@ -124,15 +127,15 @@ def day_and_time(at: datetime) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """
+    r"""
     Return a share in whole percent.
 
     Examples
     --------
     >>> percent(1, 3)
-    '33 %'
+    '33\xa0%'
     """
-    return f"{100 * part / whole:.0f} %" if whole else "0 %"
+    return f"{100 * part / whole:.0f}\N{NO-BREAK SPACE}%" if whole else "0\N{NO-BREAK SPACE}%"
 
 
 def sentence(status: RunStatus) -> str:

@@ -1,0 +1,55 @@
+"""One server and one browser for all browser tests; a fresh page and fresh kernels for each."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .driver import LabPage, LabServer, find_browser
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+
+
+def _what_is_missing() -> str:
+    for module in ("playwright", "jupyterlab", "ipykernel"):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
+    return "" if find_browser() else "no Chromium was found (set CHROME to one)"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = _what_is_missing()
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+@pytest.fixture(scope="session")
+def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
+    with LabServer(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_browser(), args=_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def lab(lab_server: LabServer, browser: Any) -> Iterator[LabPage]:
+    """A page of 1200 by 1400; its kernels end with the test."""
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    yield LabPage(lab_server, page)
+    page.close()
+    lab_server.end_kernels()
