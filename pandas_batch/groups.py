@@ -158,7 +158,10 @@ def _group(
     if schema is not None:
         config = dict(on_wire.get("output_config") or {})
         if config.get("format") is not None:
-            raise InputError("output_schema= and output_config['format'] both say what the answer looks like.")
+            raise InputError(
+                "output_schema= and output_config['format'] both say what the answer looks like.",
+                hint="leave one of them out",
+            )
         on_wire["output_config"] = config | schema.output_config()
         # The SDK's transformation of a schema may change with its version, what was asked for does not. It is
         # kept as text because the order of its fields is the order in which the model writes them.

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from typing import Any
 
 from .errors import InputError, clip
-from .parameters import kind_of
+from .parameters import kind_of, quoted
 
 _COMBINATIONS = ("anyOf", "oneOf", "allOf")
 _TYPES: dict[str, Callable[[Any], bool]] = {
@@ -61,7 +61,7 @@ def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str,
         found = (root.get("$defs") or {}).get(name)
         if ref in seen or name == ref or not isinstance(found, Mapping):
             raise InputError(
-                f"output_schema refers to {clip(ref, 60)!r}, which is not in its '$defs'.",
+                f"output_schema refers to {quoted(ref, 60)}, which is not in its '$defs'.",
                 hint='"$ref": "#/$defs/Name" with {"$defs": {"Name": {...}}} beside it',
             )
         seen.add(ref)
@@ -134,10 +134,12 @@ def _check_node(schema: Any, root: Mapping[str, Any], where: str, refs: tuple[st
                 hint="name its fields with a model of its own, or use a list of {key, value} objects",
             )
         for name, field in (properties or {}).items():
-            _check_node(field, root, f"{where}[{clip(str(name), 40)!r}]", refs)
+            _check_node(field, root, f"{where}[{quoted(str(name), 40)}]", refs)
     if "array" in types:
         if schema.get("prefixItems"):
-            raise InputError(f"{where} is a tuple: the API would lose the types of its items.", hint="list[...]")
+            raise InputError(
+                f"{where} is a tuple: the API would lose the types of its items.", hint="list[int], for example"
+            )
         if not schema.get("items"):
             raise InputError(f"{where} is a list without a type of items.", hint="list[str], for example")
         _check_node(schema["items"], root, f"{where}[]", refs)

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from .errors import InputError, clip
-from .parameters import check_parameter, is_sendable_text, kind_of, plain, whole_number
+from .errors import InputError
+from .parameters import check_parameter, is_sendable_text, kind_of, plain, quoted, shown, whole_number
 from .types import Prompt
 
 CORE_COLUMNS = (
@@ -56,8 +56,7 @@ def one_of(*choices: str) -> Callable[[Any, str], str]:
 
     def check(value: Any, name: str) -> str:
         if not isinstance(value, str) or value not in choices:
-            shown = repr(clip(value, 40)) if isinstance(value, str) else kind_of(value)
-            raise InputError(f"{name} is {shown}; it has to be one of {', '.join(map(repr, choices))}.")
+            raise InputError(f"{name} is {shown(value)}; it has to be one of {', '.join(map(repr, choices))}.")
         return str(value)
 
     return check
@@ -68,7 +67,7 @@ def check_yes_or_no(value: Any, name: str) -> bool:
     import numpy as np
 
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be True or False.")
+        raise InputError(f"{name} is {shown(value)}; it has to be True or False.")
     return bool(value)
 
 
@@ -83,7 +82,7 @@ def amount(*, zero: bool, unit: str) -> Callable[[Any, str], float]:
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
         if number is None or not (0 <= number < float("inf")) or (number == 0 and not zero):
             raise InputError(
-                f"{name} is {kind_of(value)}; it has to be a number of {unit} {'from' if zero else 'above'} 0."
+                f"{name} is {shown(value)}; it has to be a number of {unit} {'from' if zero else 'above'} 0."
             )
         return float(number)
 
@@ -96,14 +95,16 @@ def check_environment_amount(text: str) -> float:
         return amount(zero=True, unit="US dollars")(float(text), "PANDAS_BATCH_MAX_COST_USD")
     except ValueError:
         raise InputError(
-            f"The environment's PANDAS_BATCH_MAX_COST_USD is {clip(text, 40)!r}; it has to be a number from 0."
+            f"The environment's PANDAS_BATCH_MAX_COST_USD is {quoted(text, 40)}; it has to be a number from 0."
         ) from None
 
 
 def check_text(value: Any, name: str) -> str:
     """Return a text that can be sent."""
-    if not isinstance(value, str) or not is_sendable_text(value):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be text.")
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {shown(value)}; it has to be text.")
+    if not is_sendable_text(value):
+        raise InputError(f"{name} holds a lone surrogate, which is not text.")
     return str(value)
 
 
@@ -111,7 +112,7 @@ def check_name(value: Any, name: str) -> str:
     """Return a run's name: short, and printable on one line."""
     text = check_text(value, name)
     if not text.strip() or not text.isprintable() or len(text) > 200:
-        raise InputError(f"{name} is {clip(text, 60)!r}; it has to be 1 to 200 printable characters.")
+        raise InputError(f"{name} is {quoted(text)}; it has to be 1 to 200 printable characters.")
     return text
 
 
@@ -119,12 +120,11 @@ def check_texts(value: Any, name: str) -> tuple[str, ...]:
     """Return header values: plain ASCII words, without repetition."""
     values = (value,) if isinstance(value, str) else value
     if not isinstance(values, Collection) or isinstance(values, Mapping):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be a list of texts.")
+        raise InputError(f"{name} is {shown(value)}; it has to be a list of texts.")
     for item in values:
         if not isinstance(item, str) or not item.strip() or not item.isascii() or not item.isprintable() or "," in item:
-            shown = repr(clip(item, 60)) if isinstance(item, str) else kind_of(item)
             raise InputError(
-                f"{name} holds {shown}, which is not a header's value.", hint=f'{name}=["output-300k-2026-03-24"]'
+                f"{name} holds {shown(item)}, which is not a header's value.", hint=f'{name}=["output-300k-2026-03-24"]'
             )
     return tuple(dict.fromkeys(item.strip() for item in values))
 
@@ -134,15 +134,14 @@ def check_columns(value: Any, name: str) -> str | tuple[str, ...]:
     if isinstance(value, str) and value in ("core", "all"):
         return value
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        shown = repr(clip(value, 40)) if isinstance(value, str) else kind_of(value)
         raise InputError(
-            f'{name} is {shown}; it has to be "core", "all", or a list of names.', hint='columns=["output", "error"]'
+            f'{name} is {shown(value)}; it has to be "core", "all", or a list of names.',
+            hint='columns=["output", "error"]',
         )
     unknown = [item for item in value if item not in ALL_COLUMNS]
     if unknown:
-        shown = repr(clip(unknown[0], 40)) if isinstance(unknown[0], str) else kind_of(unknown[0])
         raise InputError(
-            f"{name} names {shown}, which is not one of the columns that are added.",
+            f"{name} names {shown(unknown[0])}, which is not one of the columns that are added.",
             hint=f"known: {', '.join(ALL_COLUMNS)}",
         )
     return tuple(dict.fromkeys(value))
@@ -174,7 +173,8 @@ def check_prompt(value: Any, name: str) -> Any:
     """Return a template, a callable or a Series; a template is parsed when the frame is known."""
     if not isinstance(value, str) and not is_per_row(value):
         raise InputError(
-            f"{name} is {kind_of(value)}; it has to be a template or a callable.", hint='prompt="Classify: {title}"'
+            f"{name} is {kind_of(value)}; it has to be a template, a callable, or a Series.",
+            hint='prompt="Classify: {title}"',
         )
     return value
 
@@ -182,7 +182,7 @@ def check_prompt(value: Any, name: str) -> Any:
 def check_label(value: Any, name: str) -> Hashable:
     """Return a column's label."""
     if not isinstance(value, Hashable):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be the name of a column.", hint=f'{name}="..."')
+        raise InputError(f"{name} is {shown(value)}; it has to be the name of a column.", hint=f'{name}="..."')
     return value
 
 
@@ -190,16 +190,17 @@ def check_prices(value: Any, name: str) -> dict[str, tuple[float, float]]:
     """Return prices in USD per million tokens by model."""
     hint = 'prices={"my-model": (1.0, 5.0)}  # USD per million input and output tokens, without the batch discount'
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be a dict of model to (input, output).", hint=hint)
+        raise InputError(f"{name} is {shown(value)}; it has to be a dict of model to (input, output).", hint=hint)
     made = {}
     for model, pair in value.items():
-        check_parameter("model", model)
+        if not isinstance(model, str) or not model.strip():
+            raise InputError(f"{name} has {shown(model)} in place of a model's name.", hint=hint)
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputError(f"{name}[{clip(model, 60)!r}] is not a pair (input, output).", hint=hint)
+            raise InputError(f"{name}[{quoted(model)}] is not a pair (input, output).", hint=hint)
         dollars = amount(zero=True, unit="US dollars")
         made[str(model)] = (
-            dollars(pair[0], f"{name}[{clip(model, 60)!r}]"),
-            dollars(pair[1], f"{name}[{clip(model, 60)!r}]"),
+            dollars(pair[0], f"{name}[{quoted(model)}]"),
+            dollars(pair[1], f"{name}[{quoted(model)}]"),
         )
     return made
 
@@ -207,14 +208,14 @@ def check_prices(value: Any, name: str) -> dict[str, tuple[float, float]]:
 def check_store(value: Any, name: str) -> str:
     """Return the store's path as text."""
     if not isinstance(value, str | Path) or not str(value).strip():
-        raise InputError(f"{name} is {kind_of(value)}; it has to be a path.", hint='store="~/.pandas_batch"')
+        raise InputError(f"{name} is {shown(value)}; it has to be a path.", hint='store="~/.pandas_batch"')
     return str(value)
 
 
 def check_extra_params(value: Any, name: str) -> Mapping[str, Any]:
     """Return parameters that are sent unchecked, save that JSON has to hold them."""
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be a dict.", hint='extra_params={"name": value}')
+        raise InputError(f"{name} is {shown(value)}; it has to be a dict.", hint='extra_params={"name": value}')
     if "messages" in value:
         raise InputError(
             "extra_params sets 'messages', which are made from the rows.", hint="prompt_col=, prompt= or few_shot="
@@ -227,6 +228,33 @@ def check_request_option(value: Any, name: str) -> Any:
     return value if is_per_row(value) else check_parameter(name, value)
 
 
+# The line to type next, for the options whose check has no better one.
+EXAMPLES = {
+    "few_shot": 'few_shot=[("question", "answer"), ...]',
+    "system": 'system="Answer with one word."',
+    "max_tokens": "max_tokens=1024",
+    "schema_prefix": 'schema_prefix="answer_"',
+    "cache_system": 'system="...", cache_system=True',
+    "warm_cache": 'system="...", cache_system=True, warm_cache=True',
+    "samples": "samples=3",
+    "extra_params": 'extra_params={"name": value}',
+    "betas": 'betas=["output-300k-2026-03-24"]',
+    "prefix": 'prefix="summary_"',
+    "overwrite": "overwrite=True",
+    "on_missing": 'on_missing="raise"',
+    "on_unsendable": 'on_unsendable="skip"',
+    "dedupe": "dedupe=False",
+    "reuse": "reuse=False",
+    "max_cost_usd": "max_cost_usd=5.00",
+    "prices": 'prices={"my-model": (1.0, 5.0)}',
+    "preflight": "preflight=False",
+    "name": 'name="nightly"',
+    "lost_answer_grace": "lost_answer_grace=600",
+    "poll_interval": "poll_interval=10",
+    "timeout": "timeout=3600",
+    "progress": 'progress="text"',
+    "nested": "nested=True",
+}
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "prompt_col": check_label,
     "prompt": check_prompt,
@@ -241,6 +269,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "warm_cache": check_yes_or_no,
     "samples": lambda value, name: whole_number(value, name, at_most=MAX_SAMPLES),
     "extra_params": check_extra_params,
+    "betas": check_texts,
     "prefix": check_text,
     "overwrite": check_yes_or_no,
     "columns": check_columns,

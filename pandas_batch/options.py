@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import InputError
 from .option_checks import ALL_COLUMNS as ALL_COLUMNS
-from .option_checks import CHECKS, check_environment_amount, check_texts, is_plain_schema
+from .option_checks import CHECKS, EXAMPLES, check_environment_amount, is_plain_schema
 from .option_checks import CORE_COLUMNS as CORE_COLUMNS
 from .option_checks import is_per_row as is_per_row
 from .parameters import check_names, check_parameter
@@ -159,16 +159,14 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
             raise InputError("prompt_col is given twice: as the first argument and as a keyword.")
         given["prompt_col"] = prompt_col
     option_names = [f.name for f in dataclasses.fields(Options) if f.name != "params"]
-    given["betas"] = check_texts(given.get("betas") or (), "betas")
+    given["betas"] = _checked("betas", () if given.get("betas") is None else given["betas"])
     others = [name for name in given if name not in option_names]
     check_names(others, option_names, beta=bool(given["betas"]))
 
     values: dict[str, Any] = {}
     for name in option_names:
-        if name in given and not (given[name] is None and name in _NONE_IS_DEFAULT):
-            check = CHECKS.get(name)
-            value = given[name]
-            values[name] = value if check is None or value is None else check(value, name)
+        if given.get(name) is not None:  # None is the default of every option
+            values[name] = _checked(name, given[name])
     if "model" not in values and (model := os.environ.get("PANDAS_BATCH_MODEL")):
         values["model"] = check_parameter("model", model)
     if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
@@ -183,13 +181,28 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
     return options
 
 
+def _checked(name: str, value: Any) -> Any:
+    check = CHECKS.get(name)
+    if check is None:
+        return value
+    try:
+        return check(value, name)
+    except InputError as error:
+        if error.hint or name not in EXAMPLES:
+            raise
+        raise InputError(error.what, error.state, EXAMPLES[name]) from None
+
+
 def _check_together(options: Options) -> None:
     if options.prompt is not None and options.prompt_col is not None:
         raise InputError("prompt= and prompt_col= are both given; a row has one prompt.", hint="leave one of them out")
     if options.output_schema is not None:
         config = options.params.get("output_config")
         if isinstance(config, Mapping) and config.get("format") is not None:
-            raise InputError("output_schema= and output_config['format'] both say what the answer looks like.")
+            raise InputError(
+                "output_schema= and output_config['format'] both say what the answer looks like.",
+                hint="leave one of them out",
+            )
     if options.cache_system and options.system is None:
         raise InputError("cache_system=True has no system prompt to cache.", hint='system="...", cache_system=True')
     if options.warm_cache and not options.cache_system:
@@ -197,11 +210,6 @@ def _check_together(options: Options) -> None:
     clash = sorted(set(options.extra_params) & {*_REQUEST_OPTIONS, *options.params})
     if clash:
         raise InputError(f"extra_params sets {clash[0]!r}, which is also an option.", hint=f"{clash[0]}=...")
-
-
-_NONE_IS_DEFAULT = frozenset(
-    {"model", "max_tokens", "few_shot", "extra_params", "columns", "prefix", "samples", "lost_answer_grace", "progress"}
-)
 
 
 def _is_json_label(label: Any) -> bool:

@@ -17,17 +17,18 @@ from .types import Prompt, System, system_param
 
 SAMPLING = ("temperature", "top_p", "top_k")
 _NOT_IN_BATCHES = {
-    "stream": "a batch is not streamed: its answers are read when it has ended",
-    "speed": "fast mode is not offered for batches",
-    "fallbacks": "batches refuse it, row by row",
-    "fallback_credit_token": "batches have no fallbacks",
-    "thread": "batches have no threads",
-    "extra_headers": "a batch has one set of headers: use betas=, or a client with default_headers=",
-    "extra_query": "a batch is posted by this package: use a client with default_query=",
-    "extra_body": "use extra_params={...}, which is sent unchecked",
-    "messages": "the messages are made from the rows: use prompt_col=, prompt= or few_shot=",
+    "stream": ("a batch is not streamed, its answers are read when it has ended", "leave it out"),
+    "speed": ("fast mode is not offered for batches", "leave it out"),
+    "fallbacks": ("every row would be refused", 'model="..." takes one model, or a Series of them'),
+    "fallback_credit_token": ("batches have no fallbacks", "leave it out"),
+    "thread": ("batches have no threads", "prompt_col= may name a column of whole conversations"),
+    "extra_headers": ("a batch has one set of headers", "betas=[...], or client=Anthropic(default_headers={...})"),
+    "extra_query": ("its rows have no queries of their own", "client=Anthropic(default_query={...})"),
+    "extra_body": ("its rows have no bodies of their own", "extra_params={...} is sent unchecked in each row"),
+    "messages": ("the messages are made from the rows", "prompt_col=, prompt= or few_shot="),
 }
 _MAX_DEPTH = 60
+_WORD_CHARS = 40
 
 
 @lru_cache(maxsize=2)
@@ -66,7 +67,8 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
                 'client=Anthropic(default_headers={"anthropic-version": "2023-06-01"})',
             )
         if name in _NOT_IN_BATCHES:
-            raise UnknownOptionError(f"{name}= cannot be used in a batch: {_NOT_IN_BATCHES[name]}.")
+            reason, way_out = _NOT_IN_BATCHES[name]
+            raise UnknownOptionError(f"{name}= cannot be used in a batch: {reason}.", hint=way_out)
         if name not in hints or name == "betas":
             known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys())})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -92,6 +94,36 @@ def kind_of(value: Any) -> str:
         return clip(str(value), 40)
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+
+
+def shown(value: Any) -> str:
+    """
+    Show an option's value for a message: numbers and short words as they are, of all else the kind.
+
+    For values of options only. What stands in a cell may be a prompt, however short: `kind_of` it.
+
+    Examples
+    --------
+    >>> shown("many"), shown("You are a helpful assistant."), shown([])
+    ("'many'", 'a str', 'an empty list')
+    """
+    if isinstance(value, str) and len(value) <= _WORD_CHARS and len(value.split()) <= 1:
+        return quoted(value)
+    if isinstance(value, list | tuple | dict) and not value:
+        return f"an empty {type(value).__name__}"
+    return kind_of(value)
+
+
+def quoted(text: str, n_chars: int = 60) -> str:
+    r"""
+    Return a text in quotes, clipped and on one line.
+
+    Examples
+    --------
+    >>> quoted("two\nlines")
+    "'two\\nlines'"
+    """
+    return f"'{clip(text, n_chars)}'"
 
 
 def _is_numpy_scalar(value: Any) -> bool:
@@ -134,7 +166,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
         for key in value:
             if not isinstance(key, str) or not is_sendable_text(key):
                 raise InputError(f"{where} has a key that is {kind_of(key)}; keys are text.")
-        return {str(key): plain(item, f"{where}[{clip(key, 40)!r}]", depth + 1) for key, item in value.items()}
+        return {str(key): plain(item, f"{where}[{quoted(key, 40)}]", depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return [plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     if isinstance(value, Prompt):
@@ -173,15 +205,16 @@ def whole_number(value: Any, name: str, *, at_least: int = 1, at_most: int | Non
     if isinstance(value, np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least or (at_most and value > at_most):
-        raise InputError(f"{name} is {kind_of(value)}; it has to be {wanted}.")
+        raise InputError(f"{name} is {shown(value)}; it has to be {wanted}.")
     return value
 
 
 def check_model(value: Any) -> str:
     """Return a model's name, or refuse what cannot be one."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable() or not is_sendable_text(value):
-        shown = repr(clip(value, 60)) if isinstance(value, str) else kind_of(value)
-        raise InputError(f"model is {shown}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"')
+        raise InputError(
+            f"model is {shown(value)}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"'
+        )
     return str(value)
 
 

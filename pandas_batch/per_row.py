@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .errors import ColumnNotFoundError, InputError, clip
-from .parameters import kind_of
+from .parameters import kind_of, quoted
 
 
 def row_name(index: pd.Index, position: int) -> str:
@@ -27,6 +27,18 @@ def row_name(index: pd.Index, position: int) -> str:
     if isinstance(label, int | np.integer) and label == position:
         return f"row {position}"
     return f"row {position} ({clip(repr(label), 40)})"
+
+
+def n_of(n: int, thing: str) -> str:
+    """
+    Count things in words.
+
+    Examples
+    --------
+    >>> n_of(1, "row"), n_of(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
 
 
 def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
@@ -47,7 +59,7 @@ def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
     except (KeyError, TypeError, ValueError):
         names = [str(name) for name in frame.columns]
         close = difflib.get_close_matches(str(label), names, n=1, cutoff=0.5)
-        known = ", ".join(repr(clip(name, 30)) for name in names[:10]) + (", ..." if len(names) > 10 else "")
+        known = ", ".join(quoted(name, 30) for name in names[:10]) + (", ..." if len(names) > 10 else "")
         hint = f"{option}={close[0]!r}" if close else f"the frame has {known or 'no columns'}"
         raise ColumnNotFoundError(
             f"{option} names {clip(repr(label), 60)}, which is not a column.", hint=hint
@@ -91,6 +103,6 @@ def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option
     if len(absent):
         rows = ", ".join(row_name(frame.index, i) for i in absent[:3].tolist()) + (", ..." if len(absent) > 3 else "")
         raise InputError(
-            f"The Series given as {option}= has no value for {len(absent)} rows: {rows}.", hint=by_position
+            f"The Series given as {option}= has no value for {n_of(len(absent), 'row')}: {rows}.", hint=by_position
         )
     return value.take(where)

@@ -17,7 +17,7 @@ from .errors import InputError, PromptError, clip
 from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
 from .groups import Group, group_rows, rows_by_group
 from .options import Options
-from .per_row import column_of, row_name, series_of
+from .per_row import column_of, n_of, row_name, series_of
 from .texts import Texts, text_column
 
 if TYPE_CHECKING:
@@ -357,10 +357,10 @@ def _raise_prompt_error(
         f"{row_name(frame.index, i)}: {reason}" for i, reason in zip(at[:_MAX_NAMED_ROWS], reasons, strict=False)
     )
     more = f"; and {len(at) - _MAX_NAMED_ROWS} more (all in .rows)" if len(at) > _MAX_NAMED_ROWS else ""
-    hint = f"{way_out} leaves these rows out"
+    hint = f"{way_out}  # leaves these rows out"
     if any("not text" in reason for reason in reasons) and options.prompt_col is not None:
         column = clip(repr(options.prompt_col), 60)
-        hint = f'df.assign(**{{{column}: df[{column}].astype("string")}}) makes them text; {hint}'
+        hint = f'df.assign(**{{{column}: df[{column}].astype("string")}})  # makes them text\n{hint}'
     rows = pd.DataFrame({"position": at, "reason": reasons}, index=frame.index.take(at))
-    n_rows = f"{len(at)} of {len(frame)} rows"
+    n_rows = f"{len(at):,} of {n_of(len(frame), 'row')}"
     raise PromptError(f"{n_rows} of {source} {what}: {named}{more}.", hint=hint, rows=rows)

@@ -13,7 +13,7 @@ import pandas as pd
 from .errors import InputError, clip
 from .json_schema import check_askable, misfits, resolved, with_single_types
 from .option_checks import is_plain_schema
-from .parameters import is_sendable_text, kind_of, plain
+from .parameters import is_sendable_text, kind_of, plain, quoted
 
 if TYPE_CHECKING:
     import pydantic
@@ -211,7 +211,7 @@ def _model_of(fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
         if not isinstance(name, str) or not name.strip() or not is_sendable_text(name):
             raise InputError(f"output_schema has a field named {clip(repr(name), 40)}; names are text.")
         if isinstance(kind, str | int | float) or kind is None:
-            raise InputError(f"output_schema[{clip(name, 40)!r}] is {kind_of(kind)}, not a type.", hint=_HINT)
+            raise InputError(f"output_schema[{quoted(name, 40)}] is {kind_of(kind)}, not a type.", hint=_HINT)
         # Field names that Python or pydantic keep for themselves are fine as aliases.
         definitions[f"field_{i}"] = (kind, pydantic.Field(alias=name))
     try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .errors import clip
+from .parameters import quoted, shown
 
 _SEQUENCES = (collections.abc.Sequence, collections.abc.Iterable, list, tuple)
 _MAX_SHOWN = 8
@@ -40,17 +40,17 @@ def misshapen(value: Any, hint: Any, where: str) -> str:
     if origin is typing.Literal or _name(origin) == "Literal":
         if any(value == arg and type(value) is type(arg) for arg in args):
             return ""
-        return f"{where} is {_shown(value)}; known {'is' if len(args) == 1 else 'are'} {_listed(args)}"
+        return f"{where} is {shown(value)}; known {'is' if len(args) == 1 else 'are'} {_listed(args)}"
     if is_typed_dict(hint):
         return _misshapen_dict(value, hint, where)
     if origin is dict or origin is collections.abc.Mapping:
         if not isinstance(value, Mapping):
-            return f"{where} is {_shown(value)}; it has to be a dict"
-        problems = (misshapen(item, args[1], f"{where}[{clip(str(key), 40)!r}]") for key, item in value.items())
+            return f"{where} is {shown(value)}; it has to be a dict"
+        problems = (misshapen(item, args[1], f"{where}[{quoted(str(key), 40)}]") for key, item in value.items())
         return next(filter(None, problems), "")
     if origin in _SEQUENCES or (_name(origin) == "SequenceNotStr" and args):
         if not isinstance(value, list | tuple):
-            return f"{where} is {_shown(value)}; it has to be a list"
+            return f"{where} is {shown(value)}; it has to be a list"
         problems = (misshapen(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
         return next(filter(None, problems), "")
     return _misshapen_scalar(value, hint, where)
@@ -69,7 +69,7 @@ def fields_of(typed_dict: Any) -> Mapping[str, Any]:
 
 def _misshapen_scalar(value: Any, hint: Any, where: str) -> str:
     if hint is type(None) or hint is None:
-        return "" if value is None else f"{where} is {_shown(value)}; it has to be None"
+        return "" if value is None else f"{where} is {shown(value)}; it has to be None"
     wanted: dict[Any, tuple[Any, str]] = {
         str: (str, "text"),
         bool: (bool, "True or False"),
@@ -80,7 +80,7 @@ def _misshapen_scalar(value: Any, hint: Any, where: str) -> str:
         return ""
     kind, words = wanted[hint]
     fits = isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
-    return "" if fits else f"{where} is {_shown(value)}; it has to be {words}"
+    return "" if fits else f"{where} is {shown(value)}; it has to be {words}"
 
 
 def _misshapen_union(value: Any, variants: tuple[Any, ...], where: str) -> str:
@@ -100,7 +100,7 @@ def _misshapen_union(value: Any, variants: tuple[Any, ...], where: str) -> str:
         if known:
             close = difflib.get_close_matches(str(kind), known, n=1, cutoff=0.6)
             meant = f"did you mean {close[0]!r}?" if close else f"known are {_listed(known)}"
-            return f"{where}['type'] is {_shown(kind)}; {meant}"
+            return f"{where}['type'] is {shown(kind)}; {meant}"
     if isinstance(value, list):
         inside = [p for p in problems if "it has to be" not in p or p.startswith(f"{where}[")]
         return inside[0] if inside else problems[0]
@@ -117,7 +117,7 @@ def _type_names(typed_dict: Any) -> tuple[str, ...]:
 
 def _misshapen_dict(value: Any, typed_dict: Any, where: str) -> str:
     if not isinstance(value, Mapping):
-        return f"{where} is {_shown(value)}; it has to be a dict"
+        return f"{where} is {shown(value)}; it has to be a dict"
     fields = fields_of(typed_dict)
     takes_more = (getattr(typed_dict, "__pydantic_config__", None) or {}).get("extra") == "allow"
     for key, item in value.items():
@@ -127,7 +127,7 @@ def _misshapen_dict(value: Any, typed_dict: Any, where: str) -> str:
         elif not takes_more:
             close = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
             meant = f"did you mean {close[0]!r}?" if close else f"known are {_listed(fields)}"
-            return f"{where} has no {clip(str(key), 40)!r}; {meant}"
+            return f"{where} has no {quoted(str(key), 40)}; {meant}"
     missing = [key for key, hint in fields.items() if _name(typing.get_origin(hint)) == "Required" and key not in value]
     return f"{where} lacks {missing[0]!r}" if missing else ""
 
@@ -137,14 +137,5 @@ def _name(origin: Any) -> str:
 
 
 def _listed(values: Any) -> str:
-    shown = [repr(value) for value in values]
-    return ", ".join(shown[:_MAX_SHOWN]) + (", ..." if len(shown) > _MAX_SHOWN else "")
-
-
-def _shown(value: Any) -> str:
-    from .parameters import kind_of
-
-    # A short word is a name that was mistyped; a longer text may be anything.
-    if isinstance(value, str) and len(value) <= 40 and value.isprintable() and " " not in value:
-        return repr(value)
-    return kind_of(value)
+    listed = [repr(value) for value in values]
+    return ", ".join(listed[:_MAX_SHOWN]) + (", ..." if len(listed) > _MAX_SHOWN else "")

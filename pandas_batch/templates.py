@@ -18,7 +18,7 @@ import pandas as pd
 
 from .errors import ColumnNotFoundError, InputError, clip
 from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings
-from .parameters import is_sendable_text, kind_of
+from .parameters import is_sendable_text, kind_of, quoted
 from .per_row import column_of, row_name
 from .texts import NOT_UNICODE, ArrowTexts, is_missing, text_column
 
@@ -91,7 +91,7 @@ def parse_template(text: str, columns: Sequence[Any] | pd.Index) -> Template:
                 )
             literals.append(literal)
             literal = ""
-            fields.append(_field(text[at + 1 : end], names, columns))
+            fields.append(_field(text[at + 1 : end], names, columns, at))
             at = end + 1
         else:
             end = min((i for i in (text.find("{", at), text.find("}", at)) if i >= 0), default=len(text))
@@ -100,18 +100,19 @@ def parse_template(text: str, columns: Sequence[Any] | pd.Index) -> Template:
     if not fields:
         raise InputError(
             "The template of prompt= has no {column} in it: every row would get the same prompt.",
-            hint=_hint_without_fields(text, names),
+            hint=_hint_without_fields(text, columns),
         )
     return Template((*literals, literal), tuple(fields))
 
 
-def _hint_without_fields(text: str, names: set[str]) -> str:
+def _hint_without_fields(text: str, columns: Sequence[Any] | pd.Index) -> str:
+    names = [name for name in columns if isinstance(name, str)]
     if text in names:
         return f"prompt_col={text!r} takes the column as it is"
-    return f'prompt="... {{{sorted(names)[0]}}}"' if names else 'prompt="Classify: {title}"'
+    return f'prompt="... {{{clip(names[0], 40)}}}"' if names else 'prompt="Classify: {title}"'
 
 
-def _field(inside: str, names: set[str], columns: Sequence[Any] | pd.Index) -> Field:
+def _field(inside: str, names: set[str], columns: Sequence[Any] | pd.Index, at: int) -> Field:
     """Read the text between two braces; a name is first taken literally."""
     if inside in names:
         return Field(inside)
@@ -119,28 +120,30 @@ def _field(inside: str, names: set[str], columns: Sequence[Any] | pd.Index) -> F
     for colon in reversed(colons):
         if inside[:colon] in names:
             return Field(inside[:colon], _checked_spec(inside[colon + 1 :], inside[:colon]))
-    raise _refusal(inside, names, columns)
+    raise _refusal(inside, names, columns, at)
 
 
-def _refusal(inside: str, names: set[str], columns: Sequence[Any] | pd.Index) -> InputError:
+def _refusal(inside: str, names: set[str], columns: Sequence[Any] | pd.Index, at: int) -> InputError:
     shown = clip(f"{{{inside}}}", 60)
     name = inside.partition(":")[0]
     looks_like_text = not name.strip() or "\n" in inside or '"' in name or "{" in name
     if looks_like_text:
-        return InputError(f"The template of prompt= has {shown}, which names no column.", hint=_ESCAPE_HINT)
+        # It may be a piece of the prompt, which no message shows.
+        return InputError(
+            f"The template of prompt= opens a brace at character {at} that names no column.", hint=_ESCAPE_HINT
+        )
     if name.isdigit():
         labels = [label for label in columns if not isinstance(label, str) and str(label) == name]
         hint = 'df.rename(columns=str) makes names of numbers, then "{0}" is one' if labels else 'prompt="{title}"'
         return InputError(f"The template of prompt= has {shown}: fields go by name, not by position.", hint=hint)
+    bare = re.split(r"[.\[!]", name, maxsplit=1)[0]
+    if bare != name and bare in names:
+        return InputError(
+            f"The template of prompt= has {shown}: attributes, items and conversions of a field are refused.",
+            hint=f'make a column of it: df.assign(part=df[{quoted(bare, 40)}]...), then "{{part}}"',
+        )
     close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
-    if not close:
-        bare = re.split(r"[.\[!]", name, maxsplit=1)[0]
-        if bare in names:
-            return InputError(
-                f"The template of prompt= has {shown}: attributes, items and conversions of a field are refused.",
-                hint=f'make a column of it: df.assign(part=df[{bare!r}]...), then "{{part}}"',
-            )
-    known = ", ".join(repr(clip(other, 30)) for other in sorted(names)[:10])
+    known = ", ".join(quoted(other, 30) for other in sorted(names)[:10])
     return ColumnNotFoundError(
         f"The template of prompt= has {shown}, which names no column.",
         hint=f"did you mean {{{close[0]}}}?" if close else f"the frame has {known or 'no columns'}; {_ESCAPE_HINT}",
@@ -150,7 +153,10 @@ def _refusal(inside: str, names: set[str], columns: Sequence[Any] | pd.Index) ->
 def _checked_spec(spec: str, column: str) -> str:
     shown = clip(spec, 40)
     if "{" in spec:
-        raise InputError(f"The format of {{{clip(column, 40)}}} holds another field, which is refused.")
+        raise InputError(
+            f"The format of {{{clip(column, 40)}}} holds another field, which is refused.",
+            hint=f'"{{{clip(column, 40)}:>10}}"',
+        )
     if len(spec) > MAX_FORMAT_CHARS or any(int(n) > MAX_FORMAT_WIDTH for n in re.findall(r"\d+", spec)):
         raise InputError(
             f"The format {shown!r} of {{{clip(column, 40)}}} is too wide.",
@@ -222,7 +228,7 @@ def _written(values: pd.Series, field: Field, index: pd.Index | None) -> np.ndar
             except (ValueError, TypeError, AttributeError, OverflowError):
                 where = "a category" if index is None else row_name(index, i)
                 raise InputError(
-                    f"The format {clip(field.spec, 40)!r} of {{{clip(field.column, 40)}}} does not fit {where}, "
+                    f"The format {quoted(field.spec, 40)} of {{{clip(field.column, 40)}}} does not fit {where}, "
                     f"which holds {kind_of(value) if isinstance(value, str) else type(value).__name__}.",
                     hint=f'"{{{clip(field.column, 40)}}}" writes it without a format',
                 ) from None
