@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.errors import StoreError
 from pandas_batch.store import NewBatch, RunRecord, Store, requests_table, rows_table
+from pandas_batch.store import store as store_module
 
 BASE_URL = "https://api.example"
 CREATED_AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -55,11 +58,13 @@ def add_run(
     n_batches: int = 1,
     text: str = "x",
     index: pd.Index | None = None,
+    nonces: Sequence[str] | None = None,
     **fields: Any,
 ) -> RunRecord:
     """Record a run of n rows in equal batches; batch i of run "r" has the nonce "ri"."""
     size = n // n_batches
-    batches = [new_batch(store, f"{run_id.lower()}{i}", start + i * size, size, text=text) for i in range(n_batches)]
+    nonces = nonces or [f"{''.join(filter(str.isalnum, run_id.lower()))}{i}" for i in range(n_batches)]
+    batches = [new_batch(store, nonces[i], start + i * size, size, text=text) for i in range(n_batches)]
     requests = requests_table(
         prints(start, n),
         np.zeros(n, np.uint16),
@@ -91,6 +96,21 @@ def collect(store: Store, key: int, succeeded: np.ndarray, results: bytes = b"{}
     store.commit_file(store.results_part_path(key), store.results_path(key))
     store.set_succeeded(key, succeeded)
     assert store.transition(key, expect=["intent", "bound", "ended"], to="collected")
+
+
+def reopened(path: Path) -> Store:
+    """Open a store as the next process would."""
+    known = store_module._instances.pop(path.resolve(), None)
+    if known is not None:
+        known._database.close()
+    return Store.open(path)
+
+
+def three_parts(error: StoreError) -> tuple[str, str, str]:
+    assert error.what
+    assert error.state
+    assert error.hint
+    return error.what, error.state, error.hint
 
 
 # --- the process to be killed

@@ -15,10 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import store_lab
+from store_lab import reopened
 
 from pandas_batch.errors import StoreError
 from pandas_batch.store import Store
-from pandas_batch.store import store as store_module
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 
@@ -56,14 +56,6 @@ def victim(tmp_path: Path) -> Iterator[Victim]:
     found.close()
 
 
-def reopened(path: Path) -> Store:
-    """Open a store as the next process would."""
-    known = store_module._instances.pop(path.resolve(), None)
-    if known is not None:
-        known._database.close()
-    return Store.open(path)
-
-
 def check_whole(store: Store) -> None:
     """Every run is whole, and there is nothing else."""
     runs = store.runs()
@@ -76,7 +68,8 @@ def check_whole(store: Store) -> None:
             keys.add(batch.key)
             assert store.requests_of(batch.key)[0].shape == (batch.n_requests, 16)
             if batch.state == "collected":
-                assert store.open_results(batch.key).read() == b'{"custom_id":"a"}\n' * 10
+                with store.open_results(batch.key) as file:
+                    assert file.read() == b'{"custom_id":"a"}\n' * 10
                 kept = [position for position, _ in store.spooled_requests(batch.key)]
                 assert kept in ([3], list(range(10)))
             else:

@@ -77,7 +77,7 @@ def _of_system(error: OSError, path: Path, state: str) -> StoreError:
         return disk_full(path, state)
     if error.errno in _DENIED:
         return unwritable(path, error.strerror or str(error), state)
-    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+    if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.EEXIST):
         return StoreError(f"{error.filename or path} is not a folder, so the store cannot use it.", state, _ELSEWHERE)
     if error.errno in (errno.ENOLCK, getattr(errno, "ENOTSUP", -1), errno.ENOSYS):
         return StoreError(f"The file system of {path} has no locks, which the store needs.", state, _ELSEWHERE)
@@ -105,6 +105,16 @@ def corrupt(path: Path, detail: str, state: str = KEPT) -> StoreError:
         "Restore the folder from a backup, or move it away and bring the answers home from the server: "
         "pandas_batch.recover(df, ...).",
     )
+
+
+def not_whole(file: Path) -> StoreError:
+    """Return the error for a cut or foreign file of a run or a batch."""
+    return corrupt(file.parents[2], f"{'/'.join(file.parts[-3:])} is not whole")
+
+
+def missing(file: Path) -> StoreError:
+    """Return the error for a file of a run or a batch that is not there."""
+    return corrupt(file.parents[2], f"{'/'.join(file.parts[-3:])} is missing")
 
 
 def unwritable(path: Path, detail: str, state: str = KEPT) -> StoreError:

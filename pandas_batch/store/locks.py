@@ -142,6 +142,10 @@ class Lease:
                 os.unlink(self._path)
         self._handle.close()
 
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 

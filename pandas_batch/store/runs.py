@@ -71,6 +71,8 @@ class Runs(Batches):
         _check_columns(requests, REQUEST_COLUMNS)
         with explained(self.path, NOTHING_RECORDED), self._recording():
             if self._runs("WHERE id = ?", (run.id,)):
+                for batch in batches:
+                    batch.spool.discard()
                 raise StoreError(f"The run {run.id} is recorded already.", NOTHING_RECORDED)
             keys = self._take_keys(len(batches))
             requests, used = _with_real_keys(requests, keys)

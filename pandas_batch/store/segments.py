@@ -14,9 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pandas_batch.errors import StoreError
-
-from .failures import corrupt
+from .failures import missing, not_whole
 from .files import private_writer
 
 FINGERPRINT_BYTES = 16
@@ -105,27 +103,26 @@ def read_segment(path: Path) -> Segment:
     OSError
         Where it cannot be read.
     """
-    with open(path, "rb") as file:
-        n_bytes = file.seek(0, 2)
-        if n_bytes < _HEADER.size:
-            raise _damaged(path)
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        with open(path, "rb") as file:
+            n_bytes = file.seek(0, 2)
+            if n_bytes < _HEADER.size:
+                raise not_whole(path)
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise missing(path) from error
     magic, n = _HEADER.unpack_from(data)
     if magic != _MAGIC:
-        raise _damaged(path)
+        raise not_whole(path)
     parts = []
     start = _HEADER.size
     for dtype, width in (("u1", FINGERPRINT_BYTES), ("<u2", 1), ("<u8", 1), ("<i4", 1)):
         size = n * width * np.dtype(dtype).itemsize
         if start + size > n_bytes:
-            raise _damaged(path)
+            raise not_whole(path)
         parts.append(np.frombuffer(data, dtype=dtype, count=n * width, offset=start))
         start += size + -size % _ALIGNMENT
     return Segment(parts[0].reshape(n, FINGERPRINT_BYTES), *parts[1:])
-
-
-def _damaged(path: Path) -> StoreError:
-    return corrupt(path.parent.parent.parent, f"{path.parent.name}/{path.name} is not whole")
 
 
 def find_requests(

@@ -13,6 +13,7 @@ Line ends may stand anywhere between requests; there are none inside JSON.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from .failures import explained
 from .files import commit_file, private_writer, sync_fd
 
 _LINE_START = b'{"custom_id":"'
+_LIST_END = re.compile(rb"\s*\]\s*\}$")  # a request ends with }}: its own and that of its params
 _BLOCK_BYTES = 1 << 20
 
 
@@ -117,7 +119,7 @@ def request_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
             continue
         text = line[at:].rstrip()
         # what closes the list may stand on the line of the last request
-        text = text.removesuffix(b",") if text.endswith(b",") else text.removesuffix(b"]}")
+        text = text.removesuffix(b",") if text.endswith(b",") else _LIST_END.sub(b"", text)
         position = text[len(_LINE_START) : len(_LINE_START) + 64].split(b"_", 3)[2]
         yield int(position), text
 

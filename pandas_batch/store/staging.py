@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+import weakref
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,14 @@ class Staging:
         folder = self._store_path / "tmp" / name
         make_private_folder(folder)
         self._lease, self._folder = lease, folder
+        weakref.finalize(self, _leave, folder, lease, os.getpid())
+
+
+def _leave(folder: Path, lease: Lease | None, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child ends without touching what is its parent's
+        remove_folder(folder)
+        if lease is not None:
+            lease.close()
 
 
 def _lease_name(folder_name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .failures import corrupt
+from .failures import missing, not_whole
 from .files import private_writer
 
 REQUEST_COLUMNS = ("fingerprint", "draw", "batch_key", "position", "reused")
@@ -34,7 +34,9 @@ def read_table(path: Path) -> pa.Table:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
             return reader.read_all()
     except pa.ArrowInvalid as error:
-        raise corrupt(path.parent.parent.parent, f"{path.parent.name}/{path.name} is not whole") from error
+        raise not_whole(path) from error
+    except FileNotFoundError as error:
+        raise missing(path) from error
 
 
 def requests_table(

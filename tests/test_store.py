@@ -1,0 +1,285 @@
+"""Runs and batches: recorded whole, changed by compare-and-swap, found again by the next process."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import store_lab
+from store_lab import BASE_URL, CREATED_AT, add_run, prints, reopened, three_parts
+
+from pandas_batch.errors import RunNotFoundError, StoreError
+from pandas_batch.store import (
+    BATCH_STATES,
+    RunRecord,
+    Store,
+    fingerprints_of,
+    requests_table,
+    rows_table,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def test_a_run_comes_back_as_it_was_recorded(store: Store) -> None:
+    """Every field, the rows, the requests and the labels, also for the next process."""
+    index = pd.Index(["a", "b", "a", None], name="label")
+    run = RunRecord(
+        id="r-1_A",
+        name="ein Name / with ☃",
+        identity="i",
+        created_at=datetime(2026, 11, 23, 8, 0, 0, 123456, tzinfo=UTC),
+        base_url=BASE_URL,
+        model="m",
+        n_rows=4,
+        n_requests=2,
+        n_reused=1,
+        n_skipped=1,
+        options={"system": "be kind", "max_tokens": 5, "betas": ["x"]},
+        parent_id="r-0",
+        state="submitting",
+        message="…",
+        finished_at=CREATED_AT,
+        cost_usd_max=0.1,
+        extra={"any": [1, None, {"thing": 2.5}]},
+    )
+    old = add_run(store, "old", n=3)
+    spooled = store_lab.new_batch(store, "fresh", 100, 1)
+    requests = requests_table(
+        np.concatenate([prints(100, 1), prints(1, 1)]),
+        np.array([0, 7]),
+        np.array([-1, old.batch_keys[0]]),
+        np.array([0, 1]),
+        np.array([False, True]),
+    )
+    rows = rows_table(np.array([0, 1, -1, 0]), {2: "not text"})
+    recorded = store.add_run(run, rows, requests, [spooled], index=index)
+    for opened in (store, reopened(store.path)):
+        found = opened.run("r-1_A")
+        assert found == recorded
+        assert found == dataclasses.replace(run, batch_keys=(2, 1), index_kind=type(index).__name__)
+        assert opened.rows_of("r-1_A").to_pydict() == {
+            "request": [0, 1, -1, 0],
+            "reason": [None, None, "not text", None],
+        }
+        table = opened.requests_table_of("r-1_A")
+        assert table.column("batch_key").to_pylist() == [2, 1]
+        assert table.column("draw").to_pylist() == [0, 7]
+        assert table.column("reused").to_pylist() == [False, True]
+        assert (fingerprints_of(table) == np.concatenate([prints(100, 1), prints(1, 1)])).all()
+        pd.testing.assert_index_equal(opened.index_of("r-1_A"), index)
+        assert opened.index_of("old") is None
+    assert "be kind" not in repr(recorded)
+    assert [r.id for r in store.runs()] == ["r-1_A", "old"]
+    assert store.runs_of_batch(1) == ["old", "r-1_A"]
+
+
+def test_a_run_without_requests_is_a_run(store: Store) -> None:
+    """A frame whose rows are all skipped, or that has none, is recorded like any other."""
+    run = RunRecord(id="r", identity="i", created_at=CREATED_AT, base_url=BASE_URL, model="m", n_rows=2, n_requests=0)
+    nothing = requests_table(prints(0, 0), *(np.zeros(0, int) for _ in range(4)))
+    store.add_run(run, rows_table(np.array([-1, -1])), nothing, index=pd.RangeIndex(2))
+    assert store.run("r").batch_keys == ()
+    assert store.rows_of("r").num_rows == 2
+    assert fingerprints_of(store.requests_table_of("r")).shape == (0, 16)
+
+
+def test_a_run_is_found_by_id_name_or_beginning(store: Store) -> None:
+    """The newest of a name; an id before a name; the beginning of an id where it is one run's."""
+    add_run(store, "abc-1", name="reviews")
+    add_run(store, "abd-2", name="reviews")
+    add_run(store, "xyz-3", name="abc-1")
+    assert store.find_run("reviews").id == "abd-2"
+    assert store.find_run("abc-1").id == "abc-1"
+    assert store.find_run("xyz-").id == "xyz-3"
+    with pytest.raises(RunNotFoundError) as raised:
+        store.find_run("review")
+    assert "'reviews'" in three_parts(raised.value)[2]
+    with pytest.raises(RunNotFoundError) as raised:
+        store.run("nothing like it")
+    assert "pandas_batch.runs()" in three_parts(raised.value)[2]
+    with pytest.raises(RunNotFoundError):
+        store.update_run("nothing", state="ended")
+    with pytest.raises(RunNotFoundError):
+        store.delete_run("nothing")
+
+
+def test_the_newest_run_of_an_identity_is_the_one(store: Store) -> None:
+    """A retry has the identity of its parent and comes back in its place."""
+    assert store.newest_of_identity("i") is None
+    add_run(store, "first", identity="i")
+    add_run(store, "second", identity="i", parent_id="first")
+    assert store.newest_of_identity("i").id == "second"
+
+
+def test_a_run_is_recorded_once(store: Store) -> None:
+    """The same id again is refused and leaves the first as it was."""
+    add_run(store, "r", n=3)
+    with pytest.raises(StoreError, match="recorded already"):
+        add_run(store, "r", n=5, start=50)
+    assert store.run("r").n_rows == 3
+    assert len(list((store.path / "batches").iterdir())) == 1
+    assert not any(path.is_file() for path in (store.path / "tmp").rglob("*"))
+
+
+def test_changes_of_a_run_are_durable_and_named(store: Store) -> None:
+    """Only fields that change can be changed."""
+    add_run(store, "r")
+    store.update_run("r", state="collected", finished_at=CREATED_AT, message="done", extra={"n": 1})
+    found = reopened(store.path).run("r")
+    assert (found.state, found.finished_at, found.message, found.extra) == ("collected", CREATED_AT, "done", {"n": 1})
+    for wrong in ({"identity": "x"}, {"nonsense": 1}, {"batch_keys": ()}):
+        with pytest.raises(TypeError):
+            store.update_run("r", **wrong)
+    with pytest.raises(ValueError, match="time zone"):
+        store.update_run("r", finished_at=datetime(2026, 1, 1))
+
+
+@pytest.mark.parametrize("run_id", ["../x", "a/b", "", ".", "a b", "x" * 65, "ü", "a\0b", "a\n"])
+def test_a_run_id_is_never_a_path(store: Store, run_id: str) -> None:
+    """Ids are letters, digits, _ and -; names may be anything."""
+    with pytest.raises(ValueError, match="run id"):
+        add_run(store, run_id)
+    with pytest.raises(ValueError, match="run id"):
+        store.rows_of(run_id)
+    add_run(store, "fine", name=run_id)
+    assert store.run("fine").name == run_id
+
+
+def test_a_nonce_is_never_a_path_and_a_spool_is_closed(store: Store) -> None:
+    """What cannot be part of a custom_id, and a body that is not durable, are mistakes of the caller."""
+    with pytest.raises(ValueError, match="nonce"):
+        add_run(store, "r", nonces=["A_b"])
+    batch = store_lab.new_batch(store, "ok", 0, 1)
+    still_open = dataclasses.replace(batch, spool=store.new_spool())
+    run = RunRecord(id="r", identity="i", created_at=CREATED_AT, base_url="u", model="m", n_rows=1, n_requests=1)
+    requests = requests_table(prints(0, 1), *(np.array([value]) for value in (0, -1, 0, 0)))
+    with pytest.raises(ValueError, match="still open"):
+        store.add_run(run, rows_table(np.array([0])), requests, [still_open])
+    with pytest.raises(ValueError, match="lacks"):
+        store.add_run(run, requests, requests, [batch])
+    assert store.runs() == []
+
+
+# --- batches
+
+
+def test_a_batch_goes_through_its_states_by_compare_and_swap(store: Store) -> None:
+    """A transition from another state than the expected one does nothing; every field comes back."""
+    (key,) = add_run(store, "r", n=2).batch_keys
+    assert store.batch(key).state == "intent"
+    assert store.batch(key).betas == ("some-beta",)
+    assert not store.transition(key, expect=["bound"], to="ended", attempts=9)
+    assert store.transition(
+        key, expect=["intent", "unknown"], to="posting", attempts=1, posted_at=CREATED_AT, watermark_id="w"
+    )
+    changes = {
+        "batch_id": "msgbatch_1",
+        "proved": True,
+        "server_posted_at": CREATED_AT,
+        "watermark_at": CREATED_AT,
+        "workspace_id": "ws",
+        "created_at": CREATED_AT,
+        "expires_at": CREATED_AT,
+        "ended_at": CREATED_AT,
+        "cancel_initiated_at": CREATED_AT,
+        "archived_at": CREATED_AT,
+        "counts": {"processing": 2},
+        "error": "none",
+        "not_found_since": CREATED_AT,
+        "tried_ids": ("a", "b"),
+        "extra": {"request_id": "req_1"},
+    }
+    assert store.transition(key, expect=["posting"], to="bound", **changes)
+    found = reopened(store.path).batch(key)
+    assert {name: getattr(found, name) for name in changes} == changes
+    assert (found.state, found.attempts, found.watermark_id) == ("bound", 1, "w")
+    store.update_batch(key, counts={"succeeded": 2}, error=None, proved=False)
+    assert store.batch(key).counts == {"succeeded": 2}
+    assert [batch.key for batch in store.batches_where(state="bound")] == [key]
+    assert [batch.key for batch in store.batches_where(state=["bound", "ended"])] == [key]
+    assert store.batches_where(state=["intent"]) == []
+    assert store.batch_ids() == {"msgbatch_1"}
+    for wrong in ({"nonce": "x"}, {"key": 5}, {"nonsense": 1}):
+        with pytest.raises(TypeError):
+            store.update_batch(key, **wrong)
+    with pytest.raises(ValueError, match="no state"):
+        store.transition(key, expect=["bound"], to="nonsense")
+    with pytest.raises(StoreError, match="no batch 99"):
+        store.batch(99)
+    assert not store.transition(99, expect=BATCH_STATES, to="bound")
+
+
+def test_an_id_of_the_server_is_bound_once_and_proof_beats_adoption(store: Store) -> None:
+    """Whoever adopted an id without proof gives it back to the batch that proves it; never the other way."""
+    lost, ours, third = add_run(store, "r", n=3, n_batches=3).batch_keys
+    for key in (lost, ours, third):
+        store.transition(key, expect=["intent"], to="posting")
+    assert store.transition(lost, expect=["posting"], to="bound", batch_id="b1", proved=False)
+    assert not store.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=False)
+    assert store.transition(ours, expect=["posting"], to="bound", batch_id="b1", proved=True)
+    assert store.batch(ours).batch_id == "b1"
+    released = store.batch(lost)
+    assert (released.state, released.batch_id, released.tried_ids) == ("unknown", None, ("b1",))
+    assert not store.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=True)
+    assert store.batch(third).state == "posting"
+    with pytest.raises(StoreError):
+        store.update_batch(third, batch_id="b1")
+    assert store.batch_ids() == {"b1"}
+
+
+def test_a_split_batch_is_replaced_for_every_run_that_needs_it(store: Store) -> None:
+    """Runs, places of requests and lookups follow the parts, parts of parts too."""
+    (key,) = add_run(store, "r", n=10).batch_keys
+    requests = requests_table(prints(4, 2), *(np.array(v) for v in ([0, 0], [key, key], [4, 9], [1, 1])))
+    reader = RunRecord(id="s", identity="s", created_at=CREATED_AT, base_url="u", model="m", n_rows=2, n_requests=2)
+    store.add_run(reader, rows_table(np.arange(2)), requests)
+    store.transition(key, expect=["intent"], to="posting")
+    parts = [store_lab.new_batch(store, "p0", 0, 4), store_lab.new_batch(store, "p1", 4, 6)]
+    with pytest.raises(ValueError, match="10 requests"):
+        store.split_batch(key, parts[:1], expect=["posting"])
+    assert store.split_batch(key, parts, expect=["bound"]) is None
+    parts = [store_lab.new_batch(store, "p0", 0, 4), store_lab.new_batch(store, "p1", 4, 6)]
+    first, second = store.split_batch(key, parts, expect=["posting"])
+    assert store.batch(key).state == "split"
+    assert store.batch(key).split_into == (first, second)
+    assert not store.spool_path(key).exists()
+    halves = [store_lab.new_batch(store, "h0", 4, 3), store_lab.new_batch(store, "h1", 7, 3)]
+    third, fourth = store.split_batch(second, halves, expect=["intent"])
+    for opened in (store, reopened(store.path)):
+        assert opened.run("r").batch_keys == (first, third, fourth)
+        assert set(opened.run("s").batch_keys) == {first, third, fourth}
+        table = opened.requests_table_of("r")
+        assert table.column("batch_key").to_pylist() == [first] * 4 + [third] * 3 + [fourth] * 3
+        assert table.column("position").to_pylist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2]
+        assert opened.requests_table_of("s").column("batch_key").to_pylist() == [third, fourth]
+        keys, positions = opened.find_answers(prints(0, 10), np.zeros(10, np.uint16), base_url=BASE_URL)
+        assert keys.tolist() == table.column("batch_key").to_pylist()
+        assert positions.tolist() == table.column("position").to_pylist()
+    assert store.delete_run("r") == []
+    assert sorted(store.delete_run("s")) == sorted([key, first, second, third, fourth])
+    assert list((store.path / "batches").iterdir()) == []
+
+
+def test_a_key_is_never_used_twice(store: Store) -> None:
+    """Not after a deletion, and not over folders that an older copy of the database does not know."""
+    (first,) = add_run(store, "a").batch_keys
+    store.delete_run("a")
+    (second,) = add_run(store, "b").batch_keys
+    assert second > first
+    paid = store.path / "batches" / "50"
+    paid.mkdir()
+    (paid / "results.jsonl").write_text("paid for")
+    (third,) = add_run(reopened(store.path), "c").batch_keys
+    assert third == 51
+    assert (paid / "results.jsonl").exists()

@@ -1,0 +1,186 @@
+"""The files of runs and batches: private, the same before and after compaction, gone when deleted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import store_lab
+from store_lab import CREATED_AT, add_run, bind, collect, prints, reopened
+
+from pandas_batch.errors import StoreError
+from pandas_batch.store import (
+    RunRecord,
+    Store,
+    requests_table,
+    rows_table,
+)
+from pandas_batch.store import store as store_module
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+def test_results_and_bodies_are_read_the_same_before_and_after_compaction(store: Store) -> None:
+    """Compaction keeps the raw results to the byte, and of the requests those that a retry needs."""
+    (key,) = add_run(store, "r", n=6).batch_keys
+    raw = b"".join(b'{"custom_id":"%d","text":"%s"}\n' % (i, b"word " * 400) for i in range(500)) + b"cut"
+    with store.open_spool(key) as file:
+        assert file.read() == store_lab.body("r0", 6)
+    assert [position for position, _ in store.spooled_requests(key)] == list(range(6))
+    assert not store.has_results(key)
+    with pytest.raises(StoreError, match="results of batch"):
+        store.open_results(key)
+    with pytest.raises(ValueError, match="in flight"):
+        store.compact(key)
+    collect(store, key, np.array([True, False, True, True, False, True]), raw)
+    assert store.has_results(key)
+    before = store.size_bytes()
+    store.compact(key)
+    store.compact(key)
+    assert store.has_results(key)
+    assert store.size_bytes() < before
+    assert not store.results_path(key).exists()
+    with store.open_results(key) as file:
+        assert file.readline() == raw[: raw.index(b"\n") + 1]
+        assert file.read() == raw[raw.index(b"\n") + 1 :]
+    kept = dict(store.spooled_requests(key))
+    assert list(kept) == [1, 4]
+    assert kept[1] == store_lab.body("r0", 6).split(b"\n")[2].rstrip(b",")
+    store.compact(key, keep_requests=False)
+    assert list(kept) == [position for position, _ in store.spooled_requests(key)]
+
+
+def test_without_need_no_request_is_kept(store: Store) -> None:
+    """Where everything succeeded, or the caller says so, the body goes whole."""
+    first, second = add_run(store, "r", n=6, n_batches=2).batch_keys
+    collect(store, first, np.ones(3, bool))
+    store.compact(first)
+    collect(store, second, np.zeros(3, bool))
+    store.compact(second, keep_requests=False)
+    for key in (first, second):
+        with pytest.raises(StoreError, match="requests of batch"):
+            store.open_spool(key)
+
+
+@pytest.mark.parametrize("ending", [b"\n]}", b"]}", b"\n]}\n", b" ] }"])
+@pytest.mark.parametrize("start", [b'{"requests":[\n', b'{"requests":['])
+def test_the_lines_of_a_body_are_its_requests_however_it_is_wrapped(store: Store, start: bytes, ending: bytes) -> None:
+    """What opens and closes the list may stand on lines of its own or not."""
+    import io
+
+    from pandas_batch.store import request_lines
+
+    lines = [b'{"custom_id":"pb1_n_%05d_x_y","params":{"a":[1,2]}}' % i for i in range(3)]
+    found = list(request_lines(io.BytesIO(start + b",\n".join(lines) + ending)))
+    assert found == list(enumerate(lines))
+
+
+def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    """Folders 0700 and files 0600 under umask 000, 022 and 077, the database's own files included."""
+    for umask in (0o000, 0o022, 0o077, 0o777):
+        old = os.umask(umask)
+        try:
+            store = Store.open(tmp_path / f"store{umask}")
+            (key,) = add_run(store, "r", index=pd.Index(list("abcdefghij"))).batch_keys
+            collect(store, key, np.arange(10) > 4)
+            store.compact(key)
+            lease = store.lease("x")
+            spool = store.new_spool()
+            add_run(store, "s", start=100)
+        finally:
+            os.umask(old)
+        n_files = 0
+        for folder, _, names in os.walk(store.path):
+            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700, folder
+            for name in names:
+                n_files += 1
+                assert stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode) == 0o600, name
+        assert n_files > 12
+        lease.close()
+        spool.discard()
+
+
+def test_what_another_tool_copied_too_openly_is_closed_again(tmp_path: Path) -> None:
+    """A store restored from an archive with wide modes is made private when opened."""
+    store = Store.open(tmp_path / "store")
+    store._database.close()
+    store.path.chmod(0o755)
+    (store.path / "store.db").chmod(0o644)
+    reopened(store.path)
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE((store.path / "store.db").stat().st_mode) == 0o600
+
+
+def test_git_sees_nothing_of_the_store(tmp_path: Path) -> None:
+    """A store inside a repository is never committed."""
+    if shutil.which("git") is None:
+        pytest.skip("needs git")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    add_run(Store.open(tmp_path / ".pandas_batch"), "r")
+    said = subprocess.run(["git", "status", "--porcelain"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout == ""
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_deleted_run_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool) -> None:
+    """Prompts, labels, options, names and results of a deleted run are in no file any more; other runs are whole."""
+    monkeypatch.setattr(store_module, "is_local", lambda _path: local)
+    store = Store.open(tmp_path / "store")
+    canary = "canaryprompt"
+    add_run(store, "keep", start=500)
+    run = add_run(
+        store, "gone", text=canary, index=pd.Index([f"{canary}{i}" for i in range(10)]), name=canary,
+        options={"system": canary * 300}, message=canary,
+    )  # fmt: skip
+    (key,) = run.batch_keys
+    bind(store, key, canary)
+    for i in range(50):
+        store.update_batch(key, error=f"{canary} {i}")
+    collect(store, key, np.ones(10, bool), canary.encode())
+    found = [path for path in store.path.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
+    assert len(found) >= 4
+    assert store.delete_run("gone") == [key]
+    for path in store.path.rglob("*"):
+        assert not path.is_file() or canary.encode() not in path.read_bytes(), path
+    assert [run.id for run in store.runs()] == ["keep"]
+    assert store.spool_path(store.run("keep").batch_keys[0]).exists()
+
+
+def test_a_batch_that_another_run_needs_outlives_its_own(store: Store) -> None:
+    """Deleting a run removes what no other run points at."""
+    first, second = add_run(store, "owner", n=4, n_batches=2).batch_keys
+    reader = RunRecord(
+        id="reader", identity="x", created_at=CREATED_AT, base_url="u", model="m", n_rows=1, n_requests=1
+    )
+    requests = requests_table(prints(0, 1), *(np.array([value]) for value in (0, second, 0, 1)))
+    store.add_run(reader, rows_table(np.array([0])), requests)
+    assert store.delete_run("owner") == [first]
+    assert store.batch(second).run_id == "owner"
+    assert store.runs_of_batch(second) == ["reader"]
+    assert store.requests_of(second)[0].shape == (2, 16)
+    assert store.delete_run("reader") == [second]
+
+
+def test_a_deletion_that_was_cut_short_is_finished_at_the_next_opening(store: Store) -> None:
+    """A process killed after the commit of a deletion leaves nothing for good."""
+    (key,) = add_run(store, "r", text="canary").batch_keys
+    collect(store, key, np.ones(10, bool))
+    from pandas_batch.store import queries
+
+    assert store._database.write(lambda c: queries.delete_run(c, "r")) == [key]
+    assert (store.path / "batches" / str(key)).exists()
+    again = reopened(store.path)
+    assert not (store.path / "batches" / str(key)).exists()
+    assert again._database.read(queries.doomed) == []
