@@ -162,8 +162,8 @@ def test_cancel_lets_what_was_processed_succeed(api, client, clock):
     canceled = client.messages.batches.cancel(created.id)
     assert (canceled.processing_status, canceled.request_counts.processing) == ("canceling", 10)
     assert canceled.cancel_initiated_at is not None
-    assert client.messages.batches.cancel(created.id).cancel_initiated_at == canceled.cancel_initiated_at
     clock.advance(0.5)
+    assert client.messages.batches.cancel(created.id).cancel_initiated_at == canceled.cancel_initiated_at
     assert client.messages.batches.retrieve(created.id).processing_status == "canceling"
     clock.advance(0.6)
     ended = client.messages.batches.retrieve(created.id)

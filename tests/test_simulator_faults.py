@@ -265,9 +265,12 @@ def test_decoys_are_batches_of_others(api, once, clock):
     later = api.add_decoy(N_ROWS)
     theirs = api.add_decoy(N_ROWS, workspace_id="wrkspc_other")
     assert [batch.id for batch in once.messages.batches.list()] == [later, mine.id, earlier]
-    with pytest.raises(anthropic.NotFoundError):
-        once.messages.batches.retrieve(theirs)
-    clock.advance(5)
+    coming = api.add_decoy(1, at=clock.time_s() + 100)
+    for hidden in (theirs, coming):
+        with pytest.raises(anthropic.NotFoundError):
+            once.messages.batches.retrieve(hidden)
+    clock.advance(100)
+    assert once.messages.batches.retrieve(coming).processing_status == "in_progress"
     assert next(row.custom_id for row in once.messages.batches.results(earlier)).startswith("decoy-")
     assert {bill.batch_id for bill in api.billed} == {mine.id}
 
