@@ -294,7 +294,11 @@ class SpoolBody:
         self._spool = store.new_spool()
         self._spool.write(_HEAD)
         self.n_requests = 0
-        self.n_bytes = BODY_OVERHEAD
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the body so far, its end included."""
+        return int(self._spool.n_bytes) + len(_TAIL)
 
     def write_line(self, custom_id: bytes, params: bytes) -> None:
         """Add one request."""
@@ -307,7 +311,6 @@ class SpoolBody:
         )
         self._spool.write((b",\n" if self.n_requests else b"") + block + b"}")
         self.n_requests += len(custom_ids)
-        self.n_bytes += len(block) + 3
 
     def close(self) -> Any:
         """End the body, make it durable, and return the store's spool."""

@@ -1,0 +1,116 @@
+"""Creates: refused ones told, limited ones repeated, large ones split, and none ever repeated blindly."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from rowlab import ask
+
+from pandas_batch import posting, preparing, simulator
+from pandas_batch.posting import SpoolBody, backoff_s, custom_id_of_line, params_of_line, spool_lines
+from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
+from pandas_batch.store import Store
+
+FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(9)]})
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+def test_refused_create_is_posted_once(api, clock, status):
+    """A refusal is raised as the SDK's own error with a note, after one POST."""
+    import anthropic
+
+    api.faults.add(ErrorAnswer("create", status))
+    run = ask(FRAME, api, clock)
+    with pytest.raises(anthropic.APIStatusError) as told:
+        run.result()
+    assert told.value.status_code == status
+    assert api.calls("create") == 1
+    assert any("batches are on the server" in note for note in told.value.__notes__)
+
+
+def test_spend_cap_blocks_and_the_same_line_resumes(api, clock):
+    """A reached spend limit stops in words; nothing is lost and the same line goes on next month."""
+    import anthropic
+
+    api.faults.add(spend_cap(times=1))
+    with pytest.raises(anthropic.RateLimitError):
+        ask(FRAME, api, clock).result()
+    assert api.calls("create") == 1
+    assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+
+
+def test_rate_limit_is_waited_for(api, clock):
+    """A 429 says that no batch was made: the POST is made again after the pause it asks for."""
+    api.faults.add(ErrorAnswer("create", 429, retry_after="7", times=3))
+    started_s = clock.monotonic_s()
+    assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+    assert clock.monotonic_s() - started_s >= 21
+    assert len(api.batches) == 1
+
+
+def test_too_large_goes_in_halves(api, clock):
+    """A 413 splits the batch; every row is answered once, under ids of the new batches."""
+    api.faults.add(ErrorAnswer("create", 413, times=3, body="<html>too large</html>", content_type="text/html"))
+    out = ask(FRAME, api, clock).result()
+    assert out["status"].eq("succeeded").all()
+    assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
+    assert sum(batch.n_requests for batch in api.batches) == len(FRAME)
+    assert len(api.batches) > 1
+    again = ask(FRAME, api, clock)
+    pd.testing.assert_frame_equal(again.result(), out)
+
+
+def test_unreachable_server_is_told_after_a_while(clock):
+    """A server that cannot be reached at all is tried for minutes, then told; nothing was sent."""
+    import anthropic
+
+    with simulator.serve(clock=clock.time_s) as api, api.unreachable():
+        with pytest.raises(anthropic.APIConnectionError) as told:
+            ask(FRAME, api, clock).result()
+        assert any("0 of 1 batches" in note for note in told.value.__notes__)
+    assert clock.monotonic_s() >= posting.CONNECT_PATIENCE_S
+
+
+def test_batches_are_cut_at_the_limits(api, clock, monkeypatch):
+    """More requests or bytes than one batch may hold go in several, in the order of the rows."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    out = ask(FRAME, api, clock).result()
+    assert sorted(batch.n_requests for batch in api.batches) == [1, 4, 4]
+    assert out["status"].eq("succeeded").all()
+    monkeypatch.setattr(preparing, "BATCH_BYTES", 700)
+    frame = pd.DataFrame({"prompt": ["x" * 100 + str(i) for i in range(7)]})
+    assert ask(frame, api, clock).result()["status"].eq("succeeded").all()
+    assert all(batch.n_requests <= 4 for batch in api.batches)
+
+
+def test_warm_cache_sends_one_row_first(clock):
+    """With `warm_cache` the others are posted only when the first one's batch has ended."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=30) as api:
+        run = ask(FRAME, api, clock, system="Be brief. " * 2000, cache_system=True, warm_cache=True)
+        out = run.result()
+        first, rest = sorted(api.batches, key=lambda batch: batch.facts.created_at)
+        assert (first.n_requests, rest.n_requests) == (1, 8)
+        assert rest.facts.created_at >= first.facts.created_at + 30
+        assert out["status"].eq("succeeded").all()
+
+
+def test_spool_is_the_body_line_by_line(clock):
+    """What is written line by line reads back as the same ids and params, and is one JSON object."""
+    import json
+
+    body = SpoolBody(Store.open())
+    lines = [(b"%047d" % i, json.dumps({"model": "m", "i": i, "text": "a\nb,\u2028"}).encode()) for i in range(5)]
+    body.write_line(*lines[0])
+    body.write_lines([one for one, _ in lines[1:]], [params for _, params in lines[1:]])
+    spool = body.close()
+    assert body.n_bytes == spool.path.stat().st_size
+    assert len(json.loads(spool.path.read_bytes())["requests"]) == 5
+    with spool.path.open("rb") as file:
+        read = [(custom_id_of_line(line), params_of_line(line)) for line in spool_lines(file)]
+    assert read == lines
+
+
+def test_backoff_is_bounded():
+    """Pauses double up to a minute, with a quarter of jitter either way."""
+    for n_failures in range(1, 60):
+        assert 0.75 * min(60, 2.0 ** (n_failures - 1)) <= backoff_s(n_failures) <= 75
