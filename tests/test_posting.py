@@ -102,8 +102,9 @@ def test_spool_is_the_body_line_by_line(clock):
     lines = [(b"%047d" % i, json.dumps({"model": "m", "i": i, "text": "a\nb,\u2028"}).encode()) for i in range(5)]
     body.write_line(*lines[0])
     body.write_lines([one for one, _ in lines[1:]], [params for _, params in lines[1:]])
+    n_bytes = body.n_bytes
     spool = body.close()
-    assert body.n_bytes == spool.path.stat().st_size
+    assert n_bytes == spool.path.stat().st_size == spool.n_bytes
     assert len(json.loads(spool.path.read_bytes())["requests"]) == 5
     with spool.path.open("rb") as file:
         read = [(custom_id_of_line(line), params_of_line(line)) for line in spool_lines(file)]
