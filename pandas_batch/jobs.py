@@ -45,6 +45,7 @@ class Jobs:
         self._max_tokens = max_tokens
         self._grace_s = grace_s
         self._clock = clock
+        self._owned: set[str] = set()
 
     def submit(self, requests: Iterable[BatchRequest], *, system: System) -> Flow[BatchJob]:
         """Make one batch."""
@@ -54,7 +55,9 @@ class Jobs:
         refuse_too_large(encoded)
         created = yield from post_flow(encoded, self._clock, patience_s=SUBMIT_PATIENCE_S)
         if created.outcome == "created" and created.batch is not None:
-            return BatchJob.from_api(created.batch)
+            job = BatchJob.from_api(created.batch)
+            self._owned.add(job.batch_id)
+            return job
         if created.outcome == "unknown":
             posted_at = (created.server_at or self._clock.now()).astimezone(UTC)
             raise LostAnswerError(
@@ -107,11 +110,10 @@ class Jobs:
         _check_times(poll_interval, timeout)
         encoded = self._encode(requests, system)
         refuse_single_giants(encoded)
-        parts: list[Posted] = []
-        for chunk in encoded.split():
-            parts.append(
-                Posted(chunk, self._clock, poll_interval_s=poll_interval, grace_s=self._grace_s, siblings=parts)
-            )
+        parts = [
+            Posted(chunk, self._clock, poll_interval_s=poll_interval, grace_s=self._grace_s, owned=self._owned)
+            for chunk in encoded.split()
+        ]
         try:
             position = 0
             while position < len(parts):

@@ -173,8 +173,8 @@ class Posted(Watched):
         What it carries.
     grace_s
         How long to look before posting again.
-    siblings
-        All batches of the run: what one of them has found is not taken by another.
+    owned
+        Ids of the batches that this client is known to have made: what one of them is, no other is.
     """
 
     def __init__(
@@ -184,14 +184,14 @@ class Posted(Watched):
         *,
         poll_interval_s: float | None,
         grace_s: float,
-        siblings: list[Posted],
+        owned: set[str],
     ) -> None:
         super().__init__(None, clock, poll_interval_s)
         self.requests = requests
         self.posted_at: datetime | None = None
         self._custom_ids = frozenset(requests.custom_ids)
         self._grace_s = grace_s
-        self._siblings = siblings
+        self._owned = owned
         self._watermark_id: str | None = None
         self._watermark_at: datetime | None = None
         self._posted_s = 0.0
@@ -214,6 +214,7 @@ class Posted(Watched):
         )
         if created.outcome == "created" and created.batch is not None:
             self.batch_id = str(created.batch["id"])
+            self._owned.add(self.batch_id)
             self._seen(created.batch, retry_after=created.retry_after_s)
             return []
         if created.outcome == "unknown":
@@ -228,7 +229,7 @@ class Posted(Watched):
                     self._clock,
                     poll_interval_s=self._poll_interval_s,
                     grace_s=self._grace_s,
-                    siblings=self._siblings,
+                    owned=self._owned,
                 )
                 for half in self.requests.halves()
             ]
@@ -296,7 +297,7 @@ class Posted(Watched):
 
     def _candidates(self) -> Flow[list[dict[str, Any]]]:
         """Return the batches newer than the watermark, of our size, that nobody is known to own."""
-        owned = {sibling.batch_id for sibling in self._siblings} | self._disproved
+        excluded = self._owned | self._disproved
         found: list[dict[str, Any]] = []
         after_id: str | None = None
         while True:
@@ -307,7 +308,7 @@ class Posted(Watched):
                 if listed["id"] == self._watermark_id or is_older:
                     return found
                 n_requests = sum((listed.get("request_counts") or {}).values())
-                if n_requests == len(self.requests) and listed["id"] not in owned:
+                if n_requests == len(self.requests) and listed["id"] not in excluded:
                     found.append(listed)
             after_id = page.last_id
             if not page.has_more or not after_id:
@@ -325,7 +326,9 @@ class Posted(Watched):
             if not is_not_found(error):
                 raise
             results = []
-        if results and all(result.custom_id in self._custom_ids for result in results):
+        is_ours = bool(results) and all(result.custom_id in self._custom_ids for result in results)
+        if is_ours and job.batch_id not in self._owned:
+            self._owned.add(job.batch_id)
             self.batch_id, self.job, self.results = job.batch_id, job, results
         else:
             self._disproved.add(job.batch_id)
