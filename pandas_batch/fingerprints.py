@@ -116,13 +116,13 @@ def parse_custom_id(custom_id: str) -> ParsedId | None:
 
 
 def canonical_json(value: Any) -> bytes:
-    r"""
+    """
     Return `value` as JSON that is the same for equal values: keys sorted, no spaces, UTF-8.
 
     Examples
     --------
-    >>> canonical_json({"b": 1, "a": "é"})
-    b'{"a":"\xc3\\xa9","b":1}'
+    >>> canonical_json({"b": 1, "a": [True]})
+    b'{"a":[true],"b":1}'
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .schema import OutputSchema
 
 SLICE_ROWS = 256
+SLICE_BYTES = 16_000_000
 MAX_REQUEST_BYTES = 200_000_000
 _LONGEST_ESCAPE = 6  # "\u0000" for one byte of text
 _MAX_NAMED_ROWS = 5
@@ -51,6 +52,8 @@ class RequestPlan:
         int64 (n_rows,).
     text_bytes
         int64 (n_rows,): UTF-8 bytes of everything textual in the row's params.
+    wire_bytes
+        int64 (n_rows,): bytes of the row's params on the wire, but for the escapes in its prompt.
     media_tokens
         int64 (n_rows,): upper bound of the input tokens of the row's images, as far as it is known from here.
     unbounded_input
@@ -91,9 +94,11 @@ class RequestPlan:
         self.max_tokens = np.array(limits, np.int64)[group_of_row]
         constant = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
         self.text_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
+        self.wire_bytes = self.text_bytes.copy()
         self.media_tokens = np.zeros(self.n_rows, np.int64)
         for row, content in contents.items():
             self.text_bytes[row] += content.n_text_bytes
+            self.wire_bytes[row] += content.n_wire_bytes
             self.media_tokens[row] = sum(attachment.max_tokens or 0 for attachment in content.attachments)
 
     def __repr__(self) -> str:
@@ -101,7 +106,7 @@ class RequestPlan:
 
     def encode(self, positions: np.ndarray) -> Iterator[list[bytes]]:
         """
-        Yield the params of the rows at `positions` as JSON, in slices of at most 256 rows.
+        Yield the params of the rows at `positions` as JSON, in slices of at most 256 rows and about 16 MB.
 
         Parameters
         ----------
@@ -109,8 +114,13 @@ class RequestPlan:
             Positions of sendable rows, in the order in which they are wanted.
         """
         positions = np.asarray(positions, np.int64)
-        for start in range(0, len(positions), SLICE_ROWS):
-            yield self._encode_slice(positions[start : start + SLICE_ROWS])
+        start = 0
+        while start < len(positions):
+            part = positions[start : start + SLICE_ROWS]
+            n_fitting = int(np.searchsorted(np.cumsum(self.wire_bytes[part]), SLICE_BYTES, side="right"))
+            part = part[: max(n_fitting, 1)]
+            yield self._encode_slice(part)
+            start += len(part)
 
     def _encode_slice(self, positions: np.ndarray) -> list[bytes]:
         import msgspec

@@ -301,6 +301,16 @@ def test_uploading_sends_each_content_once(tmp_path: Path) -> None:
     assert plan(ids, col="documents_col").sendable.all()
 
 
+def test_large_attachments_are_written_in_small_slices() -> None:
+    """256 rows of images are not in memory at once: a slice ends at about 16 MB."""
+    large = [picture() + bytes([i]) * 3_000_000 for i in range(12)]
+    made = plan([*large, None])
+    sizes = [sum(map(len, part)) for part in made.encode(np.arange(13))]
+    assert max(sizes) < 17_000_000
+    assert abs(sum(sizes) - made.wire_bytes.sum()) < 2_000
+    assert len(sizes) == 4
+
+
 def test_the_size_of_a_request_counts_its_attachments() -> None:
     """The limit of one request holds for text and attachments together."""
     frame = pd.DataFrame({"p": ["x", "x"], "m": pd.Series([picture(), None], dtype=object)})

@@ -37,7 +37,8 @@ def prompts_of(plan: RequestPlan) -> list[Any]:
 
 STRING_DTYPES = [
     object,
-    "str",
+    # Before pandas 3, "str" makes the text "None" of None.
+    *(["str"] if int(pd.__version__.partition(".")[0]) >= 3 else []),
     "string",
     pd.StringDtype("python"),
     pd.StringDtype("pyarrow"),
