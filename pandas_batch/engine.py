@@ -193,9 +193,14 @@ class Engine:
         if self.future.done():
             return
         self.next_poll_at = None
-        self._tell()
-        self._cancel_done.set()
-        self.future.set_result(None)
+        try:
+            self._tell()
+        except Exception as error:
+            # Whoever waits is told, and never left waiting.
+            self.error = self.error or error
+        finally:
+            self._cancel_done.set()
+            self.future.set_result(None)
 
     def _drive(self) -> None:
         started_s = self.clock.monotonic_s()

@@ -316,7 +316,7 @@ class RunAnswers:
         columns = gathered.columns(names, reasons, self.n_samples)
         places = np.where(of_answer >= 0, of_answer, -1)
         for field, values in self.typed.items():
-            columns[f"{schema_prefix}{field}"] = values.take(places, allow_fill=True)
+            columns[f"{schema_prefix}{field}"] = pd.Series(values).array.take(places, allow_fill=True)
         if self.n_samples > 1:
             columns = {name: _lists(values, len(of_row), self.n_samples) for name, values in columns.items()}
         return columns, gathered.codes
