@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Metric = Callable[[pd.DataFrame], float]
 
-_NOTHING_SENT = "Nothing was sent, nothing was billed."
-_COLUMNS = ("output", "status", "cost_usd")
+_STATE = "Comparing spends nothing; both runs are as they were."
+_COLUMNS = ("output", "status")
 
 
 class RunLike(Protocol):
@@ -134,7 +134,7 @@ class Comparison:
         if self.reasons:
             raise WorseRunError(
                 f"{self.b.label} is worse than {self.a.label}: {'; '.join(self.reasons)}.",
-                _NOTHING_SENT,
+                _STATE,
                 str(self),
             )
 
@@ -199,7 +199,8 @@ def compare_runs(
     a, b
         Two finished runs of the same frame, or of two versions of it.
     metric
-        Function of a result frame that returns one number, higher is better. It gets the rows both runs hold.
+        Function of a result frame that returns one number, higher is better. It gets the rows that both runs hold,
+        their columns without the prefix of the run. (A run that was loaded by name has the added columns only.)
     max_cost_ratio
         Highest cost per answered row of `b`, as a multiple of that of `a`. With it, an unknown cost is worse too.
     max_metric_drop
@@ -227,13 +228,13 @@ def compare_runs(
         if not is_right:
             raise InputError(
                 f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0.",
-                _NOTHING_SENT,
+                _STATE,
                 "compare_runs(a, b, max_cost_ratio=1.1)",
             )
     if metric is not None and not callable(metric):
         raise InputError(
             "metric is not a function.",
-            _NOTHING_SENT,
+            _STATE,
             "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())",
         )
     frames = a.result(), b.result()
@@ -241,7 +242,7 @@ def compare_runs(
     prefixes = _prefix(frames[0], a), _prefix(frames[1], b)
     paired = frames[0].iloc[places[0]], frames[1].iloc[places[1]]
     side_a, side_b = (
-        _side(run, frame, prefix, None if metric is None else _measure(metric, shared, run))
+        _side(run, frame, prefix, None if metric is None else _measure(metric, _without_prefix(shared, prefix), run))
         for run, frame, prefix, shared in zip((a, b), frames, prefixes, paired, strict=True)
     )
     outputs = [frame[f"{prefix}output"] for frame, prefix in zip(paired, prefixes, strict=True)]
@@ -306,17 +307,26 @@ def _label(run: RunLike) -> str:
 
 
 def _prefix(frame: pd.DataFrame, run: RunLike) -> str:
-    """Return the prefix of the run's columns; of several runs' columns in one frame, the last ones are this run's."""
-    names = [name for name in frame.columns if isinstance(name, str) and name.endswith("status")]
-    for name in reversed(names):
-        prefix = name.removesuffix("status")
+    """Return the prefix of the run's columns: its own, or else that of the last columns that look like a run's."""
+    own = getattr(getattr(run, "options", None), "prefix", None)
+    found = [name.removesuffix("status") for name in frame.columns if isinstance(name, str) and name.endswith("status")]
+    for prefix in [own] if isinstance(own, str) else found[::-1]:
         if all(f"{prefix}{column}" in frame.columns for column in _COLUMNS):
             return prefix
     raise InputError(
         f"The result of {_label(run)} has no columns {', '.join(_COLUMNS)}.",
-        _NOTHING_SENT,
-        'columns="core" (the default) adds them: pandas_batch.load(...) brings them back',
+        _STATE,
+        'columns="core" (the default) has them: df.claude_batch.attach(run, columns="core")',
     )
+
+
+def _without_prefix(frame: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """Return the frame with the run's columns under their plain names, so that one metric fits both runs."""
+    if not prefix:
+        return frame
+    plain = {name: name.removeprefix(prefix) for name in frame.columns if isinstance(name, str)}
+    plain = {name: short for name, short in plain.items() if name != short and short}
+    return frame.drop(columns=[short for short in plain.values() if short in frame.columns]).rename(columns=plain)
 
 
 def _pair(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> tuple[np.ndarray, np.ndarray]:
@@ -326,13 +336,13 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> tuple
     if not a.index.is_unique or not b.index.is_unique:
         raise FrameMismatchError(
             f"The rows of {label_a} and {label_b} cannot be paired: their labels differ, and some repeat.",
-            _NOTHING_SENT,
+            _STATE,
             "run both on the same frame, or on frames with unique labels (df.reset_index(drop=True))",
         )
     at = b.index.get_indexer(a.index)
     if not (at >= 0).any():
         raise FrameMismatchError(
-            f"{label_a} and {label_b} have no row label in common.", _NOTHING_SENT, "run both on the same frame"
+            f"{label_a} and {label_b} have no row label in common.", _STATE, "run both on the same frame"
         )
     return np.flatnonzero(at >= 0), at[at >= 0]
 
@@ -386,7 +396,7 @@ def _measure(metric: Metric, frame: pd.DataFrame, run: RunLike) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise InputError(
             f"metric returned {clip(type(value).__name__, 40)} for {_label(run)}; it has to return one number.",
-            _NOTHING_SENT,
+            _STATE,
             "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())",
         )
     return float(value)
