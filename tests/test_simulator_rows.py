@@ -18,7 +18,7 @@ from pandas_batch.simulator.batches import Batch, BatchFacts
 from pandas_batch.simulator.blobs import Blob
 from pandas_batch.simulator.models import MODELS
 from pandas_batch.simulator.plain import PlainRows
-from pandas_batch.simulator.rendering import _Row, settle
+from pandas_batch.simulator.rendering import _holds, _Row, settle
 from pandas_batch.simulator.schema_values import value_for
 from pandas_batch.simulator.tokens import PromptCache
 from pandas_batch.simulator.validation import ApiError, check_params
@@ -364,6 +364,14 @@ def test_rows_fail_as_they_are_told(outcome, kind, error):
         assert results["hit"]["message"]["stop_reason"] == stop_reasons[outcome]
     if outcome in ("refused_early", "no_text"):
         assert results["hit"]["message"]["content"] == []
+
+
+@pytest.mark.parametrize("marker", ["ÄRGER", "two\nlines", 'a "quote"', "plain"])
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+def test_a_marker_is_found_however_it_is_escaped(marker, ensure_ascii):
+    """Clients escape their JSON in different ways; the marker is the text, not its bytes."""
+    for prompt, held in ((f"x {marker} y", True), ("something else é", False)):
+        assert _holds(json.dumps(params(prompt), ensure_ascii=ensure_ascii).encode(), marker) == held
 
 
 def test_a_share_of_the_rows_fails_the_same_ones_each_time():

@@ -113,8 +113,9 @@ def _picker(faults: list[RowFault], n_rows: int, seed: str) -> Callable[[int, ms
 
 
 def _holds(params: bytes, marker: str) -> bool:
-    """Say whether the text stands in the JSON, whichever way it was escaped."""
-    return marker.encode() in params or marker in str(_decode(params))
+    """Say whether the text stands in the JSON, whichever way the client escapes its strings."""
+    wanted = _encode(marker)[1:-1]
+    return wanted in params or (b"\\u" in params and wanted in _encode(_decode(params)))
 
 
 @dataclass(slots=True)
