@@ -43,7 +43,8 @@ def static_html(status: RunStatus) -> str:
     """
     drawn = ""
     if not status.is_final:
-        drawn = f'<div class="pdb-sub pdb-asof">As of {fragments.safe(day_and_time(status.now))}. The run itself goes on.</div>'
+        at = fragments.safe(day_and_time(status.now))
+        drawn = f'<div class="pdb-sub pdb-asof">As of {at}. The run itself goes on.</div>'
     pieces = (
         fragments.head(status),
         fragments.said(status),

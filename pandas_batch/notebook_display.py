@@ -7,7 +7,6 @@ import contextvars
 import logging
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -57,7 +56,7 @@ class NotebookDisplay(Display):
         self._drawn: RunStatus | None = None
         self._pace: Pace | None = None
         self._is_over = False
-        self._ended_in: Any = None
+        self._ended_by: Any = None
         self._thread: threading.Thread | None = None
         self._ticks = tick
         self._context = contextvars.copy_context()
@@ -82,10 +81,10 @@ class NotebookDisplay(Display):
     def finish(self, status: RunStatus) -> None:
         """Replace the live view by the account; again from another cell, since nbclient hears only the running one."""
         with self._lock:
-            cell = _execution_count()
-            if self._is_over and self._drawn == status and self._ended_in == cell:
+            teller = _teller()
+            if self._is_over and self._drawn == status and self._ended_by == teller:
                 return
-            self._is_over, self._ended_in = True, cell
+            self._is_over, self._ended_by = True, teller
             self._status = self._drawn = status
             if self._panel is not None:
                 self._panel.set_blocking(False)
@@ -206,7 +205,7 @@ class NotebookDisplay(Display):
     def leave(self) -> None:
         """Leave an account behind: the kernel ends, and a view without its kernel says nothing."""
         with self._lock:
-            if self._is_over or self._status is None:
+            if self._is_over or self._status is None or _execution_count() is None:
                 return
             self._is_over = True
             self._replace(replace(self._status, now=max(self._clock.now(), self._status.now)))
@@ -236,4 +235,6 @@ def _execution_count() -> Any:
     return getattr(get_ipython(), "execution_count", None)
 
 
-OpenDisplay = Callable[[RunStatus], Display]
+def _teller() -> tuple[Any, int]:
+    """Return what tells apart the cell that a message is sent from: a thread belongs to the cell that started it."""
+    return _execution_count(), threading.get_ident()

@@ -1,0 +1,432 @@
+"""Each place gets the display that it can show, and none is told more than it can bear."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import logging
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import comm
+import pytest
+from comm.base_comm import BaseComm
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+from pandas_batch import notebook_display, progress
+from pandas_batch.errors import InputError
+from pandas_batch.notebook_display import NotebookDisplay
+from pandas_batch.pace import GAP_S, Pace
+from pandas_batch.progress import Actions, Display, LogDisplay, TqdmDisplay, open_display
+from pandas_batch.types import RunStatus
+
+from .conftest import FakeClock
+from .run_statuses import run_status
+
+DAY_S = 86_400
+N_MESSAGES_A_DAY = 5_000
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+class KeptOutputs(DisplayPublisher):  # type: ignore[misc]
+    """Keeps what a cell would show: (data, display id, whether it replaces)."""
+
+    shown: list[tuple[dict[str, Any], str | None, bool]]
+
+    def publish(
+        self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
+    ) -> None:
+        self.shown.append((data, (transient or {}).get("display_id"), update))
+
+
+class CountedComm(BaseComm):
+    """A comm that counts what goes to the browser."""
+
+    n_sent = 0
+
+    def publish_msg(self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **_: Any) -> None:
+        CountedComm.n_sent += 1
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """An IPython shell that keeps what is displayed in `shell.display_pub.shown`."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance(display_pub_class=KeptOutputs)
+    shell.history_manager.enabled = False
+    shell.display_pub.shown = []
+    yield shell
+    shell.history_manager.end_session()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def n_sent(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many messages have gone to widgets."""
+    CountedComm.n_sent = 0
+    monkeypatch.setattr(comm, "create_comm", CountedComm)
+    return lambda: CountedComm.n_sent
+
+
+def notebook_display_on(clock: FakeClock, **options: Any) -> NotebookDisplay:
+    return NotebookDisplay(Actions(lambda: None, lambda: None), clock=clock, tick=False, **options)
+
+
+# -------------------------------------------------------------------- pace
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 300), st.sampled_from(["", "change", "state"])), max_size=60))
+def test_never_more_than_two_drawings_a_second_and_the_last_change_is_drawn(steps: list[tuple[float, str]]) -> None:
+    """Whatever happens when: drawings are half a second apart, and nothing that was noted is left undrawn."""
+    pace, now_s, drawings = Pace(0.0), 0.0, [0.0]
+    pending = False
+    for step_s, what in [*steps, *[(200.0, "")] * 3]:
+        due_s = now_s + pace.due_in_s(now_s)
+        target_s = now_s + step_s
+        while due_s <= target_s:
+            now_s = max(due_s, now_s)
+            drawings.append(now_s)
+            if pace.drawn(now_s):
+                pending = False
+            due_s = now_s + pace.due_in_s(now_s)
+        now_s = target_s
+        if what:
+            pace.changed(urgent=what == "state")
+            pending = True
+    assert not pending
+    gaps = [b - a for a, b in pairwise(drawings)]
+    assert all(gap >= GAP_S - 1e-6 for gap in gaps)
+
+
+@pytest.mark.parametrize(("age_s", "wait_s"), [(0, 1), (30, 1), (100, 5), (599, 5), (700, 60), (80_000, 60)])
+def test_the_clock_slows_down(age_s: float, wait_s: float) -> None:
+    """Each second in the first minute, each five up to ten minutes, then each minute."""
+    pace = Pace(0.0)
+    pace.drawn(age_s)
+    assert pace.due_in_s(age_s) == pytest.approx(wait_s)
+
+
+def test_a_change_of_state_does_not_wait_for_the_clock() -> None:
+    """After hours a change is still drawn within half a second."""
+    pace = Pace(0.0)
+    pace.drawn(50_000.0)
+    pace.changed(urgent=True)
+    assert pace.due_in_s(50_000.0) == pytest.approx(GAP_S)
+    pace.drawn(50_000.5)
+    pace.changed()
+    assert pace.due_in_s(50_001.0) == 0
+
+
+# -------------------------------------------------------------------- in a kernel
+
+
+def day(poll_s: float, n_batches: int) -> Iterator[RunStatus]:
+    """Yield what the engine tells in a day: a status at each poll, the batches ending one after the other."""
+    first = run_status(0)
+    waiting, ended = first.batches[0], run_status(3).batches[0]
+    for i in range(int(DAY_S / poll_s)):
+        seconds = i * poll_s
+        n_ended = int(n_batches * seconds / DAY_S)
+        now = first.started_at + timedelta(seconds=seconds)
+        yield replace(
+            first,
+            now=now,
+            last_poll_at=now,
+            next_poll_at=now + timedelta(seconds=poll_s),
+            batches=(ended,) * n_ended + (waiting,) * (n_batches - n_ended),
+            n_rows_answered=n_ended * 10,
+            cost_usd=n_ended * 0.01,
+        )
+
+
+@pytest.mark.parametrize(
+    ("poll_s", "n_batches", "widgets"), [(60.0, 3, True), (60.0, 3, False), (2.0, 3, True), (20.0, 2000, True)]
+)
+def test_a_day_fits_in_few_messages(
+    shell: Any, n_sent: Callable[[], int], clock: FakeClock, poll_s: float, n_batches: int, widgets: bool
+) -> None:
+    """24 hours send fewer than 5,000 messages, even when polled all the time or with a thousand batches."""
+    display = notebook_display_on(clock, widgets=widgets)
+    for status in day(poll_s, n_batches):
+        display.update(status)
+        left_s = poll_s
+        while left_s > 0:
+            wait_s = min(display.step() or left_s, left_s)
+            clock.advance(wait_s)
+            left_s -= wait_s
+    display.finish(run_status(3))
+    n_messages = n_sent() + len(shell.display_pub.shown)
+    assert 1_400 < n_messages < N_MESSAGES_A_DAY
+
+
+def test_the_last_state_is_drawn_at_once(shell: Any, clock: FakeClock) -> None:
+    """The end is not held back by the pace: when `update` returns, the output is the account."""
+    display = notebook_display_on(clock)
+    display.update(run_status(0))
+    display.update(run_status(3))
+    data, _, is_update = shell.display_pub.shown[-1]
+    assert is_update
+    assert WIDGET not in data
+    assert "Finished" in data["text/html"]
+    assert data["text/plain"].startswith("run_k3v9m2xq")
+    assert display.step() is None
+
+
+def test_the_live_panel_is_shown_once_and_replaced_in_place(shell: Any, clock: FakeClock) -> None:
+    """The account takes the place of the panel, by the panel's display id."""
+    display = notebook_display_on(clock)
+    display.update(run_status(0))
+    display.update(run_status(1))
+    display.finish(run_status(3))
+    (first, id_shown, _), (last, id_replaced, is_update) = shell.display_pub.shown
+    assert WIDGET in first
+    assert is_update
+    assert id_shown == id_replaced is not None
+    assert WIDGET not in last
+
+
+def test_the_waiting_cell_sends_the_account_again(shell: Any, clock: FakeClock) -> None:
+    """nbclient hears only the cell that runs: waiting in a later one sends the account once more, and only once."""
+    display = notebook_display_on(clock)
+    display.update(run_status(0))
+    display.finish(run_status(3))
+    n_shown = len(shell.display_pub.shown)
+    display.finish(run_status(3))
+    assert len(shell.display_pub.shown) == n_shown
+    shell.execution_count += 1
+    display.finish(run_status(3))
+    display.finish(run_status(3))
+    assert len(shell.display_pub.shown) == n_shown + 1
+    display.resend()
+    assert len(shell.display_pub.shown) == n_shown + 2
+
+
+def test_after_an_interrupt_the_panel_lives(shell: Any, clock: FakeClock) -> None:
+    """An interrupt ends the waiting and not the run: the panel goes on, its buttons come back."""
+    display = notebook_display_on(clock, blocking=True)
+    display.update(run_status(0))
+    assert display._panel._buttons.layout.display == "none"
+    display.interrupted(run_status(0))
+    assert display._panel._buttons.layout.display is None
+    clock.advance(10)
+    display.update(run_status(1, seconds=10))
+    display.step()
+    assert "402" in display._panel._html["facts"].value
+
+
+def test_a_blocked_run_that_goes_on_is_live_again(shell: Any, clock: FakeClock) -> None:
+    """After a refusal the account stands there; when the run goes on, the panel comes back in its place."""
+    display = notebook_display_on(clock)
+    display.update(run_status(-1))
+    display.update(run_status(-1, "blocked", message="max_tokens is too large"))
+    assert WIDGET not in shell.display_pub.shown[-1][0]
+    display.update(run_status(0))
+    assert WIDGET in shell.display_pub.shown[-1][0]
+    display.finish(run_status(3))
+    assert WIDGET not in shell.display_pub.shown[-1][0]
+
+
+def test_every_view_becomes_the_account(shell: Any, clock: FakeClock) -> None:
+    """A run shown in several cells leaves its account in each; one cell shows it once."""
+    display = notebook_display_on(clock)
+    assert not display.show()
+    display.update(run_status(0))
+    assert display.show()
+    assert len(shell.display_pub.shown) == 1
+    shell.execution_count += 1
+    assert display.show()
+    display.finish(run_status(3))
+    ids = {display_id for _, display_id, _ in shell.display_pub.shown}
+    assert len(ids) == 2
+    assert [update for *_, update in shell.display_pub.shown] == [False, False, True, True]
+
+
+def test_a_kernel_that_ends_leaves_an_account(shell: Any, clock: FakeClock) -> None:
+    """When Python exits before the run does, the notebook keeps what was known."""
+    display = notebook_display_on(clock)
+    display.update(run_status(1))
+    notebook_display._leave_accounts()
+    data, _, is_update = shell.display_pub.shown[-1]
+    assert is_update
+    assert WIDGET not in data
+    assert "The run itself goes on" in data["text/html"]
+
+
+def test_a_forgotten_display_is_not_kept(clock: FakeClock) -> None:
+    """The list of open displays keeps none alive."""
+    display: Any = NotebookDisplay(None, clock=clock, tick=False, widgets=False)
+    n_open = len(notebook_display._open_displays)
+    del display
+    gc.collect()
+    assert len(notebook_display._open_displays) < n_open
+
+
+def test_a_display_that_fails_says_so_once_and_stops(
+    shell: Any, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error while drawing in the thread ends the drawing, not the run."""
+    display = notebook_display_on(clock)
+    display.update(run_status(0))
+    clock.advance(5)
+    monkeypatch.setattr(display, "_draw", lambda **_: 1 / 0)
+    display._go()
+    assert [record.message for record in caplog.records] == [
+        "The display of a run failed (ZeroDivisionError); the run goes on."
+    ]
+
+
+# -------------------------------------------------------------------- elsewhere
+
+
+def test_the_log_has_a_line_per_change_of_state(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Without a terminal there is at most a line a minute, and always the last one."""
+    caplog.set_level(logging.INFO, logger="pandas_batch")
+    display = LogDisplay(clock)
+    display.update(run_status(-1))
+    for _ in range(100):
+        display.update(run_status(0))
+    assert len(caplog.messages) == 1
+    clock.advance(61)
+    for _ in range(100):
+        display.update(run_status(0))
+    display.update(run_status(3))
+    display.finish(run_status(3))
+    assert [message.split(": ")[1].split(",")[0] for message in caplog.messages] == [
+        "submitting",
+        "in progress",
+        "finished",
+    ]
+
+
+def test_a_terminal_gets_one_bar_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar counts batches, and says rows, failures and cost behind it; it is on stderr."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    display = TqdmDisplay()
+    for n_ended in (-1, 0, 1, 3):
+        display.update(run_status(n_ended))
+    display.finish(run_status(3))
+    lines = stderr.getvalue().replace("\n", "").split("\r")
+    assert lines[-1].strip().startswith("reviews: 3/3 batches |")
+    assert "collected, 1,204/1,204 rows, 9 failed, $1.35" in lines[-1]
+    assert stderr.getvalue().count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("mode", "kernel", "widgets", "tty", "kind"),
+    [
+        ("auto", True, True, False, "panel"),
+        ("widget", True, True, False, "panel"),
+        ("auto", True, False, False, "html"),
+        ("auto", False, True, True, "TqdmDisplay"),
+        ("widget", False, True, True, "TqdmDisplay"),
+        ("auto", False, True, False, "LogDisplay"),
+        ("text", True, True, False, "TqdmDisplay"),
+        ("off", True, True, True, "Display"),
+    ],
+)
+def test_the_ladder(
+    monkeypatch: pytest.MonkeyPatch, shell: Any, mode: Any, kernel: bool, widgets: bool, tty: bool, kind: str
+) -> None:
+    """A kernel with widgets, a kernel without, a terminal, a log, nothing: in that order, unless asked otherwise."""
+    if kernel:
+        shell.kernel = object()
+    monkeypatch.setattr(progress, "has_widgets", lambda: widgets)
+    monkeypatch.setattr(sys, "stderr", Terminal() if tty else io.StringIO())
+    display = open_display(mode, Actions(lambda: None, lambda: None))
+    name = type(display).__name__
+    if isinstance(display, NotebookDisplay):
+        name = "html" if display._panel is None else "panel"
+    assert name == kind
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    """A misspelled `progress` is the caller's mistake, and the message has the right words."""
+    with pytest.raises(InputError) as caught:
+        open_display("widgets")  # type: ignore[arg-type]
+    assert str(caught.value).startswith("progress='widgets' is not known.")
+
+
+def test_the_silent_display_takes_everything() -> None:
+    """``progress="off"`` has every method, and does nothing."""
+    display = Display()
+    for tell in (display.update, display.finish, display.interrupted):
+        tell(run_status(1))
+    display.set_blocking(True)
+    display.resend()
+    assert not display.show()
+
+
+def test_without_widgets_html_is_replaced_in_place(shell: Any, clock: FakeClock) -> None:
+    """A kernel without ipywidgets sees the run go on in one output."""
+    display = notebook_display_on(clock, widgets=False)
+    display.update(run_status(0))
+    clock.advance(1)
+    display.update(run_status(1))
+    display.step()
+    display.finish(run_status(3))
+    assert [update for *_, update in shell.display_pub.shown] == [False, True, True]
+    assert all("text/html" in data and "text/plain" in data for data, *_ in shell.display_pub.shown)
+    assert "Finished" in shell.display_pub.shown[-1][0]["text/html"]
+
+
+def test_importing_the_ladder_imports_no_widgets() -> None:
+    """``import pandas_batch`` stays cheap: widgets, tqdm and IPython come at first use."""
+    code = "import pandas_batch.progress, sys; print({'ipywidgets', 'tqdm', 'IPython'} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "set()"
+
+
+# -------------------------------------------------------------------- in a real kernel, without a browser
+
+
+def executed(tmp_path: Path, *cells: str) -> Any:
+    """Run a notebook as ``jupyter execute`` does; return it as saved."""
+    import nbformat
+
+    head = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from run_statuses import PlayedRun"
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in (head, *map(textwrap.dedent, cells))]
+    path = tmp_path / "executed.ipynb"
+    nbformat.write(notebook, path)
+    code = (
+        "import nbformat, sys; from nbclient import NotebookClient; nb = nbformat.read(sys.argv[1], 4);"
+        "NotebookClient(nb, timeout=60, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
+    )
+    # In a process of its own: nbclient leaves sockets and loops to the garbage collector.
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
+    return json.loads(path.read_text())
+
+
+def test_nbclient_saves_the_account(tmp_path: Path) -> None:
+    """After ``jupyter execute`` the file holds static HTML in the cell that showed the panel, and no dead widget."""
+    saved = executed(tmp_path, "run = PlayedRun(seconds=1.5)", "run.wait()", "print(len(run.log), 'clicks')")
+    shown = saved["cells"][1]["outputs"]
+    assert len(shown) == 1
+    assert WIDGET not in shown[0]["data"]
+    assert "Finished" in "".join(shown[0]["data"]["text/html"])
+    assert saved["cells"][3]["outputs"][0]["text"] == ["0 clicks\n"]
+
+
+def test_nothing_is_printed_by_a_run(tmp_path: Path) -> None:
+    """While a run goes on the outputs of other cells are their own."""
+    saved = executed(tmp_path, "run = PlayedRun(seconds=1.5)", "import time; time.sleep(1.8)", "run.wait()")
+    assert saved["cells"][2]["outputs"] == []
+    assert [output["output_type"] for output in saved["cells"][1]["outputs"]] == ["display_data"]
