@@ -202,7 +202,8 @@ def read_line(line: bytes) -> Line:
         return invalid_line("the line is nested too deeply", id_of(line) or "")
     except ValueError:
         return invalid_line("the line is not JSON", id_of(line) or "")
-    return _sound_or_invalid(_line_of(value))
+    picked = _line_of(value)
+    return picked if picked.result.type == INVALID_TYPE else _sound_or_invalid(picked)
 
 
 def _is_sound(result: Result) -> bool:
@@ -213,7 +214,7 @@ def _is_sound(result: Result) -> bool:
 
 def _sound_or_invalid(line: Line) -> Line:
     result = line.result
-    if _is_sound(result) or result.type == INVALID_TYPE:
+    if _is_sound(result):
         return line
     if result.type == "succeeded":
         return invalid_line("the result has no message content", line.custom_id)
@@ -228,7 +229,9 @@ def _int_of(digits: str) -> int:
 def _line_of(value: Any) -> Line:
     """Pick what is usable out of decoded JSON of any shape."""
     line = _dict(value)
-    custom_id = _text(line.get("custom_id")) or ""
+    custom_id = _text(line.get("custom_id"))
+    if custom_id is None:
+        return invalid_line("the line has no custom_id")
     result = line.get("result")
     if not isinstance(result, dict):
         return invalid_line("the line has no result", custom_id)
