@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .body import Body
@@ -16,6 +16,7 @@ SPLIT_BYTES = 200_000_000
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _HEAD, _COMMA, _TAIL = b'{"requests":[', b",", b"]}"
+_LINES_PER_BLOCK = 256
 _N_SHOWN = 3
 
 
@@ -44,14 +45,15 @@ class Requests:
         return _n_bytes(len(self.lines), sum(map(len, self.lines)))
 
     def body(self) -> Body:
-        """Return the body of the create; the lines are not copied."""
-        chunks = [_HEAD]
-        for position, line in enumerate(self.lines):
-            if position:
-                chunks.append(_COMMA)
-            chunks.append(line)
-        chunks.append(_TAIL)
-        return Body.from_chunks(chunks)
+        """Return the body of the create, which is put together while it is read."""
+        return Body(self._blocks, self.n_bytes)
+
+    def _blocks(self) -> Iterator[bytes]:
+        # One packet for each request would cost more than the requests.
+        yield _HEAD
+        for start in range(0, len(self.lines), _LINES_PER_BLOCK):
+            yield (_COMMA if start else b"") + _COMMA.join(self.lines[start : start + _LINES_PER_BLOCK])
+        yield _TAIL
 
     def split(self, *, most: int = MAX_BATCH_REQUESTS, most_bytes: int | None = None) -> list[Requests]:
         """
