@@ -6,11 +6,14 @@ import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from anthropic.types import Message, MessageTokensCount, ModelInfo
+from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
 
 from pandas_batch import simulator
+from pandas_batch.simulator.faults import RowOutcome
 
 SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 needs_recordings = pytest.mark.skipif(
@@ -192,3 +195,38 @@ def test_recorded_creates_are_taken_and_answered_in_the_recorded_shape(clock):
             assert message["model"] == recorded_message["model"]
             # The heuristic tokenizer is of the right order, which is all it promises.
             assert abs(message["usage"]["input_tokens"] - recorded_message["usage"]["input_tokens"]) <= 10
+
+
+def test_every_answer_is_valid_for_the_models_of_the_sdk(clock):
+    """The SDK builds its objects without checking; checked strictly, every answer fits its model."""
+    outcomes = (
+        "errored",
+        "overloaded",
+        "api_error",
+        "expired",
+        "canceled",
+        "refused",
+        "truncated",
+        "paused",
+        "no_text",
+    )
+    faults = [simulator.RowFault(outcome, marker=outcome) for outcome in outcomes]
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=0, faults=faults) as api:
+        wanted = [request(outcome, f"be {outcome}") for outcome in outcomes] + [request("fine"), request("bad", 5)]
+        created = ask(api, "POST", "/v1/messages/batches", {"requests": wanted}).json
+        base = f"/v1/messages/batches/{created['id']}"
+        lines = ask(api, "GET", f"{base}/results").body.splitlines()
+        assert len(lines) == len(wanted)
+        for line in lines:
+            row = MessageBatchIndividualResponse.model_validate_json(line, strict=False)
+            assert row.result.type == json.loads(line)["result"]["type"]
+        for shown in (created, ask(api, "GET", base).json, *ask(api, "GET", "/v1/messages/batches").json["data"]):
+            MessageBatch.model_validate(shown)
+        for model in ask(api, "GET", "/v1/models?limit=100").json["data"]:
+            ModelInfo.model_validate(model)
+            assert ask(api, "GET", f"/v1/models/{model['id']}").json == model
+        params = request("x")["params"]
+        Message.model_validate(ask(api, "POST", "/v1/messages", params).json)
+        del params["max_tokens"]
+        MessageTokensCount.model_validate(ask(api, "POST", "/v1/messages/count_tokens", params).json)
+        DeletedMessageBatch.model_validate(ask(api, "DELETE", base).json)

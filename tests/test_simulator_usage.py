@@ -115,6 +115,13 @@ def test_the_cache_forgets_and_has_a_least_length():
     assert other.read == 0
 
 
+def test_rows_of_a_slow_batch_may_miss_the_cache():
+    """Rows are processed one after the other: two hours of five rows outlast five minutes, not one hour."""
+    for ttl, n_written in (("5m", 5), ("1h", 1)):
+        results, _ = run({f"r{number}": cached(4000, "x", ttl) for number in range(5)}, seconds=7200.0)
+        assert sum(usage["cache_creation_input_tokens"] > 0 for usage in usages(results)) == n_written
+
+
 @pytest.mark.parametrize("model", sorted(model.id for model in catalogue() if model.lifecycle != "retired"))
 def test_the_bill_is_half_the_list_price(model):
     """A bill is half of what the published prices give for the usage; nothing that failed is on it."""
