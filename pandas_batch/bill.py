@@ -234,7 +234,7 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None) -> None:
     """
     if max_cost_usd is None or not estimate.to_send:
         return
-    budget = f"max_cost_usd={max_cost_usd:g}"
+    budget = f"max_cost_usd={max_cost_usd:.12g}"
     if estimate.unpriced:
         names = [clip(model, 60) for model in estimate.unpriced]
         given = ", ".join(f'"{name}": (input, output)' for name in names)

@@ -190,8 +190,11 @@ def ask_all(
         threading.Thread(target=work, name="pandas_batch ask", daemon=True).start()
     until = time.monotonic() + limit_s
     with changed:
-        changed.wait_for(lambda: n_open == 0, timeout=max(until - time.monotonic(), 0.0))
-        waiting.clear()
+        try:
+            changed.wait_for(lambda: n_open == 0, timeout=max(until - time.monotonic(), 0.0))
+        finally:
+            # Also where an interrupt ends the wait: nothing more is asked.
+            waiting.clear()
         return dict(answers)
 
 
@@ -236,7 +239,7 @@ def count_requests(
     keys = {position: (wire.base_url, plan.fingerprints[position].tobytes()) for position in positions}
     tokens = {position: _remembered[key] for position, key in keys.items() if key in _remembered}
     questions: dict[int, Callable[[], int]] = {
-        position: _question(params_of(plan, position), wire, betas) for position in positions if position not in tokens
+        position: _count(plan, position, wire, betas) for position in positions if position not in tokens
     }
     errors: dict[int, Exception] = {}
     for position, answer in ask_all(questions, limit_s=limit_s, go_on=speaks_of_request).items():
@@ -282,6 +285,11 @@ def _remember(key: tuple[str, bytes], tokens: int) -> None:
 def forget() -> None:
     """Forget all counts: the next ones are asked for again."""
     _remembered.clear()
+
+
+def _count(plan: RequestPlan, position: int, wire: Wire, betas: Sequence[str]) -> Callable[[], int]:
+    # Written only when it is asked about: a sample of requests with attachments is large.
+    return lambda: wire.count_tokens(params_of(plan, position), betas=betas)
 
 
 def _question(params: Mapping[str, Any], wire: Wire, betas: Sequence[str]) -> Callable[[], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ OFFLINE_BASIS = (
 )
 
 _MAX_SEEN = 2_000
+_MAX_UPLOADED_BYTES = 16_000_000
 _MAX_SHAPES = 200
 _MIN_COUNTED = 6
 _MAX_PREFIXES = 4
@@ -163,6 +164,9 @@ class _Counting:
             code = status_code_of(failures[0])
             why = type(failures[0]).__name__ if code is None else f"HTTP {code}"
             self.notes.append(f"Counting tokens failed ({why}), so the estimate is wider than it could be.")
+        elif counts.errors and not counts.tokens:
+            code = status_code_of(next(iter(counts.errors.values())))
+            self.notes.append(f"The server refused to count these requests (HTTP {code}); the preflight will say why.")
         elif counts.n_unanswered:
             self.notes.append("Counting tokens took too long, so the estimate is wider than it could be.")
         return counts.tokens
@@ -206,7 +210,7 @@ def _by_model(
             _all_traits(plan, mine, seen),
             np.searchsorted(mine, seen.positions[seen.is_countable]),
             repeats[codes == code],
-            _counter(counts, mine),
+            _counter(counts, mine, seen),
             n=n,
             also=np.searchsorted(mine, first).tolist(),
         )
@@ -226,10 +230,15 @@ def _by_model(
     return made
 
 
-def _counter(counts: _Counting, positions: np.ndarray) -> Any:
+def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[Sequence[int]], dict[int, int]]:
+    n_bytes = dict(zip(seen.positions.tolist(), seen.n_bytes.tolist(), strict=True))
+
     def count(places: Sequence[int]) -> dict[int, int]:
         at = {int(positions[place]): int(place) for place in places}
-        return {at[position]: tokens for position, tokens in counts.tokens(list(at)).items()}
+        by_size = sorted(at, key=n_bytes.__getitem__)
+        uploaded = np.cumsum([n_bytes[position] for position in by_size])
+        few = by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
+        return {at[position]: tokens for position, tokens in counts.tokens(few).items()}
 
     return count
 

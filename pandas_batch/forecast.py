@@ -130,7 +130,8 @@ def choose_sample(traits: Traits, seen: np.ndarray, n: int, also: Sequence[int] 
     some = traits.take(seen)
     size = some.matrix() @ _COEFFICIENTS
     text = some.text_bytes + 1.0
-    chosen = dict.fromkeys(p for p in also[: n // 2] if p in set(seen.tolist()))
+    known = set(seen.tolist())
+    chosen = dict.fromkeys(place for place in also[: n // 2] if place in known)
     # A regression interpolates well and extrapolates badly: take the corners of what it will be asked for.
     signs, wide = some.signs / text, some.wide_bytes / text
     for rank in (size, -size, signs, -signs, wide, -wide, some.image_tokens, some.images, some.pdfs, some.frills):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import pandas_batch
 from pandas_batch import counting, simulator
 from pandas_batch.bounds import minimum_cached_tokens
 from pandas_batch.errors import BudgetError
@@ -279,6 +280,24 @@ def test_refused_requests_do_not_stop_an_estimate(api: simulator.Simulator) -> N
     assert not told.notes
 
 
+def test_a_server_that_counts_nothing_is_remarked(api: simulator.Simulator) -> None:
+    """Where every count is refused the estimate is offline, and says who will know why."""
+    api.faults.add(simulator.ErrorAnswer("count_tokens", 400, times=None))
+    told = estimate(pd.DataFrame({"text": texts(50)}), api)
+    assert told.basis == OFFLINE_BASIS
+    assert told.notes == ("The server refused to count these requests (HTTP 400); the preflight will say why.",)
+
+
+def test_little_is_uploaded_for_the_sake_of_counting(api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large requests are counted until enough bytes were sent, the smallest first, and at least one."""
+    monkeypatch.setattr("pandas_batch.estimate._MAX_UPLOADED_BYTES", 50_000)
+    frame = pd.DataFrame({"text": ["word " * 2_000 * (i + 1) for i in range(20)]})
+    told = estimate(frame, api)
+    assert sum(request.n_bytes for request in api.requests) <= 50_000
+    assert told.basis.startswith("counted on 2 of 20")
+    assert told.input_tokens == pytest.approx(true_tokens(plan_of(frame, wire_to(api))[0]), rel=0.05)
+
+
 def test_every_model_is_counted_with_its_own_tokenizer(api: simulator.Simulator) -> None:
     """Per-row models are forecast one by one, and their bills are added up."""
     both = pd.DataFrame({"text": texts(80), "model": ["claude-haiku-4-5", "claude-opus-5-5"] * 40})
@@ -340,12 +359,40 @@ def test_unbounded_input_has_no_upper_bound(api: simulator.Simulator, options: d
     assert not api.calls("count_tokens")
 
 
+PDF = b"%PDF-1.4\n" + b"x" * 90_000
+
+
+def test_pdf_documents_are_bounded_once_counted(api: simulator.Simulator, clock: FakeClock) -> None:
+    """The pages of a PDF are not known here, but the server counts them; offline there is no bound."""
+    frame = pd.DataFrame({"text": texts(30), "paper": [PDF * (1 + i % 3) for i in range(30)]})
+    options: dict[str, Any] = {"documents_col": "paper", "max_tokens": 64}
+    offline = estimate(frame, api, offline=True, **options)
+    assert offline.cost_usd_max is None
+    assert offline.unbounded == ("the pages of PDF documents were not counted",)
+    told = estimate(frame, api, **options)
+    tokens = billed_input(run(frame, api, clock, **options))
+    assert told.unbounded == ()
+    assert told.input_tokens == pytest.approx(tokens, rel=0.2)
+    assert told.input_tokens_high is not None
+    assert told.input_tokens_low <= tokens <= told.input_tokens_high
+
+
+def test_images_offline_are_bounded_by_their_size(api: simulator.Simulator) -> None:
+    """The tokens of an image follow from its pixels, so that a bound needs no server."""
+    frame = pd.DataFrame({"text": texts(30), "photo": [png(50 + 40 * i, 600) for i in range(30)]})
+    told = estimate(frame, api, offline=True, images_col="photo")
+    plan, _ = plan_of(frame, wire_to(api), images_col="photo")
+    assert told.input_tokens_high is not None
+    assert told.input_tokens_low <= true_tokens(plan) <= told.input_tokens_high
+
+
 def test_a_prompt_cannot_pass_for_a_tool(api: simulator.Simulator) -> None:
     """Text that looks like JSON of the API stays text."""
     trap = '","type":"url"}{"mcp_servers":[{"cache_control":{"type":"image"}}] "type":"web_search_20250305"'
     told = estimate(pd.DataFrame({"text": [trap] * 3}), api)
     assert told.unbounded == ()
-    assert told.basis == "counted on all 1 requests" or told.cost_usd_max is not None
+    assert told.basis == "counted on all 3 requests"
+    assert told.cost_usd_max is not None
 
 
 def test_unknown_prices_are_named_and_can_be_given(api: simulator.Simulator) -> None:
@@ -518,6 +565,32 @@ def test_budget_holds_against_the_bill(api: simulator.Simulator, clock: FakeCloc
         check_budget(told, told.cost_usd_max * 0.999)
     check_budget(told, told.cost_usd_max)
     assert float(sum(bill.cost_usd for bill in run(frame, api, clock, max_tokens=4000))) <= told.cost_usd_max
+
+
+# -------------------------------------------------------------------- from a frame
+
+
+def test_a_budget_stops_a_submit_before_anything_is_posted(api: simulator.Simulator) -> None:
+    """`max_cost_usd` is a hard stop: the server hears questions and no create, and the store holds no run."""
+    frame = pd.DataFrame({"text": texts(40)})
+    with pytest.raises(BudgetError, match=r"above max_cost_usd=0\.01"):
+        frame.claude_batch.submit("text", client=api.client(), max_cost_usd=0.01, progress="off")
+    assert not api.calls("create")
+    assert pandas_batch.runs().empty
+
+
+def test_what_is_answered_already_is_not_estimated_again() -> None:
+    """After a run the same frame costs nothing more, and a longer one costs its new rows only."""
+    frame = pd.DataFrame({"text": texts(12)})
+    with simulator.serve(seconds_per_batch=0.01) as api:
+        options: dict[str, Any] = {"client": api.client(), "progress": "off", "poll_interval": 0.01, "timeout": 60}
+        first = frame.iloc[:10].claude_batch.estimate("text", **options)
+        frame.iloc[:10].claude_batch.submit("text", **options)
+        same = frame.iloc[:10].claude_batch.estimate("text", **options)
+        longer = frame.claude_batch.estimate("text", **options)
+    assert (first.requests, first.reused, first.to_send) == (10, 0, 10)
+    assert (same.requests, same.reused, same.cost_usd_max) == (10, 10, 0.0)
+    assert (longer.requests, longer.reused, longer.to_send) == (12, 10, 2)
 
 
 # -------------------------------------------------------------------- how it is shown
