@@ -24,6 +24,7 @@ from pandas_batch.store.label_values import from_tagged, to_tagged
 from pandas_batch.store.labels import read_index, write_index
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+STRING_WITH_NAN = "str" if pd.__version__ >= "3" else "string[pyarrow_numpy]"
 DAY = pd.Timestamp("2026-03-29")
 
 INDEXES: dict[str, Callable[[], pd.Index]] = {
@@ -37,7 +38,7 @@ INDEXES: dict[str, Callable[[], pd.Index]] = {
     "complex": lambda: pd.Index([1 + 2j, 3]),
     "bool": lambda: pd.Index([True, False]),
     "str": lambda: pd.Index(["a", "ü", "", "a"], name="word"),
-    "str with NaN": lambda: pd.Index(["a", None, "b"], dtype="str" if pd.__version__ >= "3" else "string"),
+    "str with NaN": lambda: pd.Index(["a", None, "b"], dtype=STRING_WITH_NAN),
     "string NA": lambda: pd.Index(["a", pd.NA], dtype="string"),
     "string python": lambda: pd.Index(["a", pd.NA], dtype="string[python]"),
     "lone surrogate": lambda: pd.Index(["a", "\ud83d"], dtype=object),

@@ -218,7 +218,9 @@ def test_a_store_of_every_released_format_is_opened(archive: Path, tmp_path: Pat
     run = store.find_run("golden")
     assert (run.id, run.state, run.n_rows, run.options) == ("golden-1", "collected", 6, {"max_tokens": 16})
     pd.testing.assert_index_equal(
-        store.index_of(run.id), pd.MultiIndex.from_product([["a", "b"], [1.5, None, 3]], names=["x", None])
+        store.index_of(run.id),
+        pd.MultiIndex.from_product([["a", "b"], [1.5, None, 3]], names=["x", None]),
+        exact=False,  # another version of pandas may have another type for text
     )
     assert store.rows_of(run.id).column("request").to_pylist() == [0, 1, 2, 3, 4, 5]
     done, waiting = store.batches(run.batch_keys)

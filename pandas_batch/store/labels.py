@@ -138,8 +138,8 @@ def _encode_values(index: pd.Index, parts: list[bytes]) -> Plan:
 def _encode_texts(index: pd.Index, dtype: pd.StringDtype, parts: list[bytes]) -> Plan:
     plan = {
         "kind": "texts",
-        "storage": dtype.storage,
-        "missing": "NA" if getattr(dtype, "na_value", pd.NA) is pd.NA else "nan",
+        "storage": dtype.storage.removesuffix("_numpy"),  # what pandas 2.2 calls pyarrow_numpy
+        "missing": "NA" if dtype.na_value is pd.NA else "nan",
     }
     try:
         return plan | {"values": _add_array(pa.chunked_array([pa.array(index.array, pa.large_string())]), parts)}
