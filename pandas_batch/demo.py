@@ -189,9 +189,9 @@ def run_demo(
         say(f"   Rows by topic:  {_counts(out['output'].dropna())}\n")
         _say_bill(say, str(options["store"]))
         say("5. The same line again: the same run comes back, nothing is sent, nothing is paid\n")
-        n_created = _n_created(api)
+        n_created = api.calls("create")
         again: pd.DataFrame = frame.claude_batch.submit(**options, progress="off")
-        say(f"   equal frames: {again.equals(out)}, batches posted: {_n_created(api) - n_created}\n")
+        say(f"   equal frames: {again.equals(out)}, batches posted: {api.calls('create') - n_created}\n")
         say("6. The server has recovered; only the rows that failed are asked again\n")
         api.faults.clear()
         final = _retry(frame, options)
@@ -214,10 +214,6 @@ def _asks_about(name: str) -> Callable[[dict[str, Any]], bool]:
 
 def _table(frame: pd.DataFrame) -> str:
     return frame.to_string(max_colwidth=44)
-
-
-def _n_created(api: Any) -> int:
-    return sum(request.endpoint == "create" for request in api.requests)
 
 
 def _counts(values: pd.Series) -> str:
