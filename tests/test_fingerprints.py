@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -18,6 +21,8 @@ from pandas_batch.fingerprints import (
     normalized_base_url,
     parse_custom_id,
 )
+from pandas_batch.options import parse_options
+from pandas_batch.requests import plan_requests
 
 BASE_URL = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
@@ -164,3 +169,52 @@ def test_identity_is_name_order_draws_and_salt() -> None:
         identity(None, rows, draws, salt="reuse=False"),
     ]
     assert len({same, *others}) == 6
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
+    "0000000c49444154789c63f8cfc000000301010018dd8db00000000049454e44ae426082"
+)
+PLANS: dict[str, tuple[dict[str, Any], str]] = {
+    "text": ({}, "ca7f17543e4954695674e41aab33c0a0"),
+    "options": (
+        {"system": "S", "max_tokens": 9, "model": "m", "stop_sequences": ["X"], "metadata": {"user_id": "u"}},
+        "32dd6a286c1599db5a57d8648d183224",
+    ),
+    "template": ({"prompt": "{p} {n}", "prompt_col": None}, "db0429c873ef221c0fd3efe22240cd78"),
+    "few_shot": ({"few_shot": [("q", "a")]}, "75aed672a39e1e3388860606aeb528cc"),
+    "blocks": ({"prompt_col": "blocks"}, "201ca4bada398c441030d11464497ca4"),
+    "turns": ({"prompt_col": "turns"}, "0d1a8e40c312a65cce6e9a2ff3dfde5e"),
+    "cache_system": ({"system": "S", "cache_system": True}, "080d3092245d73373d8edcf5452d465d"),
+    "image": ({"images_col": "image"}, "84f716a9aceed6cdb0e7cf050de6dd47"),
+    "url": ({"images_col": "url"}, "64a88df7dc5f69f15d30c5925f99b5a5"),
+    "document": ({"documents_col": "document"}, "83a74875af3fd94cd5a014d8a5f2b59e"),
+    "names with types": (
+        {"output_schema": {"mood": Literal["good", "bad"], "score": float, "words": list[str]}},
+        "f99a2c03abf22e6332385e8092efbeb5",
+    ),
+    "JSON schema": (
+        {"output_schema": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        "a359aac8adbc8b20dceeb5ba63a3a63a",
+    ),
+    "betas": ({"betas": ["output-300k-2026-03-24"]}, "370995415211ebd7011803635bf9a864"),
+}
+ROW = pd.DataFrame(
+    {
+        "p": ["Grüße"],
+        "n": [7],
+        "blocks": [[{"type": "text", "text": "hi"}]],
+        "turns": [[{"role": "user", "content": c} for c in "ab"]],
+        "image": [PIXEL],
+        "url": ["https://example.com/a.png"],
+        "document": [b"note"],
+    }
+)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_golden_fingerprints_of_rows_never_change(name: str) -> None:
+    """What a row's request hashes to is the same in every release, whatever it is made of."""
+    kwargs, golden = PLANS[name]
+    made = plan_requests(ROW, parse_options({"prompt_col": "p", **kwargs}), base_url=BASE_URL, api_version=API_VERSION)
+    assert made.fingerprints[0].tobytes().hex() == golden

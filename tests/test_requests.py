@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import time
 import tracemalloc
@@ -149,6 +150,31 @@ def test_slices_are_of_256_rows_and_hold_the_rows_asked_for() -> None:
     sizes = [len(part) for part in made.encode(order)]
     assert sizes == [256, 256, 88]
     assert [p["messages"][0]["content"] for p in params_of(made, order)] == [f"r{i}" for i in order]
+
+
+class Shouted(str):
+    def __str__(self) -> str:
+        return "not me"
+
+
+def test_texts_of_other_classes_are_texts() -> None:
+    """numpy's text, enums and other subclasses of str are sent as what they hold."""
+    model = enum.Enum("Model", {"FAST": "claude-haiku-4-5"}, type=str)
+    frame = pd.DataFrame({"p": pd.Series([np.str_("a"), Shouted("b"), "c"], dtype=object)})
+    made = plan(frame, "p", model=model.FAST, system=Shouted("S"), few_shot=[(np.str_("q"), Shouted("r"))])
+    assert prompts_of(made) == ["a", "b", "c"]
+    (first, *_) = params_of(made)
+    assert (first["model"], first["system"], first["messages"][1]["content"]) == ("claude-haiku-4-5", "S", "r")
+    by_row = plan(frame, "p", model=lambda df: pd.Series([model.FAST] * 3, dtype=object))
+    assert by_row.models == ("claude-haiku-4-5",)
+
+
+@pytest.mark.parametrize("system", ["", " \n", None, [], pd.Series([None, " ", np.nan], dtype=object)])
+def test_a_system_prompt_that_says_nothing_is_not_sent(system: Any) -> None:
+    """The API refuses an empty system prompt, so an empty one is none."""
+    made = plan(pd.DataFrame({"p": ["a", "b", "c"]}), "p", system=system)
+    assert all("system" not in params for params in params_of(made))
+    assert (made.fingerprints == plan(pd.DataFrame({"p": ["a", "b", "c"]}), "p").fingerprints).all()
 
 
 # --------------------------------------------------------------------------- values per row
