@@ -123,11 +123,6 @@ class Engine:
         self._thread.start()
 
     @property
-    def was_started(self) -> bool:
-        """Whether its thread has been started."""
-        return self._thread is not None
-
-    @property
     def is_alive(self) -> bool:
         """Whether the engine is still at work."""
         return self._thread is not None and not self.future.done()
@@ -144,17 +139,22 @@ class Engine:
         """Wait until the thread has put everything away too; return whether it has."""
         return self._is_over.wait(timeout_s)
 
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer` with each new status, in the engine's thread; return what ends that."""
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with each new status, in the engine's thread."""
         with self._observers_lock:
             self._observers.append(observer)
 
-        def stop() -> None:
-            with self._observers_lock:
-                if observer in self._observers:
-                    self._observers.remove(observer)
+    def forget(self, observer: Observer) -> None:
+        """Call `observer` no more."""
+        with self._observers_lock:
+            if observer in self._observers:
+                self._observers.remove(observer)
 
-        return stop
+    def go_on(self) -> None:
+        """Post again where posting was stopped."""
+        if self.posts_stopped:
+            self.posts_stopped = False
+            self._wake.set()
 
     def check_now(self) -> None:
         """Poll at once."""
@@ -377,9 +377,7 @@ class Engine:
             try:
                 observer(status)
             except Exception as error:
-                with self._observers_lock:
-                    if observer in self._observers:
-                        self._observers.remove(observer)
+                self.forget(observer)
                 # Told later, where the user waits: a warning turned into an error here would stop the run.
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.25
 _CANCEL_PATIENCE_S = 30.0
 
-_engines: dict[tuple[str, str], Engine] = {}
+_engines: weakref.WeakValueDictionary[tuple[str, str], Engine] = weakref.WeakValueDictionary()
 _engines_lock = threading.Lock()
 
 
@@ -92,6 +93,8 @@ class Run:
         self._make_wire = wire or self._wire_of_options
         self._status = StatusMaker(store, run_id, schema=schema)
         self._warned = False
+        self._driver: Engine | None = None
+        self._error_told = False
         self._display: Any = None
 
     # ---------------------------------------------------------------- what it stands on
@@ -146,7 +149,8 @@ class Run:
 
     @property
     def _engine(self) -> Engine | None:
-        return _engines.get((str(self._store.path), self.id))
+        shared = _engines.get((str(self._store.path), self.id))
+        return shared if shared is not None else self._driver
 
     def snapshot(self) -> RunStatus:
         """Return everything there is to show of the run now, as one frozen record."""
@@ -212,29 +216,36 @@ class Run:
 
         return Wire(self._options.client, clock=self._clock)
 
-    def start_engine(self) -> Engine:
-        """Drive the run in the background, unless that is being done already."""
+    def _drive(self, observer: Observer | None = None) -> Engine:
+        """Return the engine at work on this run, started where none is; `observer` misses nothing of it."""
         place = (str(self._store.path), self.id)
         with _engines_lock:
             engine = _engines.get(place)
             if engine is not None and engine.is_alive:
-                engine.posts_stopped = False
-                engine.check_now()
-                return engine
-            engine = Engine(
-                self._store,
-                self.id,
-                wire=self._make_wire,
-                describe=lambda driven: self.snapshot(),
-                clock=self._clock,
-                poll_interval_s=self._options.poll_interval,
-                lost_answer_grace_s=self._options.lost_answer_grace,
-                prices=self._options.prices,
-                warm_first=self._options.warm_cache,
-                keep=lambda key: self.answers().retriable_positions(key),
-            )
-            _engines[place] = engine
+                engine.go_on()
+                if observer is not None:
+                    engine.observe(observer)
+            else:
+                engine = _engines[place] = self._new_engine()
+                if observer is not None:
+                    engine.observe(observer)
+                engine.start()
+            self._driver, self._error_told = engine, False
             return engine
+
+    def _new_engine(self) -> Engine:
+        return Engine(
+            self._store,
+            self.id,
+            wire=self._make_wire,
+            describe=lambda driven: self.snapshot(),
+            clock=self._clock,
+            poll_interval_s=self._options.poll_interval,
+            lost_answer_grace_s=self._options.lost_answer_grace,
+            prices=self._options.prices,
+            warm_first=self._options.warm_cache,
+            keep=lambda key: self.answers().retriable_positions(key),
+        )
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """
@@ -247,21 +258,28 @@ class Run:
         Callable
             Ends the observation.
         """
-        return self.start_engine().observe(observer)
+        engine = self._drive(observer)
+        return lambda: engine.forget(observer)
 
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this run."""
         return all(batch.state in ("collected", "gone", "withdrawn") for batch in self._batches())
 
     def _go_on(self, *, blocking: bool = False) -> Engine | None:
-        """Return an engine at work, or None where nothing is left to do."""
+        """Return the engine to wait for, or None where nothing is left to do."""
         if self.is_settled():
             return None
-        if self._display is None or not self.start_engine().was_started:
+        driver = self._driver
+        if driver is not None and driver.error is not None and not self._error_told:
+            # What stopped the run before anybody waited is told before it is tried again.
+            return driver
+        if self._display is None or driver is None or not driver.is_alive:
             self.show(blocking=blocking)
-        elif blocking:
-            self._display.set_blocking(True)
-        return self.start_engine()
+        else:
+            driver.go_on()
+            if blocking:
+                self._display.set_blocking(True)
+        return self._driver
 
     def wait(self, timeout: float | None = None) -> Run:
         """
@@ -352,6 +370,7 @@ class Run:
     def _raise_for(self, engine: Engine) -> None:
         if engine.error is not None and not self.is_settled():
             error = engine.error
+            self._error_told = True
             error.__notes__ = []
             error.add_note(self._money_note())
             raise error
@@ -589,11 +608,7 @@ class Run:
         if self.is_settled():
             self._finish_display()
             return
-        engine = self.start_engine()
-        if self._options.progress != "off":
-            engine.observe(self._display.update)
-        if not engine.was_started:
-            engine.start()
+        self._drive(self._display.update if self._options.progress != "off" else None)
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine

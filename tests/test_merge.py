@@ -1,0 +1,156 @@
+"""Answers as columns: the right answer beside each row, whatever the order, the index and the batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rowlab import ask
+
+from pandas_batch import preparing, simulator
+from pandas_batch.merge import NOT_OF_THIS_RUN, insert_columns
+from pandas_batch.starting import match
+
+INDEXES = {
+    "range": pd.RangeIndex(6),
+    "duplicates": pd.Index(["a", "a", "b", "b", "a", "c"]),
+    "multi": pd.MultiIndex.from_tuples(
+        [("x", 1), ("x", 1), ("y", 2), ("y", None), (None, 1), ("z", 3)], names=["k", "n"]
+    ),
+    "nan": pd.Index([1.0, np.nan, np.nan, 2.0, 3.0, np.nan], name="f"),
+    "tz": pd.date_range("2026-10-25", periods=6, freq="h", tz="Europe/Berlin"),
+    "interval": pd.interval_range(0, 6),
+    "categorical": pd.CategoricalIndex(list("aabbcc")),
+    "mixed": pd.Index(["a", 1, None, 2.5, ("t", 1), True], dtype=object),
+    "period": pd.period_range("2026-01", periods=6, freq="M"),
+}
+
+
+@pytest.mark.parametrize("kind", INDEXES)
+def test_any_index_comes_back_as_it_was(api, clock, kind):
+    """Index, order, dtypes, attrs and all other columns stay; the frame that was passed in is untouched."""
+    frame = pd.DataFrame(
+        {
+            "prompt": [f"p{i}" for i in range(6)],
+            "i8": np.arange(6, dtype="int8"),
+            "cat": pd.Categorical(list("xyxyxy")),
+            "when": pd.date_range("2026-01-01", periods=6),
+            "nullable": pd.array([1, None, 3, None, 5, 6], dtype="Int32"),
+        },
+        index=INDEXES[kind],
+    )
+    frame.attrs["source"] = "test"
+    before = frame.copy(deep=True)
+    out = ask(frame, api, clock).result()
+    pd.testing.assert_frame_equal(frame, before)
+    pd.testing.assert_frame_equal(out[list(frame.columns)], before)
+    assert out.attrs == before.attrs
+    assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
+    again = ask(frame, api, clock)
+    assert again.store.index_of(again.id).equals(frame.index)
+
+
+def test_subclass_and_flags_stay(api, clock):
+    """A subclass of DataFrame and its flags come back."""
+
+    class Mine(pd.DataFrame):
+        @property
+        def _constructor(self):
+            return Mine
+
+    frame = Mine({"prompt": ["a", "b"]}).set_flags(allows_duplicate_labels=False)
+    out = ask(frame, api, clock).result()
+    assert type(out) is Mine
+    assert not out.flags.allows_duplicate_labels
+
+
+def test_empty_and_promptless_frames_send_nothing(api, clock):
+    """A frame without rows, and one without prompts, come back with the columns and no request."""
+    for frame in (pd.DataFrame({"prompt": pd.Series([], dtype=str)}), pd.DataFrame({"prompt": [None, " ", np.nan]})):
+        out = ask(frame, api, clock).result()
+        assert len(out) == len(frame)
+        assert set(out["status"]) <= {"skipped"}
+        assert out["cost_usd"].sum() == 0
+    assert api.calls("create") == 0
+
+
+def test_arrow_backed_frames_work(api, clock):
+    """Columns read with `dtype_backend="pyarrow"` are prompts like any others."""
+    import pyarrow as pa
+
+    frame = pd.DataFrame({"prompt": pd.array(["a", None, "b"], dtype=pd.ArrowDtype(pa.string()))})
+    assert ask(frame, api, clock).result()["status"].tolist() == ["succeeded", "skipped", "succeeded"]
+
+
+def test_all_columns_have_their_dtypes(api, clock):
+    """`columns="all"` adds every documented column with its documented dtype."""
+    out = ask(pd.DataFrame({"prompt": ["a", None]}), api, clock, columns="all").result()
+    dtypes = {name: str(dtype) for name, dtype in out.dtypes.items() if name != "prompt"}
+    tokens = ("input_tokens", "output_tokens", "tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens")
+    texts = ("output", "status", "stop_reason", "error", "model", "custom_id", "batch_id", "message_id")
+    assert dtypes == {
+        **dict.fromkeys(texts, "string"), **dict.fromkeys(tokens, "Int64"), "cost_usd": "Float64", "reused": "bool",
+    }  # fmt: skip
+    assert len(out.loc[0, "custom_id"]) == 47
+    assert out.loc[1, ["custom_id", "batch_id", "message_id"]].isna().all()
+
+
+def test_no_text_is_copied_where_rows_and_answers_agree(api, clock):
+    """With one answer per row in the order of the rows the texts are those of the file, not a copy of them."""
+    import pyarrow as pa
+
+    run = ask(pd.DataFrame({"prompt": [f"p{i}" for i in range(500)]}), api, clock)
+    run.wait()
+    before = pa.total_allocated_bytes()
+    output = run.to_arrow().column("output")
+    assert output.num_chunks >= 1
+    assert pa.total_allocated_bytes() - before < 100_000
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prompts=st.lists(st.sampled_from(["a", "b", "c", "dd", None, " "]), max_size=12),
+    size=st.integers(1, 5),
+    seed=st.integers(0, 5),
+    dedupe=st.booleans(),
+)
+def test_each_row_has_the_answer_to_its_prompt(prompts, size, seed, dedupe, tmp_path_factory):
+    """For any rows, any cut into batches and any order of results: the answer beside a prompt is its own."""
+    from conftest import FakeClock
+
+    clock = FakeClock()
+    frame = pd.DataFrame({"prompt": pd.Series(prompts, dtype=object)})
+    with pytest.MonkeyPatch.context() as patch, simulator.serve(clock=clock.time_s, seed=seed) as api:
+        patch.setattr(preparing, "MAX_BATCH_REQUESTS", size)
+        run = ask(frame, api, clock, dedupe=dedupe, store=str(tmp_path_factory.mktemp("store")))
+        out = run.result()
+        assert out.index.equals(frame.index)
+        for prompt, text, status in zip(prompts, out["output"], out["status"], strict=True):
+            assert status == ("succeeded" if prompt and prompt.strip() else "skipped")
+            assert pd.isna(text) if status == "skipped" else text.endswith(prompt)
+        assert out["cost_usd"].sum() == pytest.approx(float(api.billed_usd), abs=1e-12)
+        assert sum(run.counts.values()) == len(frame)
+
+
+@settings(max_examples=200, deadline=None)
+@given(stored=st.lists(st.integers(0, 5), max_size=10), wanted=st.lists(st.integers(0, 7), max_size=12))
+def test_match_pairs_equal_rows_in_order(stored, wanted):
+    """The k-th of equal rows gets the k-th of equal requests, the last where there are no more, none where none is."""
+    rows = np.repeat(np.arange(8, dtype=np.uint8)[:, None], 16, axis=1)
+    matched = match(rows[wanted], rows[stored]).tolist()
+    seen: dict[int, int] = {}
+    for value, got in zip(wanted, matched, strict=True):
+        places = [i for i, other in enumerate(stored) if other == value]
+        k = seen.get(value, 0)
+        seen[value] = k + 1
+        assert got == (places[min(k, len(places) - 1)] if places else NOT_OF_THIS_RUN)
+
+
+def test_insert_columns_never_writes_in_place():
+    """A column that is replaced is replaced in the new frame only."""
+    frame = pd.DataFrame({"a": [1, 2]})
+    out = insert_columns(frame, {"a": [3, 4], "b": [5, 6]})
+    assert frame.to_dict("list") == {"a": [1, 2]}
+    assert out.to_dict("list") == {"a": [3, 4], "b": [5, 6]}
