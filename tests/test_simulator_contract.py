@@ -199,17 +199,7 @@ def test_recorded_creates_are_taken_and_answered_in_the_recorded_shape(clock):
 
 def test_every_answer_is_valid_for_the_models_of_the_sdk(clock):
     """The SDK builds its objects without checking; checked strictly, every answer fits its model."""
-    outcomes = (
-        "errored",
-        "overloaded",
-        "api_error",
-        "expired",
-        "canceled",
-        "refused",
-        "truncated",
-        "paused",
-        "no_text",
-    )
+    outcomes: tuple[Any, ...] = get_args(RowOutcome)
     faults = [simulator.RowFault(outcome, marker=outcome) for outcome in outcomes]
     with simulator.serve(clock=clock.time_s, seconds_per_batch=0, faults=faults) as api:
         wanted = [request(outcome, f"be {outcome}") for outcome in outcomes] + [request("fine"), request("bad", 5)]
