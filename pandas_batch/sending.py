@@ -21,8 +21,8 @@ def is_async(client: Any) -> bool:
 
 def call_sync(client: Any, call: Call) -> tuple[Reply, Stream | None]:
     """Make one call with a synchronous client; return the answer, and the open stream where one was asked for."""
-    response = _send(client, call)
-    return _reply(response, call), Stream(response) if call.stream else None
+    answer = _send(client, call)
+    return _reply(answer, call), Stream(answer) if call.stream else None
 
 
 async def call_in_thread(client: Any, call: Call) -> tuple[Reply, Stream | None]:
@@ -32,14 +32,13 @@ async def call_in_thread(client: Any, call: Call) -> tuple[Reply, Stream | None]
 
 async def call_async(client: Any, call: Call) -> tuple[Reply, AsyncStream | None]:
     """Make one call with an asynchronous client."""
-    response = await _send(client, call)
-    return _reply(response, call), AsyncStream(response) if call.stream else None
+    answer = await _send(client, call)
+    return _reply(answer, call), AsyncStream(answer) if call.stream else None
 
 
 def _send(client: Any, call: Call) -> Any:
-    """Return the SDK's response to `call`, or an awaitable of it; errors are raised."""
+    """Return what the SDK answers to `call`, or an awaitable of it; errors are raised."""
     import anthropic
-    import httpx2
 
     asynchronous = is_async(client)
     headers = dict(call.headers)
@@ -49,9 +48,14 @@ def _send(client: Any, call: Call) -> Any:
         "timeout": anthropic.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S),
         "params": dict(call.query),
     }
-    arguments: dict[str, Any] = {"cast_to": httpx2.Response, "options": options}
+    # Not `httpx2.Response`, which the SDK hands through as it is: where a client has middleware, that never sees the
+    # wrapper it expects, and an error status is returned in place of being raised.
+    arguments: dict[str, Any] = {"options": options}
     if call.stream:
-        arguments |= {"stream": True, "stream_cls": anthropic.AsyncStream if asynchronous else anthropic.Stream}
+        stream_cls = anthropic.AsyncStream[object] if asynchronous else anthropic.Stream[object]
+        arguments |= {"cast_to": object, "stream": True, "stream_cls": stream_cls}
+    else:
+        arguments["cast_to"] = anthropic.AsyncAPIResponse[object] if asynchronous else anthropic.APIResponse[object]
     if call.body is not None:
         headers |= {"content-type": "application/json", "content-length": str(call.body.n_bytes)}
         if not asynchronous:
@@ -91,10 +95,10 @@ class _AsyncBlocks:
 class Stream:
     """A response whose bytes are still under way, read by a thread."""
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
+    def __init__(self, answer: Any) -> None:
+        self._response = answer.response
         # Without a size: with one, the blocks are cut anew, at twice the cost.
-        self._blocks: Iterator[bytes] = response.iter_bytes()
+        self._blocks: Iterator[bytes] = self._response.iter_bytes()
 
     def read(self) -> bytes:
         """Return the next block; ``b""`` at the end."""
@@ -116,9 +120,9 @@ class Stream:
 class AsyncStream:
     """A response whose bytes are still under way, read by a loop."""
 
-    def __init__(self, response: Any) -> None:
-        self._response = response
-        self._blocks: AsyncIterator[bytes] = response.aiter_bytes()
+    def __init__(self, answer: Any) -> None:
+        self._response = answer.response
+        self._blocks: AsyncIterator[bytes] = self._response.aiter_bytes()
 
     async def aread(self) -> bytes:
         """Return the next block; ``b""`` at the end."""
@@ -129,7 +133,8 @@ class AsyncStream:
         await self._response.aclose()
 
 
-def _reply(response: Any, call: Call) -> Reply:
+def _reply(answer: Any, call: Call) -> Reply:
+    response = answer.response if call.stream else answer.http_response
     headers = {name.lower(): value for name, value in response.headers.items()}
     content = b"" if call.stream else response.content
     return Reply(status_code=response.status_code, headers=headers, content=content)

@@ -383,6 +383,37 @@ def test_a_retry_after_date_is_read_by_the_servers_clock() -> None:
     assert wait_asked_s({**headers, "retry-after": "Fri, 01 Jan 2099 00:00:00 GMT"}) == MAX_RETRY_AFTER_S
 
 
+@pytest.mark.parametrize("kind", ["client", "async_client"])
+def test_middleware_of_the_user_hides_no_error(api: Simulator, kind: str) -> None:
+    """A client with middleware raises the same errors, streams the same bytes, and its middleware sees each call."""
+    statuses: list[int] = []
+
+    def see(request: Any, call_next: Any) -> Any:
+        response = call_next(request)
+        statuses.append(response.http_response.status_code)
+        return response
+
+    async def asee(request: Any, call_next: Any) -> Any:
+        response = await call_next(request)
+        statuses.append(response.http_response.status_code)
+        return response
+
+    with Wire(getattr(api, kind)(middleware=[see if kind == "client" else asee])) as wire:
+        for status, outcome in ((400, "refused"), (413, "too_large"), (429, "retry"), (500, "unknown")):
+            api.faults.add(ErrorAnswer("create", status))
+            assert wire.create(body_of()).outcome == outcome
+        batch = wire.create(body_of(3)).batch
+        assert batch is not None
+        file = io.BytesIO()
+        with pytest.raises(anthropic.NotFoundError):
+            wire.results(batch["id"], file)
+        assert file.getvalue() == b""
+        api.advance(60)
+        wire.results(batch["id"], file)
+        assert file.getvalue().count(b"\n") == 3
+    assert statuses == [400, 413, 429, 500, 200, 404, 200]
+
+
 # -------------------------------------------------------------------- secrets
 
 
