@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from pandas_batch import simulator
 from pandas_batch.simulator.batches import Batch, BatchFacts
 from pandas_batch.simulator.blobs import Blob
-from pandas_batch.simulator.models import MODELS
-from pandas_batch.simulator.plain import PlainRows
-from pandas_batch.simulator.rendering import _holds, _Row, settle
+from pandas_batch.simulator.rendering import _holds, settle
 from pandas_batch.simulator.schema_values import value_for
 from pandas_batch.simulator.tokens import PromptCache
 from pandas_batch.simulator.validation import ApiError, check_params
@@ -222,6 +220,19 @@ def test_an_answer_is_a_text_a_function_or_told_in_full():
     assert broken["error"]["error"]["message"] == "answer() raised ZeroDivisionError: division by zero"
 
 
+def test_an_answer_function_is_called_once_a_row():
+    """A function may count its calls: one for each row that is answered, whatever it returns, none for the others."""
+    asked: list[str] = []
+
+    def answer(given: dict[str, Any]) -> Any:
+        asked.append(given["messages"][0]["content"])
+        return ["text", {"a": 1}, "long " * 999, "", None][len(asked) % 5]
+
+    results, _ = run({**{f"r{number}": params(f"{number}") for number in range(20)}, "bad": without("model")}, answer)
+    assert sorted(asked, key=int) == [str(number) for number in range(20)]
+    assert [result["type"] for result in results.values()].count("errored") == 1
+
+
 def test_an_answer_is_cut_at_max_tokens():
     """No row has more output tokens than it asked for, and a cut one says so."""
     message = row(params("word " * 100, max_tokens=10))["message"]
@@ -290,33 +301,6 @@ def test_a_tool_call_fits_its_input_schema():
     (call,) = message["message"]["content"]
     assert (call["type"], call["name"], message["message"]["stop_reason"]) == ("tool_use", "f", "tool_use")
     assert call["input"]["mood"] in ("good", "bad")
-
-
-@given(
-    prompts=st.lists(st.text(max_size=40), min_size=1, max_size=4),
-    model=st.sampled_from([*sorted(MODELS), "claude-unknown"]),
-    max_tokens=st.integers(-1, 30) | st.just(10**6),
-    system=st.none() | st.text(max_size=20),
-    answer=st.none() | st.text(max_size=20),
-)
-@settings(max_examples=300, deadline=None)
-def test_the_short_way_gives_what_the_long_way_gives(prompts, model, max_tokens, system, answer):
-    """Plain rows are answered faster, and to the byte the same."""
-    plain = PlainRows(answer, VERSION)
-    for number, prompt in enumerate(prompts):
-        wanted = params(prompt, model=model, max_tokens=max_tokens) | ({} if system is None else {"system": system})
-        raw = msgspec.Raw(msgspec.json.encode(wanted))
-        short = plain.result(raw, number)
-        kind, long = _Row(raw, answer, PromptCache(), VERSION, [], 0.0, number).result(None)
-        if short is not None:
-            assert (kind, long) == ("succeeded", short)
-
-
-def test_nearly_all_plain_rows_take_the_short_way():
-    """The short way is not given up for a row it is meant for."""
-    raw = msgspec.Raw(msgspec.json.encode(params("How are you?", system="Be terse.")))
-    assert PlainRows(None, VERSION).result(raw, 1) is not None
-    assert PlainRows(lambda asked: "x", VERSION).result(raw, 1) is None
 
 
 # ---- rows made to fail

@@ -34,6 +34,7 @@ class _Params(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Params).decode
+_decode_dict = msgspec.json.Decoder(dict[str, Any]).decode
 
 _RESULT = (
     '{"type":"succeeded","message":{"model":%s,"id":"%%b","type":"message","role":"assistant",'
@@ -68,7 +69,7 @@ class PlainRows:
     Parameters
     ----------
     answer
-        Where the text comes from.
+        Where the text comes from; a function must be asked only once a row, see `OncePerRow`.
     api_version
         The version the batch was created under.
     """
@@ -94,8 +95,9 @@ class PlainRows:
         prompt = params.messages[0].content
         if model is None or not prompt.strip():
             return None
-        answer: Any = self._answer
-        text = prompt if answer is None else answer
+        text: Any = prompt if self._answer is None else self._answer
+        if callable(text):
+            text = text(_decode_dict(raw))
         if not isinstance(text, str) or not text:
             return None
         n_input = frame.n_tokens + text_tokens(prompt, model)

@@ -14,7 +14,7 @@ from .blobs import BlobWriter
 from .faults import RowFault
 from .models import find_model
 from .plain import PlainRows
-from .replies import Answer, make_message, message_id, seeded
+from .replies import Answer, OncePerRow, make_message, message_id, seeded
 from .tokens import CacheUse, PromptCache, count_input_tokens
 from .validation import ApiError, check_params, invalid
 
@@ -62,7 +62,9 @@ def settle(batch: Batch, *, answer: Answer, cache: PromptCache, faults: list[Row
     unprocessed = _encode({"type": "expired" if facts.cancel_at is None else "canceled"})
     seconds_per_row = facts.seconds / facts.n_requests
     counts = dict.fromkeys(("succeeded", "errored", "canceled", "expired"), 0)
-    plain = PlainRows(answer, facts.api_version)
+    once = OncePerRow(answer) if callable(answer) else None
+    spoken: Answer = once or answer
+    plain = PlainRows(spoken, facts.api_version)
     writer = BlobWriter(spool)
     lines: list[bytes] = []
     for turn, position in enumerate(order):
@@ -71,13 +73,15 @@ def settle(batch: Batch, *, answer: Answer, cache: PromptCache, faults: list[Row
         if turn >= n_processed:
             kind, result = ("expired" if facts.cancel_at is None else "canceled"), unprocessed
         else:
+            if once is not None:
+                once.next_row()
             fault = pick(position, item.params) if pick else None
             short = plain.result(item.params, draw) if fault is None else None
             if short is not None:
                 kind, result = "succeeded", short
             else:
                 at_s = facts.created_at + turn * seconds_per_row
-                row = _Row(item.params, answer, cache, facts.api_version, facts.betas, at_s, draw)
+                row = _Row(item.params, spoken, cache, facts.api_version, facts.betas, at_s, draw)
                 kind, result = row.result(fault)
         counts[kind] += 1
         lines.append(b'{"custom_id":"%b","result":%b}\n' % (item.custom_id.encode("ascii"), result))

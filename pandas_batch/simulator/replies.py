@@ -19,7 +19,7 @@ from .schema_values import value_for
 from .tokens import CacheUse, text_tokens
 from .validation import ApiError
 
-__all__ = ["Answer", "Reply", "last_user_text", "make_message", "seeded"]
+__all__ = ["Answer", "OncePerRow", "Reply", "last_user_text", "make_message", "seeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,32 @@ Answer = str | Callable[[dict[str, Any]], "str | dict[str, Any] | Reply"] | None
 """A fixed text, a function of the params, or None for an echo of the prompt."""
 
 
+class OncePerRow:
+    """
+    Calls an answer function once for each row, however many ways a row is tried.
+
+    The function may count its calls or take its answers from a list; what it raised is its answer too.
+    """
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Any]) -> None:
+        self._answer = answer
+        self._given: list[Any] = []
+
+    def next_row(self) -> None:
+        """Begin a row."""
+        self._given = []
+
+    def __call__(self, params: dict[str, Any]) -> Any:
+        """Return the answer to this row, asking for it the first time."""
+        if not self._given:
+            try:
+                self._given.append(self._answer(params))
+            except Exception as error:
+                # It is the caller's function: what it raised belongs where the caller looks for the row.
+                self._given.append(Reply(error=("api_error", f"answer() raised {type(error).__name__}: {error}")))
+        return self._given[0]
+
+
 def seeded(*parts: object) -> random.Random:
     """Return a source of chance that these parts decide: the same parts, the same chances."""
     return random.Random("/".join(map(str, parts)))  # noqa: S311 - repeatable on purpose, and nothing is secret
@@ -92,11 +118,7 @@ def _ask(answer: Answer, params: dict[str, Any], draw: int) -> Reply:
         schema = _schema_of(params)
         given = last_user_text(params) if schema is None else value_for(schema, seeded(draw))
     elif callable(answer):
-        try:
-            given = answer(params)
-        except Exception as error:
-            # It is the caller's function: what it raised belongs where the caller looks for the row.
-            raise ApiError("api_error", f"answer() raised {type(error).__name__}: {error}") from error
+        given = OncePerRow(answer)(params)
     if isinstance(given, Reply):
         return given
     if isinstance(given, str) and not (answer is None and _schema_of(params)):
