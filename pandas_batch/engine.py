@@ -35,7 +35,7 @@ SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
 """States of a batch in which nothing is left to do."""
 
 _TICKS_S = ((60.0, 1.0), (600.0, 5.0))
-_LONGEST_TICK_S = 30.0
+_LONGEST_TICK_S = 60.0
 _INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
 _WATCH_S = 1.0

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class FakeClock(Clock):
         self._monotonic_s = 0.0
         self._lock = threading.Lock()
         self.waited_s: list[float] = []
+        self._runs = threading.Event()
+        self._runs.set()
 
     def now(self) -> datetime:
         return self._now
@@ -44,7 +47,21 @@ class FakeClock(Clock):
         """Return the wall time as Unix seconds, the form the simulator's clock takes."""
         return self._now.timestamp()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let time stand still meanwhile: whoever waits on this clock goes on waiting."""
+        self._runs.clear()
+        try:
+            yield
+        finally:
+            self._runs.set()
+
     def wait(self, seconds: float, wake: threading.Event | None = None) -> bool:
+        while not self._runs.is_set():
+            if wake is None:
+                self._runs.wait(0.01)
+            elif wake.wait(0.001):
+                return True
         if wake is not None and wake.wait(0.0005):
             return True
         self.waited_s.append(seconds)

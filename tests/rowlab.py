@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pandas as pd
@@ -39,3 +40,12 @@ def ask(frame: pd.DataFrame, api: simulator.Simulator, clock: Clock, prompt_col:
     """Start a run on the test's clock."""
     given = {"client": api.client(), "progress": "off", "preflight": False, **options}
     return start_run(frame, parse(given, None if "prompt" in options else prompt_col), blocking=True, clock=clock)
+
+
+def until(run: Run, state: str, patience_s: float = 20.0) -> None:
+    """Return when `run` is in `state`; time is real, and short: the test's clock is held meanwhile."""
+    deadline_s = time.monotonic() + patience_s
+    while run.status != state:
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{run!r} is not {state}")
+        time.sleep(0.002)

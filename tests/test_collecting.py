@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from rowlab import ask
+from rowlab import ask, until
 
 from pandas_batch import ResultsGoneError, preparing, simulator
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key
@@ -73,16 +73,20 @@ def test_a_day_of_outage_is_survived(clock, how):
     """Hours without a server end with every answer at home."""
     with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
         run = ask(FRAME, api, clock)
-        api.faults.add(Outage(from_s=clock.time_s() + 60, until_s=clock.time_s() + 20 * 3600, how=how))
+        api.faults.add(Outage(from_s=clock.time_s() + 60, until_s=clock.time_s() + 12 * 3600, how=how))
         assert_whole(run.result())
 
 
 def test_clock_jump_forward_polls_at_once(clock):
     """After hours of sleep the next look comes soon, and the batch that ended meanwhile is collected."""
     with simulator.serve(clock=clock.time_s, seconds_per_batch=6 * 3600) as api:
-        run = ask(FRAME, api, clock)
-        clock.advance(8 * 3600)
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            until(run, "in_progress")
+            clock.advance(8 * 3600)
+        waited_s = len(clock.waited_s)
         assert_whole(run.result())
+        assert sum(clock.waited_s[waited_s:]) < 60
 
 
 def test_long_retry_after_is_capped(api, clock):
@@ -95,15 +99,14 @@ def test_long_retry_after_is_capped(api, clock):
 
 def test_deleted_batch_is_believed_gone_only_after_a_while(api, clock):
     """A batch that retrieve and list both lack is gone after ten minutes, and said so; nothing is posted again."""
-    with simulator.serve(clock=clock.time_s, seconds_per_batch=20 * 3600) as slow:
-        run = ask(FRAME, slow, clock)
-        while not slow.batches or run.status != "in_progress":
-            pass
-        slow.remove(slow.batches[0].id)
-        with pytest.raises(ResultsGoneError):
-            run.result()
-        assert slow.calls("create") == 1
-        assert set(run.result(partial=True)["status"]) == {"missing"}
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        until(run, "in_progress")
+        api.remove(api.batches[0].id)
+    with pytest.raises(ResultsGoneError):
+        run.result()
+    assert api.calls("create") == 1
+    assert set(run.result(partial=True)["status"]) == {"missing"}
 
 
 def test_revoked_key_pauses_and_the_same_line_goes_on(clock):
@@ -111,10 +114,10 @@ def test_revoked_key_pauses_and_the_same_line_goes_on(clock):
     import anthropic
 
     with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
-        run = ask(FRAME, api, clock)
-        while run.status != "in_progress":
-            pass
-        api.faults.add(revoked_key())
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            until(run, "in_progress")
+            api.faults.add(revoked_key())
         with pytest.raises(anthropic.AuthenticationError) as told:
             run.result()
         assert any(run.id in note for note in told.value.__notes__)

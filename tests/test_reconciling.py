@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import pytest
 from rowlab import ask
@@ -108,11 +110,11 @@ def test_listless_gateway_uses_the_servers_clock(api, clock):
 
 def test_unproved_batch_is_canceled_only_by_force(clock):
     """A batch that is only believed to be ours is left alone unless the user forces it."""
-    with simulator.serve(clock=clock.time_s, seconds_per_batch=20 * 3600) as api:
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=6 * 3600) as api:
         api.faults.add(LostAnswer("reset", committed=True))
         run = ask(FRAME, api, clock)
         while not any("candidate_id" in batch.extra for batch in run.store.batches_of_run(run.id)):
-            pass
+            time.sleep(0.002)
         assert "was left alone" in run.cancel()
         assert api.calls("cancel") == 0
         run.cancel(force=True)

@@ -9,22 +9,15 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from rowlab import all_outcomes, ask, lose_rows, plan_outcomes
+from rowlab import all_outcomes, ask, lose_rows, plan_outcomes, until
 
 import pandas_batch
-from pandas_batch import FrameMismatchError, InputError, ResultsGoneError, RunNotFoundError, WaitTimeout, simulator
+from pandas_batch import FrameMismatchError, InputError, ResultsGoneError, RunNotFoundError, WaitTimeout
 from pandas_batch.run import Run
-from pandas_batch.simulator.faults import ErrorAnswer, Outage, RowFault
+from pandas_batch.simulator.faults import ErrorAnswer, RowFault
 from pandas_batch.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
-
-
-@pytest.fixture
-def slow_api(clock):
-    """A server whose batches take a day of the test's clock, less an hour: nothing ends by itself meanwhile."""
-    with simulator.serve(clock=clock.time_s, seconds_per_batch=23 * 3600) as running:
-        yield running
 
 
 def settled(run: Run) -> Run:
@@ -259,18 +252,18 @@ def test_retry_of_nothing_is_the_run_itself(api, clock):
     assert len(api.batches) == 1
 
 
-def test_cancel_keeps_what_finished(slow_api, clock):
+def test_cancel_keeps_what_finished(api, clock):
     """A cancel stops the batch; answers that were there already are kept and their cost told."""
     frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(50)]})
-    run = ask(frame, slow_api, clock)
-    while run.status != "in_progress":
-        pass
-    told = run.cancel()
+    with clock.held():
+        run = ask(frame, api, clock)
+        until(run, "in_progress")
+        told = run.cancel()
     out = run.result()
     assert "1 of 1" in told
     assert set(out["status"]) <= {"succeeded", "canceled"}
     assert (out["status"] == "canceled").any()
-    assert out["cost_usd"].sum() == pytest.approx(float(slow_api.billed_usd), abs=1e-12)
+    assert out["cost_usd"].sum() == pytest.approx(float(api.billed_usd), abs=1e-12)
 
 
 def test_delete_removes_the_run_here_and_there(api, clock):
@@ -294,11 +287,12 @@ def test_delete_spares_what_another_run_needs(api, clock):
     assert reopened(second).result()["status"].tolist() == ["succeeded"] * 3
 
 
-def test_timeout_carries_the_run(slow_api, clock):
+def test_timeout_carries_the_run(api, clock):
     """A wait that ends early says so and the run goes on."""
-    run = ask(pd.DataFrame({"prompt": ["a"]}), slow_api, clock)
-    with pytest.raises(WaitTimeout) as told:
-        run.wait(timeout=0)
+    with clock.held():
+        run = ask(pd.DataFrame({"prompt": ["a"]}), api, clock)
+        with pytest.raises(WaitTimeout) as told:
+            run.wait(timeout=0)
     assert told.value.run is run
     assert run.id in str(told.value)
     assert run.result()["status"].tolist() == ["succeeded"]
@@ -317,11 +311,10 @@ def test_await_gives_the_same_frame(api, clock):
 
 def test_results_gone_after_29_days(api, clock):
     """Results that the server no longer has are told with their dates; what came home stays."""
-    api.faults.add(Outage(until_s=clock.time_s() + 30 * 86400, endpoint="results", how=503))
-    run = ask(pd.DataFrame({"prompt": ["a"]}), api, clock)
-    while run.status != "ended":
-        pass
-    clock.advance(30 * 86400)
+    with clock.held():
+        run = ask(pd.DataFrame({"prompt": ["a"]}), api, clock)
+        until(run, "in_progress")
+        clock.advance(30 * 86400)
     with pytest.raises(ResultsGoneError) as told:
         run.result()
     assert "2026-11-23" in str(told.value)
@@ -345,7 +338,7 @@ def test_refused_create_blocks_and_the_same_line_resumes(api, clock):
     assert len(api.batches) == 1
 
 
-def test_observer_that_raises_is_dropped(clock):
+def test_observer_that_raises_is_dropped(api, clock):
     """A display that fails is warned about and never stops the run."""
     seen = threading.Event()
 
@@ -354,11 +347,11 @@ def test_observer_that_raises_is_dropped(clock):
         raise ValueError("no screen")
 
     frame = pd.DataFrame({"prompt": ["a"]})
-    with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
+    with clock.held():
         run = ask(frame, api, clock)
         run.observe(broken)
-        with pytest.warns(UserWarning, match="was dropped"):
-            assert run.result()["status"].tolist() == ["succeeded"]
+    with pytest.warns(UserWarning, match="was dropped"):
+        assert run.result()["status"].tolist() == ["succeeded"]
     assert seen.is_set()
 
 
