@@ -104,7 +104,15 @@ def test_nothing_of_a_create_that_was_cut_off_remains(tmp_path, clock):
         head = "POST /v1/messages/batches HTTP/1.1\r\nauthorization: Bearer x\r\ncontent-length: 9000000\r\n\r\n"
         with socket.create_connection(("127.0.0.1", api.port)) as sock:
             sock.sendall(head.encode() + b'{"requests":[' + b" " * 3_000_000)
-        api.client().models.list()
+        client = api.client(max_retries=0)
+        for fault in (simulator.LostAnswer("reset", committed=False), simulator.ErrorAnswer("create", 529)):
+            api.faults.add(fault)
+            with pytest.raises(anthropic.APIError):
+                client.messages.batches.create(requests=requests(1, "x" * 3_000_000))
+        client.models.list()
+    (tmp_path / "incoming-1.part").write_bytes(b"left by a server that was killed")
+    with simulator.serve(path=tmp_path, clock=clock.time_s) as api:
+        assert api.batches == []
     assert list(tmp_path.iterdir()) == []
 
 

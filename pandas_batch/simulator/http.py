@@ -101,8 +101,10 @@ class Connection:
                 request = self._read_request(head)
             except (HangUpError, OSError, ValueError):
                 return
-            yield request
-            request.body.discard()
+            try:
+                yield request
+            finally:
+                request.body.discard()
             if request.headers.get("connection", "").lower() == "close":
                 return
 

@@ -102,6 +102,9 @@ class Simulator:
         self._durable = path is not None
         self._folder = Path(path) if path is not None else Path(tempfile.mkdtemp(prefix="simulator-"))
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in self._folder.glob("*.part"):
+            # A server that was killed while it read or wrote; whole files have other names.
+            left_over.unlink()
         self._clock_path = self._folder / "clock.json"
         self._ahead_s = 0.0
         if self._durable and self._clock_path.exists():
