@@ -21,6 +21,7 @@ from .result_lines import (
     Result,
     ServerToolUse,
     Usage,
+    reason_of,
     texts_of,
 )
 
@@ -126,14 +127,13 @@ class Columns:
         """Append rows."""
         results = [line.result for line in lines]
         codes = [_STATUS_CODES[result.type] for result in results]
+        messages = [result.message or _NO_MESSAGE for result in results]
         if any(codes):
             first = len(self._statuses)
-            self._errors.update((first + i, results[i]) for i, code in enumerate(codes) if code)
-            messages = [
-                (not code and result.message) or _NO_MESSAGE for code, result in zip(codes, results, strict=True)
-            ]
-        else:
-            messages = [result.message or _NO_MESSAGE for result in results]
+            for i, code in enumerate(codes):
+                if code:
+                    self._errors[first + i] = results[i]
+                    messages[i] = _NO_MESSAGE
         self._add_texts([message.content or () for message in messages])
         self._statuses += codes
         self._add_usages([message.usage or _NO_USAGE for message in messages])
@@ -169,6 +169,11 @@ class Columns:
             ]
         self._n_text_bytes += [-1 if text is None else len(text) for text in texts]
         self._texts.append(b"".join([text for text in texts if text]))
+
+    def unreadable(self) -> list[tuple[int, str]]:
+        """Return row and reason of each line that could not be read."""
+        invalid = [(row, result) for row, result in self._errors.items() if result.type == INVALID_TYPE]
+        return [(row, reason_of(result)) for row, result in invalid]
 
     def to_record_batch(self) -> pa.RecordBatch:
         """Return the rows gathered so far, as `UNPRICED_SCHEMA`."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, iter_lines, read_line, reason_of, texts_of
+from .result_lines import INVALID_TYPE, Error, Usage, iter_lines, read_line, texts_of
 from .types import BatchResult
 
 __all__ = [
@@ -184,10 +184,7 @@ def _record_batches(
         for first in range(begin, end, _READ_ROWS):
             lines = lines_of(data, found, first, min(first + _READ_ROWS, end))
             columns.add(lines)
-            if INVALID_TYPE in {line.result.type for line in lines}:
-                unreadable += [
-                    (first + i, reason_of(line)) for i, line in enumerate(lines) if line.result.type == INVALID_TYPE
-                ]
+        unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
         yield columns.to_record_batch()
 
 

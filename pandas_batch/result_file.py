@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .result_lines import INVALID_TYPE, MISSING, id_of, read_line, read_lines, reason_of, strip_line
+from .result_lines import MISSING, id_of, read_line, read_lines, reason_of, strip_line
 
 if TYPE_CHECKING:
     from .result_lines import Line
@@ -192,7 +192,7 @@ def _position_of_odd_line(line: bytes, finder: _PositionFinder, found: Found) ->
     if custom_id is None:
         found.n_junk += 1
         if len(found.junk) < _MAX_SHOWN:
-            found.junk.append(reason_of(read_line(stripped[:4096])) or "the line has no custom_id")
+            found.junk.append(reason_of(read_line(stripped).result) or "the line has no custom_id")
         return _NOT_OURS
     position = finder.of_id(custom_id.encode("utf-8", "replace"))
     if position == _NOT_OURS:
@@ -219,15 +219,10 @@ def _choose(data: mmap.mmap | bytes, found: Found, starts: np.ndarray, ends: np.
 
 def _choose_one(found: Found, position: int, lines: Sequence[bytes]) -> None:
     read = [read_line(line) for line in lines]
-    sound = [line for line in read if not reason_of_invalid(line)]
+    sound = [line for line in read if not reason_of(line.result)]
     found.chosen[position] = (sound or read)[0]
     if any(line != sound[0] for line in sound[1:]):
         found.conflicts.append(position)
-
-
-def reason_of_invalid(line: Line) -> str:
-    """Return why a line cannot be used, or an empty string where it can."""
-    return reason_of(line) if line.result.type == INVALID_TYPE else ""
 
 
 def lines_of(data: mmap.mmap | bytes, found: Found, begin: int, end: int) -> list[Line]:

@@ -124,10 +124,11 @@ def invalid_line(reason: str, custom_id: str = "") -> Line:
     return Line(custom_id=custom_id, result=Result(type=INVALID_TYPE, error=error))
 
 
-def reason_of(line: Line) -> str:
-    """Return why `line`, made by `invalid_line`, cannot be read."""
-    error = line.result.error and line.result.error.error
-    return (error and error.message) or ""
+def reason_of(result: Result) -> str:
+    """Return why a line cannot be used; an empty string where it can."""
+    if result.type != INVALID_TYPE or result.error is None or result.error.error is None:
+        return ""
+    return result.error.error.message or ""
 
 
 def iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -174,7 +175,12 @@ def read_lines(lines: Sequence[memoryview | bytes]) -> list[Line]:
     try:
         read = _decoder.decode_lines(b"\n".join(lines))
         if len(read) == len(lines):
-            return [line if _is_sound(line.result) else _sound_or_invalid(line) for line in read]
+            return [
+                line
+                if line.result.type == "succeeded" and line.result.message and line.result.message.content is not None
+                else _sound_or_invalid(line)
+                for line in read
+            ]
     except (ValueError, RecursionError):
         pass
     return [read_line(bytes(line)) for line in lines]
@@ -188,7 +194,7 @@ def read_line(line: bytes) -> Line:
     --------
     >>> read_line(b'{"custom_id":"a","result":{"type":"expired"}}').result.type
     'expired'
-    >>> reason_of(read_line(b'{"custom_id":"a","result":{"type":"expi'))
+    >>> reason_of(read_line(b'{"custom_id":"a","result":{"type":"expi').result)
     'the line is not JSON'
     """
     line = strip_line(line)
