@@ -1,0 +1,149 @@
+"""The panel can be read: in every theme, at every width, without motion, and with texts that want to be code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .driver import LabPage
+
+SHOWN = (
+    "from run_statuses import *\n"
+    "from pandas_batch.panel import Panel\n"
+    "from pandas_batch.progress import Actions\n"
+    "from pandas_batch.account import static_html\n"
+    "from IPython.display import HTML, display\n"
+    "panels = []\n"
+    "for n in (-1, 1, 3):\n"
+    "    panel = Panel(Actions(print, print)); panel.update(run_status(n)); panels.append(panel); display(panel)\n"
+    "    display(HTML(static_html(run_status(n))))\n"
+    "print('all shown')"
+)
+THEMES = ("JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast")
+
+CLIPPED = """() => [...document.querySelectorAll('.pdb, .pdb .pdb-scroll')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className + ' ' + e.scrollWidth + '>' + e.clientWidth)"""
+
+# Each color is painted over the background below it, so that what is compared is what is seen.
+LOW_CONTRAST = """() => {
+    const context = Object.assign(document.createElement('canvas'), {width: 1, height: 1}).getContext('2d',
+        {willReadFrequently: true});
+    const paint = colors => { context.fillStyle = '#fff'; context.fillRect(0, 0, 1, 1);
+        for (const c of colors) { context.fillStyle = c; context.fillRect(0, 0, 1, 1); }
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+    const luminance = rgb => rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const low = [];
+    for (const panel of document.querySelectorAll('.pdb')) {
+        const walker = document.createTreeWalker(panel, NodeFilter.SHOW_TEXT);
+        while (walker.nextNode()) {
+            const element = walker.currentNode.parentElement;
+            if (!walker.currentNode.data.trim() || !element.getClientRects().length) continue;
+            if (element.closest('style, .pdb-quiet, .pdb-glyph, :disabled')) continue;
+            const below = [];
+            for (let e = element; e; e = e.parentElement) below.unshift(getComputedStyle(e).backgroundColor);
+            const [a, b] = [luminance(paint([...below, getComputedStyle(element).color])), luminance(paint(below))];
+            const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+            if (ratio < 4.5) low.push(walker.currentNode.data.trim() + ' ' + ratio.toFixed(2));
+        }
+    }
+    return low; }"""
+
+
+@pytest.fixture
+def shown(lab: LabPage) -> LabPage:
+    """Live panels and accounts of a waiting, a running and a finished run."""
+    lab.start(SHOWN)
+    lab.wait_text("all shown")
+    lab.command("application:toggle-left-area")
+    lab.page.wait_for_function("() => document.querySelectorAll('.pdb').length === 6")
+    return lab
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_in_every_theme_and_width_nothing_is_clipped_and_all_can_be_read(shown: LabPage, theme: str) -> None:
+    """From a phone's width to a wide screen: no text out of sight, and each at least 4.5 to 1 against its ground."""
+    shown.theme(theme)
+    for width in (320, 480, 800, 1200, 1800):
+        shown.page.set_viewport_size({"width": width, "height": 1400})
+        shown.page.wait_for_timeout(400)
+        assert shown.page.evaluate(CLIPPED) == [], width
+    assert shown.page.evaluate(LOW_CONTRAST) == []
+
+
+def test_plain_html_fits_on_any_ground(browser: Any) -> None:
+    """Outside of Jupyter the account takes its colors from the text around it, at 320, 800 and 1,200 pixels."""
+    from pandas_batch.account import static_html
+    from tests.run_statuses import run_status
+
+    body = "".join(static_html(run_status(n)) for n in (-1, 1, 3))
+    for ground in ("#fff;color:#222", "#1e1e1e;color:#d4d4d4", "#000;color:#fff"):
+        for width in (320, 800, 1200):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.set_content(f"<!doctype html><body style='margin:8px;background:{ground}'>{body}")
+            assert page.evaluate(CLIPPED) == []
+            assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+            assert page.evaluate(LOW_CONTRAST) == []
+            page.close()
+
+
+def test_motion_goes_on_while_the_clock_ticks_and_stops_where_it_is_not_wanted(lab: LabPage) -> None:
+    """A tick does not start an animation anew; with reduced motion there is none."""
+    lab.start("from run_statuses import *\nrun = PlayedRun(seconds=90)")
+    lab.wait_text(r"elapsed 1 s")
+    at = "() => document.getAnimations().filter(a => a.animationName === 'pdb-go').map(a => a.currentTime)"
+    before = lab.page.evaluate(at)
+    lab.wait_text(r"elapsed 4 s")
+    after = lab.page.evaluate(at)
+    assert len(before) == len(after) == 3
+    assert all(b > a + 1500 for a, b in zip(before, after, strict=True))
+    lab.page.emulate_media(reduced_motion="reduce")
+    assert lab.page.evaluate(at) == []
+
+
+def test_the_keyboard_reaches_the_buttons(shown: LabPage) -> None:
+    """Tab goes from Cancel to Check now, and Enter presses."""
+    shown.page.get_by_role("button", name="Cancel", exact=True).first.focus()
+    shown.page.keyboard.press("Enter")
+    shown.page.get_by_role("button", name="Confirm cancel", exact=True).wait_for(timeout=3000)
+    shown.page.keyboard.press("Tab")
+    assert shown.page.evaluate("() => document.activeElement.innerText") == "Check now"
+
+
+def test_a_screen_reader_finds_what_it_needs(shown: LabPage) -> None:
+    """The state is a live region; bars say what they measure, and a running batch claims no percentage."""
+    panel = shown.page.locator(".pdb-live").nth(1)
+    assert "In progress. 1 of 3 batches ended." in panel.get_by_role("status").inner_text()
+    bars = panel.get_by_role("progressbar")
+    values = [bars.nth(i).get_attribute("aria-valuenow") for i in range(bars.count())]
+    assert values == ["1", "402", None, None]
+
+
+def test_fifty_attacks_run_nothing(lab: LabPage) -> None:
+    """In a trusted notebook, in the live panel and in the account, a text stays a text."""
+    lab.start(
+        "from run_statuses import *\n"
+        "from pandas_batch.panel import Panel\n"
+        "from pandas_batch.progress import Actions\n"
+        "from pandas_batch.account import static_html\n"
+        "from IPython.display import HTML, display\n"
+        "import ipywidgets\n"
+        "statuses = [with_everywhere(attack, n) for n, attack in zip([1, 3] * len(ATTACKS), ATTACKS)]\n"
+        "panels = [Panel(Actions(print, print), blocking=True) for status in statuses]\n"
+        "for panel, status in zip(panels, statuses): panel.update(status)\n"
+        "display(ipywidgets.VBox([panel.box for panel in panels]))\n"
+        "display(HTML(''.join(map(static_html, statuses))))\n"
+        "print('all', len(ATTACKS), 'shown')"
+    )
+    lab.wait_text(r"all 5\d shown", 60)
+    lab.page.wait_for_function("() => document.querySelectorAll('.pdb').length >= 100", timeout=60_000)
+    for link in lab.page.locator(".pdb a").all():
+        assert link.get_attribute("href") == "https://platform.claude.com/workspaces/default/batches"
+    lab.page.evaluate("() => document.querySelectorAll('.pdb *').forEach(e => e.dispatchEvent(new Event('mouseover')))")
+    lab.page.wait_for_timeout(2000)
+    assert lab.page.evaluate("() => window.pdbHit === undefined")
+    assert lab.dialogs == []
+    foreign = "document.querySelectorAll('.pdb :is(script, img, iframe, svg, math, mjx-container, form, input)')"
+    assert lab.page.evaluate(f"() => {foreign}.length") == 0
+    assert lab.page.evaluate("() => getComputedStyle(document.querySelector('.pdb')).display") != "none"
