@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
-from .parameters import check_parameter, is_sendable_text, kind_of, plain, quoted, shown, whole_number
+from .parameters import check_parameter, exact_text, is_sendable_text, kind_of, plain, quoted, shown, whole_number
 from .types import Prompt
 
 CORE_COLUMNS = (
@@ -57,7 +57,7 @@ def one_of(*choices: str) -> Callable[[Any, str], str]:
     def check(value: Any, name: str) -> str:
         if not isinstance(value, str) or value not in choices:
             raise InputError(f"{name} is {shown(value)}; it has to be one of {', '.join(map(repr, choices))}.")
-        return str(value)
+        return exact_text(value)
 
     return check
 
@@ -105,7 +105,7 @@ def check_text(value: Any, name: str) -> str:
         raise InputError(f"{name} is {shown(value)}; it has to be text.")
     if not is_sendable_text(value):
         raise InputError(f"{name} holds a lone surrogate, which is not text.")
-    return str(value)
+    return exact_text(value)
 
 
 def check_name(value: Any, name: str) -> str:
@@ -181,8 +181,11 @@ def check_prompt(value: Any, name: str) -> Any:
 
 def check_label(value: Any, name: str) -> Hashable:
     """Return a column's label."""
-    if not isinstance(value, Hashable):
-        raise InputError(f"{name} is {shown(value)}; it has to be the name of a column.", hint=f'{name}="..."')
+    if not isinstance(value, Hashable) or is_per_row(value):
+        way_out = (
+            "prompt=... takes a callable or a Series" if name == "prompt_col" and is_per_row(value) else f'{name}="..."'
+        )
+        raise InputError(f"{name} is {shown(value)}; it has to be the name of a column.", hint=way_out)
     return value
 
 

@@ -92,6 +92,8 @@ def kind_of(value: Any) -> str:
     """
     if value is None or isinstance(value, bool | int | float) or _is_numpy_scalar(value):
         return clip(str(value), 40)
+    if callable(value) and not isinstance(value, type):
+        return "a callable"
     name = type(value).__name__
     return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
@@ -150,7 +152,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, str):
         if not is_sendable_text(value):
             raise InputError(f"{where} holds a lone surrogate, which is not text that can be sent.")
-        return str(value)
+        return exact_text(value)
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, np.integer):
@@ -177,6 +179,19 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "index"):
         hint = f"for a value per row give the whole parameter: {where.partition('[')[0]}=lambda df: ..."
     raise InputError(f"{where} holds {kind_of(value)}, which JSON does not have.", hint=hint)
+
+
+def exact_text(text: str) -> str:
+    """
+    Return a text as exactly `str`: subclasses (numpy's, enums) say something else, or cannot be encoded.
+
+    Examples
+    --------
+    >>> import enum
+    >>> exact_text(enum.Enum("Model", {"FAST": "claude-haiku-4-5"}, type=str).FAST)
+    'claude-haiku-4-5'
+    """
+    return text if type(text) is str else str.__str__(text)
 
 
 def is_sendable_text(text: str) -> bool:
@@ -215,7 +230,7 @@ def check_model(value: Any) -> str:
         raise InputError(
             f"model is {shown(value)}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"'
         )
-    return str(value)
+    return exact_text(value)
 
 
 def check_max_tokens(value: Any) -> int:
@@ -231,14 +246,17 @@ def check_max_tokens(value: Any) -> int:
 def check_system(value: Any) -> str | list[dict[str, Any]] | None:
     """Return a system prompt as the API takes it: text, text blocks, or None where there is nothing to say."""
     if value is None or isinstance(value, str | Prompt):
-        made = system_param(value)
-        return None if made is None else plain(made, "system")
+        made = plain(system_param(value), "system")
+        # The API refuses text without a character in it.
+        return made if isinstance(made, str) and made.strip() else None
     if isinstance(value, list | tuple):
         blocks: System = plain(value, "system")
         for i, block in enumerate(blocks if isinstance(blocks, list) else ()):
-            if not isinstance(block, dict) or block.get("type") != "text" or not isinstance(block.get("text"), str):
+            is_text = isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str)
+            if not is_text or not block["text"].strip():
                 raise InputError(
-                    f"system[{i}] is not a text block.", hint='system=[{"type": "text", "text": "..."}], or plain text'
+                    f"system[{i}] is {'a text block with nothing in it' if is_text else 'not a text block'}.",
+                    hint='system=[{"type": "text", "text": "..."}], or plain text',
                 )
         return system_param(blocks)
     raise InputError(f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.")

@@ -103,6 +103,8 @@ FRAMES: dict[str, dict[str, Any]] = {
     "a column that is not there": {"prompt_col": "revew"},
     "a column like no other": {"prompt_col": "zzz"},
     "a number for a column": {"prompt_col": 5},
+    "a callable for a column": {"prompt_col": len},
+    "a Series for a column": {"prompt_col": FRAME["review"]},
     "a column of numbers": {"prompt_col": "n"},
     "a column of texts and numbers": {"prompt_col": "mixed"},
     "a lone surrogate": {"prompt_col": "surrogate"},

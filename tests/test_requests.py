@@ -335,6 +335,9 @@ def test_invalid_utf8_in_an_arrow_column_is_found() -> None:
     made = plan(frame, "p", on_unsendable="skip")
     assert made.sendable.tolist() == [True, False]
     assert prompts_of(made) == ["ok"]
+    assert list(made.reasons) == [1]
+    # It is there, it only cannot be sent: on_missing does not speak of it.
+    assert plan(frame, "p", on_unsendable="skip", on_missing="raise").reasons == made.reasons
 
 
 def test_wrong_columns_are_named() -> None:
