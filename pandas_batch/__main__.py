@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(chosen: argparse.Namespace) -> int:
     from .demo import run_demo
 
-    out = run_demo(chosen.seconds_per_batch, chosen.progress)
+    # Flushed line by line: the progress goes to stderr, and has to stand where it belongs.
+    out = run_demo(chosen.seconds_per_batch, chosen.progress, say=lambda line: print(line, flush=True))
     return 0 if out["error"].isna().all() else 1
 
 

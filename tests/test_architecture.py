@@ -1,0 +1,213 @@
+"""The rooms of the package, who may enter which, and what may stand in none of them."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pandas_batch"
+
+
+@dataclass(frozen=True)
+class Room:
+    """Files that belong together, and the third-party libraries that are known in there."""
+
+    files: str
+    libraries: str = ""
+
+
+# From the ground up: a file may import from its own room and from those above it in this table, at any time, also
+# inside a function. What only a type checker reads is free.
+ROOMS = {
+    "simulator": Room("simulator", "msgspec anthropic httpx2"),
+    "ground": Room("errors clock types failpoints amounts"),
+    "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
+    "answers": Room("result_lines result_file answer_columns answers", "msgspec numpy pyarrow"),
+    "wire": Room(
+        "body flows failures sending connections clients drivers endpoints downloads wire", "anthropic httpx2"
+    ),
+    "client": Room("bodies parts jobs client"),
+    "requests": Room(
+        "parameters sdk_types option_checks options per_row texts fingerprints templates contents media media_types "
+        "json_schema schema groups requests",
+        "numpy pandas pyarrow msgspec anthropic pydantic",
+    ),
+    "store": Room("store", "numpy pandas pyarrow pytz"),
+    "estimate": Room("forecast bounds bill counting estimate preflight", "numpy msgspec"),
+    "display": Room(
+        "wording stylesheet fragments account pace clicks panel notebook_display progress",
+        "ipywidgets IPython comm tqdm",
+    ),
+    "comparing": Room("comparing", "numpy pandas"),
+    "nesting": Room("nesting", "nest_asyncio2"),
+    "runs": Room(
+        "merge status summary posting reconciling collecting engine preparing retrying deleting run",
+        "numpy pandas pyarrow msgspec matplotlib IPython",
+    ),
+    "front": Room("starting recovering library accessor", "numpy pandas"),
+    "shell": Room("demo live __main__ __init__", "pandas"),
+}
+ORDER = list(ROOMS)
+ROOM_OF = {file: name for name, room in ROOMS.items() for file in room.files.split()}
+
+# Two halves of one subject, of which one asks for the other when it is first needed.
+PAIRS = {("parameters", "sdk_types"), ("progress", "notebook_display")}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: who imports what, and whether it waits for a call."""
+
+    path: Path
+    line: int
+    file: str
+    target: str
+    is_ours: bool
+    is_lazy: bool
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(PACKAGE.parent)}:{self.line} imports {self.target}"
+
+
+def file_of(path: Path) -> str:
+    """Return the name by which the table knows a file: a folder stands for all that is in it."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    """Yield what a file imports when it runs."""
+    package = ["pandas_batch", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def modules(node: ast.Import | ast.ImportFrom) -> Iterator[list[str]]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+            return
+        base = package[: len(package) - node.level + 1] if node.level else []
+        module = [*base, *(node.module.split(".") if node.module else [])]
+        # `from . import store` and `from pandas_batch import store` name the file in the second half.
+        yield from ([*module, alias.name] for alias in node.names) if module == ["pandas_batch"] else [module]
+
+    def walk(node: ast.AST, is_lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import | ast.ImportFrom):
+                for module in modules(child):
+                    is_ours = module[0] == "pandas_batch"
+                    target = module[1] if is_ours and len(module) > 1 else module[0]
+                    yield Import(path, child.lineno, file_of(path), target, is_ours, is_lazy)
+            yield from walk(child, is_lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    return walk(ast.parse(path.read_text(encoding="utf-8")), False)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def test_every_file_has_a_room() -> None:
+    """The table above names every file; a new one is put where it belongs before anything is built on it."""
+    assert {file_of(path) for path in FILES} <= set(ROOM_OF)
+
+
+def test_imports_go_one_way() -> None:
+    """No file imports from a room below its own, not even inside a function."""
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.is_ours
+        and found.target in ROOM_OF
+        and found.file not in ("__init__", found.target)
+        and ORDER.index(ROOM_OF[found.target]) > ORDER.index(ROOM_OF[found.file])
+    ]
+    assert wrong == []
+
+
+def test_there_is_no_ring_of_files() -> None:
+    """Inside a room too, imports form no ring; the pairs that are named may ask each other later."""
+    graph: dict[str, set[str]] = {}
+    for found in IMPORTS:
+        if found.is_ours and found.target in ROOM_OF and found.target != found.file:
+            pair = {(found.file, found.target), (found.target, found.file)}
+            if not (found.is_lazy and pair & PAIRS):
+                graph.setdefault(found.file, set()).add(found.target)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_the_simulator_stands_alone() -> None:
+    """The server shares no line with its clients, so that a misunderstanding cannot be mirrored on both sides."""
+    ours = [str(found) for found in IMPORTS if found.file == "simulator" and found.is_ours]
+    assert [text for text in ours if not text.endswith("imports simulator")] == []
+
+
+def test_each_library_is_known_in_few_rooms() -> None:
+    """A file imports only the third-party libraries of its room: what a library changes, changes there."""
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if not found.is_ours
+        and found.target not in sys.stdlib_module_names
+        and found.target not in ROOMS[ROOM_OF[found.file]].libraries.split()
+    ]
+    assert wrong == []
+    assert {found.file for found in IMPORTS if found.target == "sqlite3"} == {"store"}
+
+
+def test_importing_the_package_loads_little() -> None:
+    """`import pandas_batch` costs no SDK, no widgets, no prices and no database: those come at first use."""
+    heavy = (
+        "anthropic httpx2 ipywidgets IPython tqdm genai_prices msgspec pydantic sqlite3 matplotlib dask nest_asyncio2"
+    )
+    program = (
+        "import sys, pandas\n"
+        "before = set(sys.modules)\n"
+        "import pandas_batch\n"
+        "new = set(sys.modules) - before\n"
+        f"print(*sorted(new & set({heavy.split()!r})))\n"
+        "print(*sorted(name for name in new if name.startswith('pandas_batch')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded, ours = done.stdout.splitlines()
+    assert loaded == ""
+    assert ours.split() == ["pandas_batch", "pandas_batch.accessor", "pandas_batch.errors", "pandas_batch.types"]
+
+
+def test_importing_twice_is_silent() -> None:
+    """A second import, as autoreload makes it, registers the accessor again without a warning."""
+    program = "import pandas_batch, importlib; importlib.reload(pandas_batch)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_stands_in_no_file(path: Path) -> None:
+    """No assert (gone under -O), no note to do something later, no bare except, no name that says nothing."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.type is None]
+    assert not [word for word in ("TODO", "FIXME", "XXX", "cancelled", "pypi.org") if word in text]
+    assert path.stem not in ("utils", "helpers", "core", "base", "manager", "common", "misc")
+    if any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(tree)):
+        assert "from __future__ import annotations" in text
+
+
+def test_lines_of_results_are_split_at_newlines_only() -> None:
+    """`splitlines` also splits at U+2028 and friends, which may stand inside a line of JSON."""
+    rooms = ("answers", "wire", "client")
+    for path in FILES:
+        if ROOM_OF[file_of(path)] in rooms:
+            called = [
+                node.lineno
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute) and node.attr == "splitlines"
+            ]
+            assert called == [], path.name
