@@ -309,7 +309,8 @@ def _find_too_large(
     for row, content in contents.items():
         rest[row] += content.n_wire_bytes
     n_text_bytes = texts.n_bytes()
-    for row in np.flatnonzero(~missing & (n_text_bytes * _LONGEST_ESCAPE + rest > max_request_bytes)).tolist():
+    longest = n_text_bytes * _LONGEST_ESCAPE + len('""') + rest
+    for row in np.flatnonzero(~missing & (longest > max_request_bytes)).tolist():
         if row in reasons:
             continue
         n_bytes = int(rest[row])

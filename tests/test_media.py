@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
@@ -283,21 +285,23 @@ def test_uploading_sends_each_content_once(tmp_path: Path) -> None:
     """upload_files gives an id per path, uploads equal files once, and uploads nothing when one is missing."""
     for name, data in (("a.pdf", PDF), ("copy.pdf", PDF), ("b.pdf", PDF + b"b")):
         (tmp_path / name).write_bytes(data)
-    uploaded: list[str] = []
+    uploads: list[bytes] = []
 
-    class Files:
-        def upload(self, *, file: Path) -> Any:
-            uploaded.append(file.name)
-            return type("Uploaded", (), {"id": f"file_{len(uploaded):08d}"})()
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        assert (request.method, request.url.path) == ("POST", "/v1/files")
+        uploads.append(request.read())
+        about = {"id": f"file_{len(uploads):08d}", "type": "file", "filename": "x", "mime_type": "application/pdf"}
+        return httpx2.Response(200, json={**about, "size_bytes": 1, "created_at": "2026-11-23T08:00:00Z"})
 
-    client: Any = type("Client", (), {"files": Files()})()
-    paths = [tmp_path / "a.pdf", str(tmp_path / "copy.pdf"), tmp_path / "b.pdf", tmp_path / "a.pdf"]
-    ids = media.upload_files(client, paths)
-    assert ids == ["file_00000001", "file_00000001", "file_00000002", "file_00000001"]
-    assert uploaded == ["a.pdf", "b.pdf"]
-    with pytest.raises(InputError, match="Nothing was uploaded"):
-        media.upload_files(client, [tmp_path / "b.pdf", tmp_path / "missing.pdf"])
-    assert len(uploaded) == 2
+    http = anthropic.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
+    with anthropic.Anthropic(api_key="test", base_url="http://127.0.0.1:1", http_client=http) as client:
+        paths = [tmp_path / "a.pdf", str(tmp_path / "copy.pdf"), tmp_path / "b.pdf", tmp_path / "a.pdf"]
+        ids = media.upload_files(client, paths)
+        assert ids == ["file_00000001", "file_00000001", "file_00000002", "file_00000001"]
+        assert [b'filename="a.pdf"' in uploads[0], PDF in uploads[0], b'filename="b.pdf"' in uploads[1]] == [True] * 3
+        with pytest.raises(InputError, match="Nothing was uploaded"):
+            media.upload_files(client, [tmp_path / "b.pdf", tmp_path / "missing.pdf"])
+    assert len(uploads) == 2
     assert plan(ids, col="documents_col").sendable.all()
 
 

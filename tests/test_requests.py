@@ -323,6 +323,8 @@ def test_a_request_over_the_limit_is_that_rows_error() -> None:
     assert made.sendable.tolist() == [True, True, False]
     exact = plan_requests(frame, options, **WHERE, max_request_bytes=len(bodies[2]))
     assert exact.sendable.all()
+    one_less = plan_requests(frame, options, **WHERE, max_request_bytes=len(bodies[2]) - 1)
+    assert one_less.sendable.tolist() == [True, True, False]
     assert "MB" in made.reasons[2]
 
 
@@ -419,8 +421,10 @@ def test_the_fields_of_a_schema_keep_their_order_on_the_wire() -> None:
     frame = pd.DataFrame({"p": ["x"]})
     (params,) = params_of(plan(frame, "p", output_schema={"reasoning": str, "answer": bool}))
     assert list(params["output_config"]["format"]["schema"]["properties"]) == ["reasoning", "answer"]
-    other = plan(frame, "p", output_schema={"answer": bool, "reasoning": str})
-    assert (other.fingerprints != plan(frame, "p", output_schema={"reasoning": str, "answer": bool}).fingerprints).any()
+    kinds = {"reasoning": {"type": "string"}, "answer": {"type": "boolean"}}
+    there = plan(frame, "p", output_schema={"type": "object", "properties": kinds})
+    back = plan(frame, "p", output_schema={"type": "object", "properties": dict(reversed(kinds.items()))})
+    assert (there.fingerprints != back.fingerprints).any()
 
 
 def test_a_schema_joins_the_rest_of_output_config() -> None:
