@@ -31,7 +31,7 @@ _LOWER = np.array([-25.0, 1 / 8, 1 / 6, 1 / 6, 0.25, 50.0, 500.0, 0.0])
 
 _PRIOR_NOISE = 0.08
 _PRIOR_NOISE_WEIGHT = 2.0
-_N_SDS = 3.0
+_N_SDS = 3.5
 _FLOOR = 0.03
 """An extrapolation is never taken for better than this."""
 _COUNT_SLACK = 0.02
@@ -212,26 +212,22 @@ def forecast(
 
 def _regress(design: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the tokens of every request, the covariance of the coefficients, and the relative noise of a request."""
-    # The noise of a request grows with its size: divided by the size, all requests are equally noisy.
-    scale = 1.0 / np.maximum(tokens, 1.0)
-    x = design[at] * scale[:, None]
-    y = tokens * scale
     precision = np.diag(1.0 / _COEFFICIENT_SDS**2)
+    expected = design[at] @ _COEFFICIENTS
     noise = _PRIOR_NOISE
-    for _ in range(5):
+    for _ in range(6):
+        # The noise of a request grows with its size: divided by the size, all requests are equally noisy. (By the
+        # expected size: divided by the counted one, requests that came out large by chance would weigh too little.)
+        x = design[at] / expected[:, None]
+        y = tokens / expected
         spread = np.linalg.inv(precision + x.T @ x / noise**2)
         coefficients = spread @ (precision @ _COEFFICIENTS + x.T @ y / noise**2)
         residual = y - x @ coefficients
-        n_free = max(len(at) - np.linalg.matrix_rank(x), 0)
         # The residuals of few requests lie too close to their own fit; they count as the degrees of freedom they are.
-        share = n_free / len(at)
-        noise = float(
-            np.sqrt(
-                (_PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2 + float(residual @ residual)) / (_PRIOR_NOISE_WEIGHT + n_free)
-                if share
-                else _PRIOR_NOISE**2
-            )
-        )
+        n_free = max(len(at) - int(np.linalg.matrix_rank(x)), 0)
+        squares = float(residual @ residual) if n_free else 0.0
+        noise = float(np.sqrt((_PRIOR_NOISE_WEIGHT * _PRIOR_NOISE**2 + squares) / (_PRIOR_NOISE_WEIGHT + n_free)))
+        expected = np.maximum(design[at] @ coefficients, np.maximum(design[at] @ _LOWER, 1.0))
     floor = np.maximum(design @ _LOWER, 1.0)
     return np.maximum(design @ coefficients, floor), spread, noise
 

@@ -20,7 +20,7 @@ from pandas_batch import counting, simulator
 from pandas_batch.bounds import minimum_cached_tokens
 from pandas_batch.errors import BudgetError
 from pandas_batch.estimate import OFFLINE_BASIS, Estimate, check_budget, estimate_requests
-from pandas_batch.forecast import N_COUNTED
+from pandas_batch.forecast import N_COUNTED, Traits, forecast
 from pandas_batch.options import parse_options
 from pandas_batch.requests import RequestPlan, plan_requests
 from pandas_batch.simulator.models import find_model
@@ -185,6 +185,38 @@ def test_long_prompts_are_bounded_by_their_own_tier(api: simulator.Simulator, cl
     bills = run(frame, api, clock, **options)
     assert told.cost_usd_max is not None
     assert float(sum(bill.cost_usd for bill in bills)) <= told.cost_usd_max
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), noise=st.floats(0.0, 0.1))
+def test_any_tokenizer_lies_within_the_error_bar(seed: int, noise: float) -> None:
+    """For tokenizers of any density, and texts that scatter around it, the sum lies within the error bar."""
+    rng = np.random.default_rng(seed)
+    traits, density = some_traits(rng, 400)
+    tokens = np.maximum(traits.matrix() @ density * np.exp(rng.normal(0, noise, 400)), 1).round()
+    told = forecast(traits, np.arange(400), np.ones(400), lambda at: {place: int(tokens[place]) for place in at})
+    assert told.n_counted == N_COUNTED
+    assert told.low.sum() <= tokens.sum() <= told.high.sum()
+
+
+def some_traits(rng: np.random.Generator, n: int, size: float = 600) -> tuple[Traits, np.ndarray]:
+    """Return traits of requests of mixed scripts, and the coefficients of a tokenizer."""
+    nothing = np.zeros(n)
+    text = [rng.lognormal(np.log(size), 0.8, n).round() * share for share in (0.8, 0.15, 0.3)]
+    density = np.array([8, rng.uniform(0.18, 0.4), rng.uniform(0.3, 0.9), rng.uniform(0.25, 0.9), 0, 0, 0, 0])
+    return Traits(*text, nothing, nothing, nothing, nothing), density
+
+
+def test_a_long_prompt_is_bounded_by_itself() -> None:
+    """Where prices step with the length of a prompt, the bound of a long one covers its own scatter."""
+    rng = np.random.default_rng(3)
+    for size, covered in ((600, False), (400_000, True)):
+        traits, density = some_traits(rng, 400, size)
+        tokens = (traits.matrix() @ density * np.exp(rng.normal(0, 0.15, 400))).round()
+        told = forecast(
+            traits, np.arange(400), np.ones(400), lambda at, n=tokens: {place: int(n[place]) for place in at}
+        )
+        assert bool(np.mean(tokens <= told.high) > 0.98) is covered
 
 
 def test_us_inference_is_in_the_bound(api: simulator.Simulator) -> None:
@@ -379,7 +411,7 @@ def test_pdf_documents_are_bounded_once_counted(api: simulator.Simulator, clock:
 
 def test_images_offline_are_bounded_by_their_size(api: simulator.Simulator) -> None:
     """The tokens of an image follow from its pixels, so that a bound needs no server."""
-    frame = pd.DataFrame({"text": texts(30), "photo": [png(50 + 40 * i, 600) for i in range(30)]})
+    frame = pd.DataFrame({"text": ["x"] * 30, "photo": [png(50 + 40 * i, 900) for i in range(30)]})
     told = estimate(frame, api, offline=True, images_col="photo")
     plan, _ = plan_of(frame, wire_to(api), images_col="photo")
     assert told.input_tokens_high is not None
