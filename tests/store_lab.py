@@ -1,7 +1,8 @@
-"""Builders for tests of the store, and a process to be killed: ``python store_lab.py STORE``, one child per line."""
+"""Builders for tests of the store, and a process to be killed: ``python store_lab.py STORE [DISK]``."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -116,23 +117,30 @@ def three_parts(error: StoreError) -> tuple[str, str, str]:
 # --- the process to be killed
 
 
-def _die_at(n_calls: int) -> None:
+_EXT4_SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN (linux/fs.h): as if the power went
+_WITHOUT_FLUSHING_THE_LOG = (2).to_bytes(4, sys.byteorder)
+
+
+def _die_at(n_calls: int, power_of: Path | None) -> None:
     """Kill this process before its n-th call of a C function from now on: every write, rename, sync and commit."""
     left = n_calls
+    plug = None if power_of is None else os.open(power_of, os.O_RDONLY)
 
     def watch(_frame: Any, event: str, _arg: Any) -> None:
         nonlocal left
         if event == "c_call":
             left -= 1
             if left == 0:
+                if plug is not None:
+                    fcntl.ioctl(plug, _EXT4_SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(watch)
 
 
-def _scenario(path: Path, run_id: str, n_calls: int) -> None:
+def _scenario(path: Path, run_id: str, n_calls: int, power_of: Path | None) -> None:
     store = Store.open(path)
-    _die_at(n_calls)
+    _die_at(n_calls, power_of)
     with store.preparing():
         run = add_run(store, run_id, n=20, n_batches=2, index=pd.Index([f"label {i}" for i in range(20)]))
     os.write(1, f"acked {run_id} recorded\n".encode())
@@ -149,13 +157,13 @@ def _scenario(path: Path, run_id: str, n_calls: int) -> None:
     sys.setprofile(None)
 
 
-def main(path: Path) -> None:
+def main(path: Path, power_of: Path | None = None) -> None:
     for line in sys.stdin:
         run_id, n_calls = line.split()
         child = os.fork()
         if not child:
             try:
-                _scenario(path, run_id, int(n_calls))
+                _scenario(path, run_id, int(n_calls), power_of)
                 os._exit(0)
             except BaseException as error:
                 os.write(1, f"failed {type(error).__name__} {error}\n".encode())
@@ -165,4 +173,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

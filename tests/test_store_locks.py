@@ -17,6 +17,7 @@ import store_lab
 
 from pandas_batch.errors import StoreError
 from pandas_batch.store import Store
+from pandas_batch.store import locks as locks_module
 from pandas_batch.store.locks import lock_name, take_lease, try_lock, wait_lock
 
 
@@ -53,6 +54,7 @@ def test_a_lease_excludes_everybody_until_it_is_closed(store: Store) -> None:
 
 HOLDER = """
 import sys
+from pandas_batch.store import locks as locks_module
 from pandas_batch.store.locks import take_lease
 from pathlib import Path
 lease = take_lease(Path(sys.argv[1]), "x")
@@ -100,6 +102,24 @@ def test_whoever_waits_on_a_removed_lock_file_takes_the_new_one(tmp_path: Path) 
     for thread in threads:
         thread.join()
     assert worst == 1
+
+
+def test_a_lock_file_that_was_removed_under_the_taker_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the last holder removes the file between our opening and our locking it, we lock the next file."""
+    old = take_lease(tmp_path, "x")
+    lock = locks_module._lock
+
+    def lock_after_the_holder_left(fd: int) -> bool:
+        old.close()
+        return lock(fd)
+
+    monkeypatch.setattr(locks_module, "_lock", lock_after_the_holder_left)
+    new = take_lease(tmp_path, "x")
+    assert new is not None
+    assert take_lease(tmp_path, "x") is None
+    new.close()
 
 
 def test_a_lease_does_not_remove_the_file_of_its_successor(tmp_path: Path) -> None:

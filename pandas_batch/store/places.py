@@ -24,7 +24,7 @@ _LOCAL_FILE_SYSTEMS = frozenset(
 ) | {"ntfs3", "exfat", "vfat"}
 _OURS = frozenset(
     {".gitignore", ".gitignore.part", DATABASE_NAME, "preparing.lock", "recording.lock"}
-    | {"locks", "tmp", "runs", "batches"}
+    | {"locks", "tmp", "runs", "batches", "backups"}
 )
 
 
@@ -92,14 +92,8 @@ def enter_store(path: Path) -> None:
             'Name a folder of your own: store="~/batches", or set PANDAS_BATCH_HOME.',
         )
     if not (path / DATABASE_NAME).exists():
-        if any((path / "batches").glob("*")):
-            raise StoreError(
-                f"The store {path} has lost its {DATABASE_NAME}.",
-                NOTHING_SENT,
-                "Restore that file from a backup, or move the folder away and bring the answers home from the server: "
-                "pandas_batch.recover(df, ...).",
-            )
-        strangers = sorted(set(os.listdir(path)) - _OURS)
+        # another process may be making its store.db, with the files that go with that, at this very moment
+        strangers = sorted(name for name in set(os.listdir(path)) - _OURS if not name.startswith(DATABASE_NAME))
         if strangers:
             raise StoreError(
                 f"The folder {path} is not a store and holds other things ({strangers[0]!r}).",
@@ -111,10 +105,26 @@ def enter_store(path: Path) -> None:
         make_private_folder(path / name)
 
 
-def keep_out_of_git(path: Path) -> None:
-    """Make sure that the store is never committed; the caller is the only one who opens it."""
+def settle_store(path: Path) -> None:
+    """
+    Make sure that the store is never committed to git, and that it has not lost its database.
+
+    The caller holds the recording lock.
+
+    Raises
+    ------
+    StoreError
+        Where there are batches and no database that knows them.
+    """
     if not (path / ".gitignore").exists():
         write_durably(path / ".gitignore", b"*\n")
+    if not (path / DATABASE_NAME).exists() and any((path / "batches").glob("*")):
+        raise StoreError(
+            f"The store {path} has lost its {DATABASE_NAME}.",
+            NOTHING_SENT,
+            "Restore that file from a backup, or move the folder away and bring the answers home from the server: "
+            "pandas_batch.recover(df, ...).",
+        )
 
 
 def _warn_if_open_to_all(folder: Path) -> None:

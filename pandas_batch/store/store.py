@@ -14,7 +14,7 @@ from .database import Database
 from .failures import explained
 from .files import free_bytes
 from .locks import Lease, take_lease, wait_lock
-from .places import DATABASE_NAME, enter_store, find_store, is_local, keep_out_of_git
+from .places import DATABASE_NAME, enter_store, find_store, is_local, settle_store
 from .runs import Runs
 from .staging import sweep
 
@@ -84,7 +84,7 @@ class Store(Runs):
             with explained(folder, NOTHING_SENT):
                 enter_store(folder)
                 with wait_lock(folder / "recording.lock"):
-                    keep_out_of_git(folder)
+                    settle_store(folder)
                     database = Database(folder / DATABASE_NAME, local=is_local(folder))
                     store = cls(folder, database)
                     store._sweep()
