@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 
 from pandas_batch import endpoints
 from pandas_batch.clients import is_loopback
+from pandas_batch.connections import with_own_connections
 from pandas_batch.errors import InputError, UnreadableAnswerError
 from pandas_batch.flows import MAX_RETRY_AFTER_S, wait_asked_s
 from pandas_batch.simulator import BadResults, ErrorAnswer, ForeignResultsUrl, LostAnswer, Simulator, spend_cap
@@ -244,6 +245,18 @@ def test_a_portals_answer_is_no_answer(wire: Wire, api: Simulator, endpoint: Any
     assert is_transient(caught.value)
     assert server_time(caught.value) is not None
     assert "<script" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body", ['{"id": "session-1"}', '{"id": 7, "processing_status": "ended"}', '["msgbatch_1"]', '"x"']
+)
+def test_any_json_is_not_a_batch(wire: Wire, api: Simulator, body: str) -> None:
+    """A gateway's own JSON, with an id of its own, is taken for no batch."""
+    api.faults.add(ErrorAnswer("create", 200, body=body, content_type="application/json"))
+    assert wire.create(body_of()).outcome == "unknown"
+    api.faults.add(ErrorAnswer("retrieve", 200, body=body, content_type="application/json"))
+    with pytest.raises(UnreadableAnswerError):
+        wire.retrieve("msgbatch_1")
 
 
 @pytest.mark.parametrize("batch_id", ["", "../../v1/models", "a/b", "x" * 129, "a b", "//evil.example/x", None, 7])
@@ -591,6 +604,23 @@ def test_the_copy_goes_the_users_way(api: Simulator) -> None:
         assert wire.list().batches == []
     assert api.requests[-1].headers["x-mine"] == "1"
     assert api.requests[-1].headers["host"] == "127.0.0.1:9"
+
+
+def test_a_copy_shares_no_connection(api: Simulator) -> None:
+    """What the user's client holds open stays its own, and open, whatever the copy does."""
+    http_client = anthropic.DefaultHttpxClient()
+    user = api.client(http_client=http_client)
+    user.messages.batches.list()
+    pool = http_client._transport._pool  # type: ignore[attr-defined]
+    held = list(pool.connections)
+    twin = with_own_connections(user, why="a test")
+    assert twin._client._transport._pool.connections == []
+    twin.messages.batches.list()
+    twin.close()
+    assert held
+    assert list(pool.connections) == held
+    user.messages.batches.list()
+    assert list(pool.connections) == held
 
 
 def test_a_transport_that_cannot_be_copied_is_refused(api: Simulator) -> None:
