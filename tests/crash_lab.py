@@ -1,0 +1,353 @@
+"""A laboratory for crashes: runs that are killed with SIGKILL at named points or random instants, and begun again.
+
+``python crash_lab.py`` is a fork server: each line it reads is a job as JSON; it forks a child that does the job
+(imports are paid once), kills it when the job says so, and prints how it ended. The simulator lives in the test's
+process; its clock is advanced by whoever waits, so that minutes of grace take milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+N_ROWS = 12
+BATCH_ROWS = 5
+
+
+@dataclass
+class Job:
+    """What one child does, and when it dies."""
+
+    store: str
+    base_url: str
+    out: str
+    seed: int = 0
+    n_rows: int = N_ROWS
+    point: str | None = None
+    nth: int = 1
+    kill_after_s: float | None = None
+    interrupt_after_s: float | None = None
+    planted: str | None = None
+    grace_s: float = 600.0
+
+
+# -------------------------------------------------------------------- in the child
+
+
+def prompts(seed: int, n_rows: int) -> list[str]:
+    """Return the rows of a job: the same for the same seed, two of them equal."""
+    made = [f"row {i} of {seed}" for i in range(n_rows)]
+    made[-1] = made[0]
+    return made
+
+
+def expected(prompt: str) -> str:
+    """Return the one right answer to a prompt."""
+    return hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def answer(params: dict[str, Any]) -> str:
+    """Answer as the simulator does in the laboratory."""
+    return expected(params["messages"][-1]["content"])
+
+
+def do(job: Job) -> None:
+    """Make the run of the job, or go on with it; leave what came of it in the file `job.out`."""
+    import anthropic
+    import pandas as pd
+
+    from pandas_batch import failpoints, preparing
+    from pandas_batch.clock import Clock
+    from pandas_batch.starting import parse, start_run
+
+    class LabClock(Clock):
+        """The server's clock: whoever waits moves it for all."""
+
+        def __init__(self) -> None:
+            self._offset_s = 0.0
+            self._advance(0.0)
+
+        def _advance(self, seconds: float) -> None:
+            body = json.dumps({"advance_s": seconds}).encode()
+            request = urllib.request.Request(f"{job.base_url}/simulator/clock", data=body, method="POST")
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                self._offset_s = json.load(reply)["now_s"] - time.time()
+
+        def now(self) -> datetime:
+            return datetime.fromtimestamp(time.time() + self._offset_s, UTC)
+
+        def monotonic_s(self) -> float:
+            return time.monotonic() + self._offset_s
+
+        def wait(self, seconds: float, wake: threading.Event | None = None) -> bool:
+            if wake is not None and wake.wait(0.001):
+                return True
+            self._advance(seconds)
+            return False
+
+    preparing.MAX_BATCH_REQUESTS = BATCH_ROWS
+    if job.planted is not None:
+        PLANTED[job.planted]()
+    if job.point is not None:
+        n_reached = 0
+
+        def die(point: str) -> None:
+            nonlocal n_reached
+            n_reached += point == job.point
+            if n_reached == job.nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        failpoints.on_reached = die
+    frame = pd.DataFrame({"prompt": prompts(job.seed, job.n_rows)})
+    options = {
+        "client": anthropic.Anthropic(api_key="lab", base_url=job.base_url),
+        "store": job.store,
+        "progress": "off",
+        "preflight": False,
+        "lost_answer_grace": job.grace_s,
+    }
+    began_s = time.monotonic()
+    try:
+        run = start_run(frame, parse(options, "prompt"), blocking=True, clock=LabClock())
+        out = run.result()
+    except KeyboardInterrupt:
+        Path(job.out).write_text(json.dumps({"interrupted_after_s": time.monotonic() - began_s}))
+        raise SystemExit(3) from None
+    engine = run.engine
+    if engine is not None:
+        engine.join(20)
+    told = {
+        "output": [None if pd.isna(text) else text for text in out["output"]],
+        "status": out["status"].tolist(),
+        "paid_usd": run.paid_usd,
+        "cost_usd": float(out["cost_usd"].sum()),
+    }
+    part = Path(f"{job.out}.part")
+    part.write_text(json.dumps(told))
+    part.rename(job.out)
+
+
+def _save_after_the_post() -> None:
+    """Record a POST only after its answer, as everybody does who has not been bitten."""
+    from pandas_batch.store import Store
+
+    honest = Store.transition
+
+    def transition(self: Any, key: int, *, expect: Any, to: str, **changes: Any) -> bool:
+        if to in ("posting", "unknown"):
+            return True
+        return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
+
+    Store.transition = transition  # type: ignore[method-assign]
+
+
+def _no_grace() -> None:
+    """Post again as soon as the list does not show the batch."""
+    from pandas_batch import reconciling
+
+    reconciling.MIN_EMPTY_SCANS = 1
+    honest = reconciling.Reconciler.__init__
+
+    def build(self: Any, place: Any) -> None:
+        from dataclasses import replace
+
+        honest(self, replace(place, lost_answer_grace_s=0.0))
+
+    reconciling.Reconciler.__init__ = build  # type: ignore[method-assign]
+
+
+def _trust_short_files() -> None:
+    """Believe whatever a download brings."""
+    from pandas_batch import collecting
+
+    collecting.Collector._accounts_for_all = lambda *_: True  # type: ignore[method-assign]
+
+
+def _adopt_without_proof() -> None:
+    """Take the first batch of the right size for ours."""
+    from pandas_batch import reconciling
+
+    def settle(self: Any, batch: Any, candidate: Any) -> bool:
+        from pandas_batch.posting import times_of
+
+        return self._place.store.transition(
+            batch.key,
+            expect={"unknown", "posting"},
+            to="bound",
+            batch_id=candidate["id"],
+            proved=True,
+            **times_of(candidate),
+        )
+
+    reconciling.Reconciler._settle = settle  # type: ignore[method-assign]
+
+
+PLANTED = {
+    "save after the post": _save_after_the_post,
+    "no grace": _no_grace,
+    "trust short files": _trust_short_files,
+    "adopt without proof": _adopt_without_proof,
+}
+
+
+def serve_forks() -> None:
+    """Fork one child per job read from standard input; print its exit status."""
+    import anthropic
+    import pandas as pd
+    import pyarrow
+
+
+    del anthropic, pd, pyarrow
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = Job(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                do(job)
+                status = 0
+            except SystemExit as leaving:
+                status = int(leaving.code or 0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+            os._exit(status)
+        for after_s, sign in ((job.kill_after_s, signal.SIGKILL), (job.interrupt_after_s, signal.SIGINT)):
+            if after_s is not None:
+                time.sleep(after_s)
+                os.kill(pid, sign)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"killed": os.WIFSIGNALED(status), "code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+# -------------------------------------------------------------------- in the test
+
+
+class Lab:
+    """A fork server and what it is asked to do."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parent,
+        )
+        if self._read() != "ready":
+            raise RuntimeError("the fork server did not start")
+
+    def _read(self) -> str:
+        if self._process.stdout is None:
+            raise RuntimeError("the fork server has no output")
+        return self._process.stdout.readline().strip()
+
+    def do(self, job: Job) -> dict[str, Any]:
+        """Do one job and return how it ended."""
+        if self._process.stdin is None:
+            raise RuntimeError("the fork server has no input")
+        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+        self._process.stdin.flush()
+        ended: dict[str, Any] = json.loads(self._read())
+        return ended
+
+    def close(self) -> None:
+        """End the fork server."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(20)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@contextmanager
+def laboratory() -> Iterator[Lab]:
+    """Open a `Lab`."""
+    lab = Lab()
+    try:
+        yield lab
+    finally:
+        lab.close()
+
+
+@dataclass
+class Verdict:
+    """What was found after a job had been finished at last."""
+
+    n_rows_lost: int = 0
+    n_rows_misplaced: int = 0
+    n_requests_paid_twice: int = 0
+    n_wrongly_adopted: int = 0
+    n_kills: int = 0
+    n_tries: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was lost, misplaced, paid twice or taken from others."""
+        return not (self.n_rows_lost or self.n_rows_misplaced or self.n_requests_paid_twice or self.n_wrongly_adopted)
+
+
+def judge(job: Job, api: Any, verdict: Verdict) -> Verdict:
+    """Compare what the user got with what the server did."""
+    told = json.loads(Path(job.out).read_text())
+    for prompt, status, text in zip(prompts(job.seed, job.n_rows), told["status"], told["output"], strict=True):
+        verdict.n_rows_lost += status != "succeeded"
+        verdict.n_rows_misplaced += status == "succeeded" and text != expected(prompt)
+    api.advance(2 * 3600)  # what the server commits late is there by now, and has ended
+    asked: Counter[str] = Counter()
+    for batch in api.batches:
+        for line in batch.result_lines():
+            custom_id = json.loads(line)["custom_id"]
+            if custom_id.startswith("pb1_"):
+                asked[custom_id[23:]] += 1
+    verdict.n_requests_paid_twice += sum(n - 1 for n in asked.values())
+    return verdict
+
+
+LOSSES = ("reset", "close", "cut", "html", "empty_object", "bad_json", "redirect_302", "redirect_307")
+
+
+def add_random_faults(api: Any, chance: random.Random, now_s: float) -> None:
+    """Make the server do one or two of its worst: lose creates, commit late, cut results, show decoys."""
+    from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer
+
+    for _ in range(chance.randint(1, 2)):
+        kind = chance.randrange(6)
+        if kind <= 2:
+            committed = chance.random() < 0.7
+            late_s = chance.choice([0.0, 0.0, 30.0, 300.0]) if committed else 0.0
+            api.faults.add(
+                LostAnswer(chance.choice(LOSSES), committed=committed, late_s=late_s, skip=chance.randrange(3))
+            )
+        elif kind == 3:
+            api.faults.add(ErrorAnswer("create", chance.choice([408, 409, 500, 529]), committed=chance.random() < 0.5))
+        elif kind == 4:
+            api.faults.add(BadResults("cut", at_byte=chance.randrange(1, 1500), polite=chance.random() < 0.7))
+        else:
+            api.faults.add(ListLag(seconds=chance.choice([5.0, 120.0])))
+    for _ in range(chance.randint(0, 3)):
+        api.add_decoy(
+            chance.choice([BATCH_ROWS, N_ROWS - 1 - 2 * BATCH_ROWS, N_ROWS]), at=now_s + chance.uniform(-60, 0)
+        )
+
+
+if __name__ == "__main__":
+    serve_forks()
