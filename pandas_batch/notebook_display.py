@@ -208,7 +208,9 @@ class NotebookDisplay(Display):
             if self._is_over or self._status is None or _execution_count() is None:
                 return
             self._is_over = True
-            self._replace(replace(self._status, now=max(self._clock.now(), self._status.now)))
+            account = replace(self._status, now=max(self._clock.now(), self._status.now))
+            # The exiting main thread has lost the cell it spoke for.
+            self._context.copy().run(self._replace, account)
 
 
 _open_displays: weakref.WeakSet[NotebookDisplay] = weakref.WeakSet()

@@ -246,15 +246,16 @@ class LabPage:
     # ---------------------------------------------------------------- seeing something
 
     def is_busy(self) -> bool:
-        """Return whether the kernel is at work."""
-        return bool(self.page.evaluate(f"() => {_NOTEBOOK}.context.sessionContext.session.kernel.status === 'busy'"))
+        """Return whether a cell is running or waits to run; the kernel's own status also counts its subshells."""
+        prompts = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => e.innerText.includes('*'))"
+        return bool(self.page.evaluate(f"() => {prompts}"))
 
     def wait_idle(self, timeout_s: float = 60.0) -> None:
-        """Wait until the kernel has nothing to do."""
+        """Wait until no cell runs."""
         deadline_s = time.monotonic() + timeout_s
         while self.is_busy():
             if time.monotonic() > deadline_s:
-                raise TimeoutError("the kernel is still busy")
+                raise TimeoutError("a cell is still running")
             self.page.wait_for_timeout(50)
 
     def outputs(self) -> list[str]:

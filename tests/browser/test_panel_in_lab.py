@@ -1,0 +1,177 @@
+"""The panel in a real JupyterLab: alive while Python is busy, canceled by a click, and an account in the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .driver import LabPage, LabServer
+
+HEAD = "from run_statuses import *\n"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def seconds_shown(lab: LabPage) -> int:
+    """Return the elapsed seconds that the first panel shows."""
+    return int(lab.page.locator(".pdb-times").first.inner_text().split("elapsed ")[1].split(" s")[0])
+
+
+def test_the_panel_is_alive_while_another_cell_is_busy(lab: LabPage) -> None:
+    """The clock and the batches move while Python counts sheep in the next cell."""
+    lab.start(HEAD + "run = PlayedRun(seconds=30)", "import time; time.sleep(12); print('sheep counted')")
+    lab.wait_text(r"0 of 3[\s\S]*elapsed [2-9] s")
+    assert lab.is_busy()
+    before_s = seconds_shown(lab)
+    lab.page.wait_for_timeout(3000)
+    assert lab.is_busy()
+    assert seconds_shown(lab) >= before_s + 2
+    lab.wait_text(r"402\s+of 1,204", 15)
+    lab.wait_text("sheep counted")
+    assert "Claude" not in lab.outputs()[1]
+
+
+def test_a_started_run_is_canceled_by_two_clicks(lab: LabPage) -> None:
+    """Cancel asks, Confirm cancel cancels, Canceling… can do no more, and the account says canceled."""
+    lab.start(HEAD + "run = PlayedRun(seconds=60)")
+    lab.wait_text("In progress")
+    lab.wait_idle()
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=3)
+    assert lab.page.get_by_role("button", name="Canceling…", exact=True).is_disabled(timeout=3000)
+    lab.wait_text(r"\bCanceled\n", 10)
+    assert lab.page.locator(".pdb-live").count() == 0
+
+
+def test_an_unconfirmed_cancel_goes_back(lab: LabPage) -> None:
+    """Six seconds after the first click the button is Cancel again."""
+    lab.start(HEAD + "run = PlayedRun(seconds=60)")
+    lab.wait_text("In progress")
+    lab.click("Cancel")
+    lab.page.get_by_role("button", name="Confirm cancel", exact=True).wait_for(timeout=3000)
+    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=9000)
+
+
+@pytest.mark.parametrize("wait", ["run.wait()", "await run.wait_async()"])
+def test_a_click_arrives_while_the_cell_waits(lab: LabPage, wait: str) -> None:
+    """Under a blocking wait as under ``await`` the buttons work while the cell runs."""
+    blocking = "await" not in wait
+    lab.start(HEAD + f"run = PlayedRun(seconds=60, blocking={blocking}); {wait}", "print('clicks', run.log)")
+    lab.wait_text(r"elapsed [2-9] s")
+    assert lab.is_busy()
+    lab.click("Check now")
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=3)
+    lab.wait_text(r"clicks \[\('check'[\s\S]*\('cancel'", 10)
+    assert "Canceled" in lab.outputs()[0]
+
+
+def test_the_buttons_are_still_there_after_the_proof(lab: LabPage) -> None:
+    """Where clicks arrive under a blocking wait, no words take the place of the buttons."""
+    lab.start(HEAD + "run = PlayedRun(seconds=60, blocking=True); run.wait()")
+    lab.wait_text(r"elapsed [6-9] s")
+    assert lab.is_busy()
+    assert lab.page.get_by_role("button", name="Cancel", exact=True).is_visible()
+    assert "stop the cell" not in lab.text()
+
+
+def test_where_no_click_can_arrive_there_are_words(browser: Any, tmp_path: Path) -> None:
+    """Without subshells a blocked kernel hears nothing: the panel says to stop the cell, and what then."""
+    settings = {"@jupyterlab/apputils-extension:kernels-settings": {"commsOverSubshells": "disabled"}}
+    with LabServer(tmp_path, settings=settings) as server:
+        lab = LabPage(server, browser.new_page(viewport={"width": 1200, "height": 1000}))
+        lab.start(HEAD + "run = PlayedRun(seconds=90, blocking=True); run.wait()")
+        lab.wait_text(r"stop the cell \(■\)", 20)
+        assert 'run = pandas_batch.load("run_k3v9m2xq"); run.cancel()' in lab.text()
+        assert not lab.page.get_by_role("button", name="Cancel", exact=True).is_visible()
+        lab.interrupt()
+        lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=5000)
+        assert "stop the cell" not in lab.text()
+        lab.page.close()
+
+
+def test_an_interrupt_ends_the_wait_and_not_the_run(lab: LabPage) -> None:
+    """Within a second the cell is free; the panel goes on, and can cancel."""
+    lab.start(HEAD + "run = PlayedRun(seconds=60, blocking=True); run.wait()")
+    lab.wait_text(r"elapsed [2-9] s")
+    lab.interrupt()
+    assert lab.wait_text("KeyboardInterrupt", 5) < 2
+    lab.wait_idle(2)
+    before_s = seconds_shown(lab)
+    lab.page.wait_for_timeout(2500)
+    assert seconds_shown(lab) >= before_s + 1
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=3)
+    lab.wait_text(r"\bCanceled\n", 10)
+
+
+def test_the_panel_survives_a_reload(lab: LabPage) -> None:
+    """After the page is loaded anew the panel is alive, and its buttons work."""
+    lab.start(HEAD + "run = PlayedRun(seconds=90)")
+    lab.wait_text("In progress")
+    lab.save()
+    lab.reload()
+    lab.wait_text(r"elapsed \d+ s", 20)
+    before_s = seconds_shown(lab)
+    lab.page.wait_for_timeout(2500)
+    assert seconds_shown(lab) >= before_s + 1
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=3)
+    lab.wait_text("Cancel(ing|ed)", 10)
+
+
+def test_two_views_are_both_alive(lab: LabPage) -> None:
+    """A run shown in two cells moves in both, and leaves its account in both."""
+    lab.start(HEAD + "run = PlayedRun(seconds=9)", "run.display.show()", "run.display.show(); 1")
+    lab.wait_text("In progress")
+    lab.page.wait_for_timeout(1500)
+    first, second = lab.page.locator(".pdb-times").nth(0), lab.page.locator(".pdb-times").nth(1)
+    assert first.inner_text() == second.inner_text()
+    lab.wait_text(r"Finished[\s\S]*Finished[\s\S]*Finished", 20)
+    assert lab.page.locator(".pdb-live").count() == 0
+
+
+def test_a_notebook_without_its_kernel_shows_the_account(lab: LabPage) -> None:
+    """Saved, its kernel ended, and opened again: the account is there, no dead widget, and no widget in the file."""
+    lab.start(HEAD + "run = PlayedRun(seconds=2); run.wait()")
+    lab.wait_text("Finished, some rows failed")
+    lab.wait_idle()
+    saved = lab.save()
+    assert WIDGET not in json.dumps(saved)
+    lab.server.end_kernels()
+    lab.open(lab.name)
+    lab.wait_text("Finished, some rows failed")
+    assert "model not found" not in lab.text()
+    assert lab.page.locator(".pdb a").count() == 3
+
+
+def test_a_kernel_that_is_shut_down_leaves_the_account(lab: LabPage) -> None:
+    """A server that culls a kernel in the middle of a run leaves what was known, not a dead widget."""
+    lab.start(HEAD + "run = PlayedRun(seconds=90)")
+    lab.wait_text("In progress")
+    lab.wait_idle()
+    lab.server.end_kernels()
+    lab.wait_text("The run itself goes on", 15)
+    assert WIDGET not in json.dumps(lab.save())
+
+
+def test_nbconvert_keeps_the_account(lab: LabPage, browser: Any, tmp_path: Path) -> None:
+    """An HTML export shows the account offline, with its look."""
+    lab.start(HEAD + "run = PlayedRun(seconds=2); run.wait()")
+    lab.wait_text("Finished, some rows failed")
+    lab.wait_idle()
+    lab.save()
+    source = lab.server.root / lab.name
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto((tmp_path / source.with_suffix(".html").name).as_uri(), wait_until="domcontentloaded")
+    account = page.locator(".pdb")
+    assert "Finished, some rows failed" in account.inner_text()
+    assert account.evaluate("e => getComputedStyle(e).borderTopLeftRadius") == "6px"
+    context.close()
