@@ -188,9 +188,12 @@ def _checked(name: str, value: Any) -> Any:
     try:
         return check(value, name)
     except InputError as error:
-        if error.hint or name not in EXAMPLES:
-            raise
-        raise InputError(error.what, error.state, EXAMPLES[name]) from None
+        hint = error.hint or EXAMPLES.get(name, "")
+        is_array = getattr(value, "ndim", 0) == 1
+        is_column = is_array or (isinstance(value, list | tuple) and name != "system")
+        if is_column and name in _REQUEST_OPTIONS:
+            hint = f"{name}=pd.Series(values, index=df.index)  # a value per row"
+        raise InputError(error.what, error.state, hint) from None
 
 
 def _check_together(options: Options) -> None:

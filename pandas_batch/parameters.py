@@ -95,7 +95,7 @@ def kind_of(value: Any) -> str:
     if callable(value) and not isinstance(value, type):
         return "a callable"
     name = type(value).__name__
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+    return f"an {name}" if name[:1].lower() in "aeiou" or name == "ndarray" else f"a {name}"
 
 
 def shown(value: Any) -> str:

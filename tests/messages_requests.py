@@ -47,7 +47,7 @@ OPTIONS: dict[str, list[Any]] = {
         "\ud83d",
     ],
     "model": [5, "", "two\nlines", ["claude"]],
-    "max_tokens": [0, -1, 1.5, "many", True, [5]],
+    "max_tokens": [0, -1, 1.5, "many", True, [5], np.array([5])],
     "images_col": [["photo"]],
     "documents_col": [{"a"}],
     "schema_prefix": [5],
