@@ -17,7 +17,9 @@ import anthropic
 import pytest
 
 from pandas_batch import simulator
+from pandas_batch.simulator import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
 from pandas_batch.simulator.__main__ import main
+from pandas_batch.simulator.plan import from_json, to_json
 
 
 def requests(n: int, prompt: str = "prompt {}") -> list[Any]:
@@ -186,6 +188,37 @@ def test_other_processes_drive_it_over_http(api, client, clock):
 def test_wrong_calls_are_refused(api, method, path, body, headers, status):
     """What is not understood is refused, and so is what a page in a browser could send."""
     assert call(api.port, method, path, body, **headers)[0] == status
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ErrorAnswer("create", 529, times=2, retry_after="3"),
+        LostAnswer("redirect_307", location="http://127.0.0.1:9/"),
+        Outage(5.0, how=503),
+        ListLag(3),
+        simulator.ForeignResultsUrl("http://127.0.0.1:9"),
+        simulator.RowFault("expired", share=0.5, marker="x"),
+        BadResults("cut", at_byte=-5, polite=True),
+    ],
+)
+def test_a_fault_survives_its_form_as_json(fault):
+    """Another process can set what this one can."""
+    assert from_json(json.loads(json.dumps(to_json(fault)))) == fault
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"fault": "Nonsense"}, "fault: must be one of"),
+        ({"fault": "ListLag", "seconds": 1, "minutes": 2}, "minutes: no such field of ListLag"),
+        ({"fault": "ListLag"}, "missing 1 required positional argument: 'seconds'"),
+    ],
+)
+def test_a_fault_in_wrong_json_is_refused(data, message):
+    """What cannot be understood is refused with a reason."""
+    with pytest.raises(ValueError, match=message):
+        from_json(data)
 
 
 def test_the_program_ends_at_a_signal_and_says_where_it_serves():
