@@ -31,8 +31,10 @@ from .errors import (
     ResultsGoneError,
     RunNotFoundError,
     StoreError,
+    UnknownOptionError,
     UnreadableAnswerError,
     WaitTimeout,
+    WorseRunError,
 )
 from .types import BatchJob, BatchRequest, BatchResult, Prompt, RunStatus
 
@@ -86,8 +88,10 @@ __all__ = [
     "RunNotFoundError",
     "RunStatus",
     "StoreError",
+    "UnknownOptionError",
     "UnreadableAnswerError",
     "WaitTimeout",
+    "WorseRunError",
     "arun_prompts",
     "compare_runs",
     "load",

@@ -78,7 +78,16 @@ class ClaudeBatchFrame:
         return run.result()
 
     async def asubmit(self, prompt_col: Hashable = None, **options: Any) -> pd.DataFrame:
-        """Return what `submit` returns, without blocking the event loop."""
+        """
+        Return what `submit` returns, without blocking the event loop.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> df = pd.DataFrame({"review": ["Lovely."]})
+        >>> asyncio.run(df.claude_batch.asubmit("review", client=client, progress="off"))["status"].tolist()
+        ['succeeded']
+        """
         import asyncio
 
         from .starting import parse, start_run
@@ -171,6 +180,15 @@ class ClaudeBatchFrame:
             A run, its id, or its name.
         partial
             Do not wait for a run that has not ended.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> df.iloc[::-1].claude_batch.merge(run)[["review", "output"]]
+              review     output
+        1  It broke.  It broke.
+        0    Lovely.    Lovely.
         """
         from .starting import attach_run
 

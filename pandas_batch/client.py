@@ -375,7 +375,18 @@ async def arun_prompts(
     timeout: float | None = DEFAULT_TIMEOUT_S,
     client: Any = None,
 ) -> list[BatchResult]:
-    """Do the same as `run_prompts`, awaitable."""
+    """
+    Do the same as `run_prompts`, awaitable.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from pandas_batch import simulator
+    >>> with simulator.serve() as api:
+    ...     results = asyncio.run(arun_prompts(["one"], client=api.async_client(), poll_interval=0.01))
+    >>> results[0].output
+    'one'
+    """
     requests = _tasks(prompts)
     batches = AsyncBatchClient(model, system=system, max_tokens=max_tokens, api_key=api_key, client=client)
     del api_key

@@ -120,6 +120,14 @@ def compare_runs(a: Run | str, b: Run | str, metric: Any = None, max_cost_ratio:
     -------
     Comparison
         ``ok``, ``reasons``, ``raise_if_worse()`` for a CI job.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+    >>> base = df.claude_batch.start("review", system="In one word?", client=client, progress="off")
+    >>> shorter = df.claude_batch.start("review", client=client, progress="off")
+    >>> compare_runs(base, shorter, max_cost_ratio=1.0).ok
+    True
     """
     from . import comparing
 
@@ -152,6 +160,14 @@ def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any)
     ------
     FrameMismatchError
         No ended batch on the server (of the last 29 days) holds a row of the frame.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> df = pd.DataFrame({"review": ["Lovely."]})
+    >>> out = df.claude_batch.submit("review", client=client, progress="off", store=tempfile.mkdtemp())
+    >>> recover(df, prompt_col="review", client=client, progress="off")["status"].tolist()  # another, empty store
+    ['succeeded']
     """
     from .recovering import recover_run
     from .starting import Call, parse

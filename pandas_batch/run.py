@@ -69,6 +69,15 @@ class Run:
         Unique; `pandas_batch.load` takes it.
     name
         The name it was given, or None.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+    >>> run = df.claude_batch.start("review", client=client, progress="off", name="reviews")
+    >>> run.wait().status, run.counts
+    ('collected', {'succeeded': 2})
+    >>> pandas_batch.load("reviews").cost_usd == run.cost_usd == run.paid_usd
+    True
     """
 
     def __init__(
