@@ -11,7 +11,9 @@ UNKNOWN = "unknown"
 Row = tuple[str, str] | tuple[str, str, str]
 """Label, value, and perhaps a remark."""
 
-# Only inherited colors and borders in half-transparent gray: readable on a light and on a dark theme alike.
+# MathJax would set what stands between two dollar signs as a formula.
+_NO_MATH = "mathjax_ignore tex2jax_ignore"
+# Inherited colors and no borders: readable on a light and on a dark theme alike.
 _TABLE_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.25em 0"
 _CELL_STYLE = "padding:.15em .75em .15em 0;text-align:left;border:0"
 _NUMBER_STYLE = "padding:.15em .75em .15em 0;text-align:right;border:0"
@@ -113,6 +115,6 @@ def html_table(title: str, rows: Iterable[Row], notes: Sequence[str] = ()) -> st
     )
     footer = "".join(f'<div style="opacity:.75;max-width:60em">{escape(note)}</div>' for note in notes)
     return (
-        f'<div class="pandas-batch-table"><div style="font-weight:600">{escape(title)}</div>'
+        f'<div class="{_NO_MATH}"><div style="font-weight:600">{escape(title)}</div>'
         f'<table style="{_TABLE_STYLE}"><tbody>{body}</tbody></table>{footer}</div>'
     )

@@ -643,6 +643,11 @@ def test_html_is_escaped() -> None:
     assert "&lt;img" in shown
 
 
+def test_html_keeps_dollars_from_mathjax() -> None:
+    """Two amounts on one line are no formula in a notebook."""
+    assert "mathjax_ignore tex2jax_ignore" in budgeted()._repr_html_()
+
+
 def test_text_of_an_estimate() -> None:
     """The table as a terminal shows it."""
     assert repr(budgeted(reused=3, basis="counted on 7 of 7 requests")) == (
