@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .media import Attachment, digest_of
+from .media import MAX_IMAGE_TOKENS, Attachment, digest_of
 from .parameters import kind_of, plain
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class Content:
         """Bytes on the wire, less the row's own text."""
         own = sum(attachment.n_wire_bytes for attachment in self.attachments)
         return own + (len(_encoded(self.value)) if self.value is not None else 0)
+
+    @property
+    def max_media_tokens(self) -> int:
+        """Upper bound of the input tokens of its images, as far as it can be told from here."""
+        own = sum(attachment.max_tokens or 0 for attachment in self.attachments)
+        return own + MAX_IMAGE_TOKENS * _n_inline_images(self.value)
 
     @property
     def is_unbounded(self) -> bool:
@@ -234,6 +240,15 @@ def _has_far_source(value: Any) -> bool:
     if isinstance(value, list):
         return any(_has_far_source(item) for item in value)
     return False
+
+
+def _n_inline_images(value: Any) -> int:
+    if isinstance(value, dict):
+        is_image = value.get("type") == "base64" and str(value.get("media_type")).startswith("image/")
+        return int(is_image) + sum(_n_inline_images(item) for item in value.values())
+    if isinstance(value, list):
+        return sum(_n_inline_images(item) for item in value)
+    return 0
 
 
 def _encoded(value: Any) -> bytes:

@@ -99,7 +99,7 @@ class RequestPlan:
         for row, content in contents.items():
             self.text_bytes[row] += content.n_text_bytes
             self.wire_bytes[row] += content.n_wire_bytes
-            self.media_tokens[row] = sum(attachment.max_tokens or 0 for attachment in content.attachments)
+            self.media_tokens[row] = content.max_media_tokens
 
     def __repr__(self) -> str:
         return f"RequestPlan({self.n_rows} rows, {int(self.sendable.sum())} sendable, models {', '.join(self.models)})"

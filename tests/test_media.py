@@ -84,6 +84,10 @@ def test_the_same_image_from_everywhere_is_the_same_request(tmp_path: Path) -> N
     # A block written into the prompt itself is the same request too.
     written = plan([None], prompts=[[image_block(data), QUESTION]])
     assert (written.fingerprints == made.fingerprints[0]).all()
+    # Its data is no text, and its tokens are bounded.
+    large = plan([None], prompts=[[image_block(data + bytes(9_000)), QUESTION]])
+    assert large.text_bytes[0] == written.text_bytes[0] < large.wire_bytes[0] - 9_000
+    assert written.media_tokens[0] >= made.media_tokens[0] > 0
 
 
 @pytest.mark.parametrize("nothing", [None, np.nan, pd.NA, [], (), "", "  ", [None, []]])
