@@ -1,0 +1,188 @@
+"""The commands: a demonstration that shows all outcomes, the list of runs, and the way home for answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pandas_batch import simulator
+from pandas_batch.__main__ import main
+from pandas_batch.demo import ERRORED, EXPIRED, TOPICS, demo_frame, look_up_topic, run_demo
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[simulator.Simulator]:
+    """A server that the environment names, as for somebody who has a key, and a store of one's own."""
+    api = simulator.serve(answer="fine", seconds_per_batch=0)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", api.base_url)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "simulator")
+    monkeypatch.setenv("PANDAS_BATCH_HOME", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    yield api
+    api.close()
+
+
+def start_unfinished(api: simulator.Simulator, name: str) -> None:
+    """Leave a run behind that is posted and not home: its process was killed."""
+    api.seconds_per_batch = 3600
+    program = (
+        "import os, pandas as pd, pandas_batch\n"
+        "df = pd.DataFrame({'q': ['one', 'two', None]}, index=['a', 'b', 'c'])\n"
+        f"run = df.claude_batch.start('q', name={name!r}, progress='off', preflight=False, poll_interval=0.1)\n"
+        "while run.status != 'in_progress': pass\n"
+        "os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 9, done.stderr
+
+
+# ---------------------------------------------------------------- demo
+
+
+def test_the_demo_shows_every_outcome_and_the_bill(capfd: pytest.CaptureFixture[str]) -> None:
+    """One row errs, one expires, both come home at the second try; the first line's answers are not paid again."""
+    lines: list[str] = []
+    out = run_demo(seconds_per_batch=0, progress="text", say=lines.append)
+    text = "\n".join(lines)
+    assert len(out) >= 100
+    assert set(out["status"]) <= {"succeeded", "skipped"}
+    assert out["error"].isna().all()
+    assert set(out["output"].dropna()) <= set(TOPICS)
+    assert "expired 1, errored 1" in text
+    assert "overloaded_error" in text
+    assert "equal frames: True, batches posted: 0" in text
+    assert "ANTHROPIC_API_KEY" in text
+    amounts = [float(line.rpartition("$")[2]) for line in lines if line.startswith(("   as a batch", "   without"))]
+    assert amounts[0] == pytest.approx(amounts[1] / 2, abs=1e-6)
+    assert amounts[0] > 0
+    assert "1/1 batches" in capfd.readouterr().err
+
+
+def test_the_demo_is_a_command(tmp_path: Path) -> None:
+    """`python -m pandas_batch demo` needs no key, leaves nothing behind, and says so by its exit status."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC")}
+    command = [sys.executable, "-m", "pandas_batch", "demo", "--seconds-per-batch", "0", "--progress", "off"]
+    environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    del environment["PANDAS_BATCH_HOME"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "4. The bill" in done.stdout
+    assert [path.name for path in tmp_path.iterdir() if "pandas" in path.name] == []
+
+
+def test_the_demo_frame_is_made_of_what_is_installed() -> None:
+    """Every row is a real package, once; where few are installed, the standard library makes up the number."""
+    frame = demo_frame()
+    assert {ERRORED, EXPIRED, "anthropic", "pandas-batch"} <= set(frame["name"])
+    assert frame["name"].is_unique
+    assert frame["version"].notna().all()
+    more = demo_frame(len(frame) + 50)
+    assert len(more) == len(frame) + 50
+    assert more.iloc[: len(frame)].equals(frame) or len(frame) == 120
+    assert (more["license"] == "PSF-2.0").sum() >= 50
+    assert more.equals(demo_frame(len(frame) + 50))
+
+
+def test_a_topic_is_looked_up_in_the_summary_alone() -> None:
+    """Name and license do not decide; what fits nothing is `other`."""
+    for text, topic in (
+        ("Name: http\nVersion: 1\nLicense: web\nSummary: Draws circles", "other"),
+        ("Name: x\nVersion: 1\nLicense: MIT\nSummary: A testing framework", "testing"),
+        ("Name: x\nVersion: 1\nLicense: MIT\nSummary: JSON for everybody", "data"),
+    ):
+        assert look_up_topic({"messages": [{"role": "user", "content": text}]}) == topic
+
+
+# ---------------------------------------------------------------- runs, collect
+
+
+def test_an_empty_store_has_no_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Asking for runs makes no store and is no error; there is nothing to collect either."""
+    assert main(["runs"]) == 0
+    assert main(["collect"]) == 0
+    assert capsys.readouterr().out == "There are no runs here yet.\nEvery run is home.\n"
+    assert not Path(os.environ["PANDAS_BATCH_HOME"]).exists()
+
+
+def test_collect_brings_home_what_a_killed_process_left(
+    shell: simulator.Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`runs` shows the run under way, `collect` waits for it, and nothing is posted or paid twice."""
+    start_unfinished(shell, "left behind")
+    assert main(["runs"]) == 0
+    shown = capsys.readouterr().out
+    assert "left behind" in shown
+    assert "in_progress" in shown
+
+    assert main(["collect", "--timeout", "0.1"]) == 1
+    assert "has not ended within timeout" in capsys.readouterr().out
+
+    shell.advance(3601)
+    assert main(["collect", "left behind", "--to", str(tmp_path / "out.csv")]) == 0
+    told = capsys.readouterr().out
+    assert "2 succeeded, 1 skipped" in told
+    assert shell.calls("create") == 1
+    answers = pd.read_csv(tmp_path / "out.csv", index_col=0)
+    assert answers.index.tolist() == ["a", "b", "c"]
+    assert answers["status"].tolist() == ["succeeded", "succeeded", "skipped"]
+
+    assert main(["collect"]) == 0
+    assert capsys.readouterr().out == "Every run is home.\n"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_answers_are_written_in_three_forms(shell: simulator.Simulator, tmp_path: Path, suffix: str) -> None:
+    """A finished run is written out without a key: labels and answers, in the order of the rows."""
+    df = pd.DataFrame({"q": ["one", "two"]}, index=pd.Index(["b", "a"], name="id"))
+    df.claude_batch.submit("q", name="written", progress="off", preflight=False, poll_interval=0.05)
+    os.environ.pop("ANTHROPIC_API_KEY")
+    path = tmp_path / f"out{suffix}"
+    assert main(["collect", "written", "--to", str(path)]) == 0
+    if suffix == ".csv":
+        back = pd.read_csv(path).set_index("id")
+    elif suffix == ".jsonl":
+        back = pd.read_json(path, lines=True).set_index("id")
+    else:
+        back = pd.read_parquet(path)
+    assert back.index.tolist() == ["b", "a"]
+    assert back["output"].tolist() == ["fine", "fine"]
+
+
+def test_mistakes_are_told_in_words(
+    shell: simulator.Simulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown run, and a file of a form that is not known, end with a message and status 1, not a traceback."""
+    df = pd.DataFrame({"q": ["one"]})
+    df.claude_batch.submit("q", name="tickets", progress="off", preflight=False, poll_interval=0.05)
+    assert main(["collect", "tikets"]) == 1
+    assert "tickets" in capsys.readouterr().err
+    for arguments in (["tickets", "--to", "out.xlsx"], ["--to", "out.csv"], ["a", "b", "--to", "out.csv"]):
+        assert main(["collect", *arguments]) == 1
+        assert "python -m pandas_batch collect RUN --to answers.parquet" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+
+
+def test_an_interrupt_is_no_traceback(
+    shell: simulator.Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control-C ends the waiting with status 130; the run goes on."""
+    import pandas_batch.run
+
+    start_unfinished(shell, "waited for")
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pandas_batch.run.Engine, "wait", interrupt)
+    assert main(["collect"]) == 130
+    assert "What is posted goes on" in capsys.readouterr().err
+    assert main(["runs"]) == 0
+    assert "in_progress" in capsys.readouterr().out
