@@ -496,3 +496,56 @@ def test_planning_and_encoding_are_fast_and_flat() -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 5_000_000
+
+
+TEXT_CELLS = st.text(max_size=8)
+BLOCK_CELLS = st.dictionaries(
+    st.sampled_from(["type", "text", "role", "content", "source"]),
+    st.one_of(
+        st.sampled_from(["text", "user", "image", "base64", ""]),
+        st.none(),
+        st.integers(),
+        st.lists(st.none(), max_size=1),
+    ),
+    max_size=3,
+)
+CELLS_OF_ALL_KINDS = st.one_of(
+    TEXT_CELLS,
+    st.none(),
+    st.just(float("nan")),
+    st.just(pd.NA),
+    st.just(pd.NaT),
+    st.integers(),
+    st.floats(),
+    st.binary(max_size=3),
+    st.booleans(),
+    st.datetimes(),
+    st.frozensets(st.integers(), max_size=2),
+    st.lists(BLOCK_CELLS, max_size=3),
+    st.lists(TEXT_CELLS, max_size=2),
+    BLOCK_CELLS,
+    st.just(object()),
+    st.just(np.array([[1, 2]])),
+)
+
+
+@given(st.lists(CELLS_OF_ALL_KINDS, min_size=1, max_size=12))
+def test_whatever_a_column_holds_every_row_has_a_story(cells: list[Any]) -> None:
+    """Each row is sent, or missing, or has a reason; no cell of any kind harms another row."""
+    column = np.empty(len(cells), object)
+    column[:] = [*cells]
+    made = plan(pd.DataFrame({"p": pd.Series(column, dtype=object)}), "p", on_unsendable="skip")
+    bodies = params_of(made)
+    assert len(bodies) == made.sendable.sum()
+    assert not made.sendable[list(made.reasons)].any()
+    assert made.fingerprints[made.sendable].any(axis=1).all()
+    for row, cell in enumerate(cells):
+        alone = np.empty(1, object)
+        alone[0] = cell
+        other = plan(pd.DataFrame({"p": pd.Series(alone, dtype=object)}), "p", on_unsendable="skip")
+        assert other.sendable[0] == made.sendable[row]
+        assert (other.fingerprints[0] == made.fingerprints[row]).all()
+        assert other.reasons.get(0) == made.reasons.get(row)
+        if isinstance(cell, str):
+            sendable_text = cell.strip() and cell.encode("utf-8", "replace").decode() == cell
+            assert made.sendable[row] == bool(sendable_text)
