@@ -152,5 +152,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # Two JupyterLabs and their browsers at a time would make each other late.
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            if item.get_closest_marker("browser"):
+            if Path(__file__).with_name("browser") in item.path.parents:
                 item.add_marker(pytest.mark.xdist_group("browser"))
