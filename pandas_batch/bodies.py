@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -193,3 +194,16 @@ def _encoded(request: BatchRequest, position: int, *, model: str, system: System
         # json names the type and never the value.
         why = f"cannot be written as JSON: {error}"
     raise InputError(f"{name} {why}.", hint="Convert its values to plain str, int, float, list and dict.")
+
+
+def task_requests(prompts: Sequence[str]) -> list[BatchRequest]:
+    """Return one request for each text, under the id ``task-{i}-{random hex}``; anything but texts is refused."""
+    if isinstance(prompts, str | bytes):
+        raise InputError("prompts is one text, not a list of texts.", hint="run_prompts([prompt])")
+    for position, prompt in enumerate(prompts):
+        if not isinstance(prompt, str):
+            raise InputError(
+                f"prompts[{position}] is a {type(prompt).__name__}, not a text.",
+                hint="BatchClient().run([BatchRequest(...)])   # for content blocks and conversations",
+            )
+    return [BatchRequest(f"task-{i}-{secrets.token_hex(4)}", prompt) for i, prompt in enumerate(prompts)]

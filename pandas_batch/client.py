@@ -7,13 +7,12 @@ Both classes drive the same flows (`pandas_batch.jobs`). Nothing is saved: what 
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from .bodies import task_requests
 from .clock import SYSTEM_CLOCK, Clock
 from .drivers import adrive, aiterate
-from .errors import InputError
 from .flows import Flow
 from .jobs import Jobs
 from .types import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, BatchJob, BatchRequest, BatchResult, System
@@ -357,7 +356,7 @@ def run_prompts(
     ...     [r.output for r in run_prompts(["one", "two"], client=api.client(), poll_interval=0.01)]
     ['ONE', 'TWO']
     """
-    requests = _tasks(prompts)
+    requests = task_requests(prompts)
     with BatchClient(model, system=system, max_tokens=max_tokens, api_key=api_key, client=client) as batches:
         # A traceback that shows local variables is not to show this one during the hours of the wait.
         del api_key
@@ -387,19 +386,7 @@ async def arun_prompts(
     >>> results[0].output
     'one'
     """
-    requests = _tasks(prompts)
+    requests = task_requests(prompts)
     batches = AsyncBatchClient(model, system=system, max_tokens=max_tokens, api_key=api_key, client=client)
     del api_key
     return await batches.run(requests, poll_interval=poll_interval, timeout=timeout)
-
-
-def _tasks(prompts: Sequence[str]) -> list[BatchRequest]:
-    if isinstance(prompts, str | bytes):
-        raise InputError("prompts is one text, not a list of texts.", hint="run_prompts([prompt])")
-    for position, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise InputError(
-                f"prompts[{position}] is a {type(prompt).__name__}, not a text.",
-                hint="BatchClient().run([BatchRequest(...)])   # for content blocks and conversations",
-            )
-    return [BatchRequest(f"task-{i}-{secrets.token_hex(4)}", prompt) for i, prompt in enumerate(prompts)]
