@@ -70,10 +70,9 @@ class Content:
         if not self.is_messages:
             return [*ahead, *map(_digested, self.value)]
         messages = [_digested(message) for message in self.value]
-        last = messages[-1]
         if ahead:
-            rest = last["content"]
-            last["content"] = [*ahead, *([{"type": "text", "text": rest}] if isinstance(rest, str) else rest)]
+            asked = messages[_last_question(messages)]
+            asked["content"] = [*ahead, *_as_blocks(asked["content"])]
         return {"messages": messages}
 
     def encode(self, group: Group, text: str | None) -> bytes:
@@ -86,10 +85,9 @@ class Content:
             return b"%b[%b]%b" % (group.before, b",".join([*ahead, *map(_encoded, self.value)]), group.after)
         messages = [*map(_encoded, self.value)]
         if ahead:
-            last = self.value[-1]
-            rest = last["content"]
-            blocks = [*ahead, *map(_encoded, [{"text": rest, "type": "text"}] if isinstance(rest, str) else rest)]
-            messages[-1] = b'{"content":[%b],"role":%b}' % (b",".join(blocks), _encoded(last["role"]))
+            at = _last_question(self.value)
+            blocks = [*ahead, *map(_encoded, _as_blocks(self.value[at]["content"]))]
+            messages[at] = b'{"content":[%b],"role":"user"}' % b",".join(blocks)
         return group.before_messages + b",".join(messages) + group.after_messages
 
 
@@ -117,14 +115,22 @@ def read_content(value: Any, where: str = "the prompt") -> Content | None:
         return Content(checked)
     for i, message in enumerate(checked):
         _check_message(message, f"{where}[{i}]")
-    if checked[-1]["role"] != "user" and len(checked) == 1:
-        raise InputError(f"{where}[0] is of the role {checked[0]['role']!r}; a conversation begins with the user")
+    if all(message["role"] != "user" for message in checked):
+        raise InputError(f"{where} has no message of the user")
     only = checked[0]
     if len(checked) == 1 and set(only) == {"role", "content"}:
         # One message is the same request as its content.
-        said = only["content"]
-        return Content([{"text": said, "type": "text"}] if isinstance(said, str) else said)
+        return Content(_as_blocks(only["content"]))
     return Content(checked, is_messages=True)
+
+
+def _as_blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"text": content, "type": "text"}] if isinstance(content, str) else content
+
+
+def _last_question(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return where attachments go: the API takes none in what the assistant said."""
+    return max(i for i, message in enumerate(messages) if message["role"] == "user")
 
 
 def _kind(items: Sequence[Any], where: str) -> str:

@@ -196,6 +196,12 @@ def test_images_come_before_documents_before_the_prompt() -> None:
     (last,) = [json.loads(body) for part in made.encode(np.array([2])) for body in part]
     assert last["messages"][:2] == turns[:2]
     assert last["messages"][2]["content"][2] == {"type": "text", "text": "c"}
+    prefilled = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The"}]
+    (params,) = [
+        json.loads(body) for part in plan([picture()], prompts=[prefilled]).encode(np.array([0])) for body in part
+    ]
+    assert [block["type"] for block in params["messages"][0]["content"]] == ["image", "text"]
+    assert params["messages"][1] == prefilled[1]
 
 
 def big_noise(n_bytes: int) -> bytes:
