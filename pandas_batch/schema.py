@@ -53,6 +53,8 @@ class OutputSchema:
         self._read = read
         top = resolved(canonical, canonical)
         self._fields = {str(name): dict(field) for name, field in top["properties"].items()}
+        self._kinds = {name: self._kind(field) for name, field in self._fields.items()}
+        self._whole = [name for name, kind in self._kinds.items() if kind == "integer"]
         self.columns = tuple(self._fields)
 
     @classmethod
@@ -163,13 +165,13 @@ class OutputSchema:
         for name, field in self._fields.items():
             default = field.get("default")
             values = [None if row is None else row.get(name, default) for row in rows]
-            columns[name] = _column(values, self._kind(field))
+            columns[name] = _column(values, self._kinds[name])
         return columns, invalid
 
     def _check_range(self, row: Mapping[str, Any]) -> None:
-        for name, field in self._fields.items():
+        for name in self._whole:
             value = row.get(name)
-            if self._kind(field) == "integer" and isinstance(value, int) and not -_INT64_MAX <= value <= _INT64_MAX:
+            if isinstance(value, int) and not -_INT64_MAX <= value <= _INT64_MAX:
                 raise ValueError(f"{clip(name, 40)}: does not fit in 64 bits")
 
     def _kind(self, field: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
-from .parameters import is_sendable_text
+from .parameters import exact_text, is_sendable_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -194,7 +194,7 @@ class ObjectTexts:
     """Texts in an array of Python objects, among which anything may stand."""
 
     def __init__(self, values: np.ndarray) -> None:
-        self._values = values
+        self._values = values = _exact_texts(values)
         n = len(values)
         self.missing = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
@@ -236,6 +236,15 @@ class ObjectTexts:
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
         return self._n_bytes
+
+
+def _exact_texts(values: np.ndarray) -> np.ndarray:
+    odd = [i for i, value in enumerate(values) if isinstance(value, str) and type(value) is not str]
+    if odd:
+        values = values.copy()
+        for i in odd:
+            values[i] = exact_text(values[i])
+    return values
 
 
 class CategoryTexts:
