@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import pandas_batch
 from pandas_batch import counting, simulator
+from pandas_batch.amounts import html_table
 from pandas_batch.bounds import minimum_cached_tokens
 from pandas_batch.errors import BudgetError
 from pandas_batch.estimate import OFFLINE_BASIS, Estimate, check_budget, estimate_requests
@@ -299,7 +300,7 @@ def test_estimate_does_without_the_endpoint(api: simulator.Simulator, status: in
     api.faults.add(simulator.ErrorAnswer("count_tokens", status, times=None))
     told = estimate(pd.DataFrame({"text": texts(50)}), api, system="Be brief.")
     assert told.basis == OFFLINE_BASIS
-    assert f"HTTP {status}" in told.notes[0]
+    assert told.notes == (f"Counting tokens failed (HTTP {status}), so the estimate is wider than it could be.",)
     assert api.calls("count_tokens") <= 8
     assert told.cost_usd_max is not None
 
@@ -641,6 +642,11 @@ def test_html_is_escaped() -> None:
     assert "<img" not in shown
     assert "<b>" not in shown
     assert "&lt;img" in shown
+
+
+def test_every_cell_is_escaped() -> None:
+    """Label, value and remark of a row are text."""
+    assert "<i>" not in html_table("<i>", [("<i>", "<i>", "<i>")], ["<i>"])
 
 
 def test_html_keeps_dollars_from_mathjax() -> None:
