@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -189,7 +190,11 @@ class RunAnswers:
         """Return the positions of the rows whose prompt could not be sent."""
         import pyarrow.compute as pc
 
-        return np.flatnonzero(pc.is_valid(self._reasons).to_numpy(zero_copy_only=False))
+        return np.flatnonzero(pc.is_valid(self._reasons).to_numpy())
+
+    def reasons(self) -> dict[int, str]:
+        """Return by position why rows could not be sent."""
+        return {row: self._reasons[row].as_py() for row in self.unsendable_positions().tolist()}
 
     def failed_positions(self) -> np.ndarray:
         """Return the positions of the rows that had a prompt and have no usable answer."""
@@ -279,6 +284,7 @@ class RunAnswers:
         *,
         rows: np.ndarray | None = None,
         request_of_row: np.ndarray | None = None,
+        reasons: Mapping[int, str] = MappingProxyType({}),
         schema_prefix: str = "",
     ) -> tuple[dict[str, Any], np.ndarray]:
         """
@@ -292,6 +298,8 @@ class RunAnswers:
             Positions of the rows wanted; None is all.
         request_of_row
             For another frame than the submitted one: its rows' requests, `NOT_SENT` or `NOT_OF_THIS_RUN`.
+        reasons
+            For that other frame: why rows of it cannot be sent.
         schema_prefix
             Before the names of the columns that the schema makes.
 
@@ -303,10 +311,11 @@ class RunAnswers:
             int8, index into `ROW_STATUSES`, of shape (rows x samples,).
         """
         of_row = self.request_of_row if request_of_row is None else request_of_row
-        reasons = self._reasons if request_of_row is None else None
+        if request_of_row is None:
+            reasons = self.reasons()
         if rows is not None:
             of_row = of_row[rows]
-            reasons = None if reasons is None else reasons.take(rows)
+            reasons = {i: reasons[row] for i, row in enumerate(rows.tolist()) if row in reasons}
         if self.n_samples > 1:
             spread = of_row[:, None] + np.where(of_row[:, None] >= 0, np.arange(self.n_samples)[None, :], 0)
             of_answer = spread.reshape(-1)
@@ -375,7 +384,7 @@ class _Gathered:
             return chosen
         return chosen.take(pa.array(self._places, mask=self._places < 0))
 
-    def columns(self, names: Sequence[str], reasons: Any, n_samples: int) -> dict[str, Any]:
+    def columns(self, names: Sequence[str], reasons: Mapping[int, str], n_samples: int) -> dict[str, Any]:
         """Return the named columns as pandas arrays."""
         made: dict[str, Any] = {}
         for name in names:
@@ -443,7 +452,7 @@ class _Gathered:
         usd[missing] = 0.0
         return pd.arrays.FloatingArray(usd, missing)
 
-    def _errors(self, reasons: Any, n_samples: int) -> Any:
+    def _errors(self, reasons: Mapping[int, str], n_samples: int) -> Any:
         """Return "<type>: <message>" where a row has no usable answer; few rows do, so few are looked at."""
         import pyarrow as pa
 
@@ -457,7 +466,7 @@ class _Gathered:
             elif status in ("errored", "invalid"):
                 words[position] = self._server_words(position)
             elif status == "skipped":
-                reason = None if reasons is None else reasons[position // n_samples].as_py()
+                reason = reasons.get(position // n_samples)
                 if reason is not None:
                     words[position] = f"unsendable: {reason}"
             else:

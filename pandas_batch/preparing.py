@@ -159,12 +159,13 @@ def n_batches_of(n_requests: int, n_bytes: int) -> int:
 
 def record(
     store: Store,
-    frame: pd.DataFrame,
     plan: RequestPlan,
     needs: Needs,
     options: Options,
     *,
+    index: pd.Index | None,
     base_url: str,
+    api_version: str,
     now: datetime,
     cost_usd_max: float | None,
 ) -> tuple[RunRecord, bool]:
@@ -210,13 +211,14 @@ def record(
             n_skipped=int((~plan.sendable).sum()),
             options=options.to_json() | {"not_remembered": list(options.not_remembered)},
             cost_usd_max=cost_usd_max,
+            extra={"api_version": api_version},
         )
         recorded = store.add_run(
             run,
             rows=rows_table(needs.request_of_row, plan.reasons),
             requests=requests_table(needs.fingerprints, draws, keys, positions, found.keys >= 0),
             batches=batches,
-            index=frame.index,
+            index=index,
         )
     reached("run recorded")
     return recorded, True

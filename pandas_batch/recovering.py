@@ -141,6 +141,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
                 n_skipped=int((~call.plan.sendable).sum()),
                 options=call.options.to_json() | {"not_remembered": list(call.options.not_remembered)},
                 cost_usd_max=0.0,
+                extra={"api_version": call.api_version},
             ),
             rows=rows_table(request_of_row, call.plan.reasons),
             requests=requests_table(
@@ -151,7 +152,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
                 np.ones(len(order), dtype=bool),
             ),
             batches=[_adopted(call, store, batch) for batch in ours],
-            index=call.frame.index,
+            index=call.index,
         )
     run = call.run_of(store, record)
     run.show(blocking=True)

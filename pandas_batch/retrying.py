@@ -174,14 +174,16 @@ def _write(
 
 def _fingerprint_of(params: Mapping[str, Any], betas: tuple[str, ...], run: Run) -> np.ndarray:
     """Return the fingerprint of a request that the caller has changed."""
-    from .clients import address_of
     from .fingerprints import fingerprint_json, fingerprint_strings, frame_digest
 
-    _, api_version = address_of(run.options.client)
+    record = run.record
     messages = [dict(message) for message in params["messages"]]
     content = messages[-1].pop("content")
     digest = frame_digest(
-        {**params, "messages": messages}, betas=betas, api_version=api_version, base_url=run.record.base_url
+        {**params, "messages": messages},
+        betas=betas,
+        api_version=str(record.extra["api_version"]),
+        base_url=record.base_url,
     )
     if isinstance(content, str):
         return np.asarray(fingerprint_strings(digest, [content.encode()])[0])

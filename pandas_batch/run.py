@@ -7,7 +7,8 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -48,13 +49,21 @@ class Bound:
         The frame; None for the stored index alone.
     request_of_row
         int32 per row; None for the rows as they were submitted.
+    reasons
+        Why rows cannot be sent, by position, where `request_of_row` is given.
     """
 
-    def __init__(self, frame: pd.DataFrame | None, request_of_row: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        frame: pd.DataFrame | None,
+        request_of_row: np.ndarray | None = None,
+        reasons: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
         deep = frame is not None and not _copies_on_write()
         self.frame = None if frame is None else frame.copy(deep=deep)
         self.request_of_row = request_of_row
+        self.reasons = reasons
 
 
 class Run:
@@ -439,7 +448,11 @@ class Run:
         schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
         answers = self.answers()
         columns, codes = answers.columns(
-            names, rows=rows, request_of_row=self._bound.request_of_row, schema_prefix="\0" + schema_prefix
+            names,
+            rows=rows,
+            request_of_row=self._bound.request_of_row,
+            reasons=self._bound.reasons,
+            schema_prefix="\0" + schema_prefix,
         )
         return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes
 
@@ -450,9 +463,10 @@ class Run:
         columns, _ = self._columns(self._options.column_names)
         return pa.table({name: _to_arrow(values) for name, values in columns.items()})
 
-    def wrote(self, frame: pd.DataFrame, names: Sequence[str]) -> bool:
-        """Return whether `names` are columns of `frame` that this run has written there."""
-        if len(frame) != len(self._bound.request_of_row if self._bound.request_of_row is not None else frame):
+    def wrote(self, names: Sequence[str]) -> bool:
+        """Return whether `names` are columns of its frame that this run has written there."""
+        frame = self._bound.frame
+        if frame is None:
             return False
         columns, _ = self._columns(self._options.column_names)
         return all(name in columns and _agree(frame[name], columns[name]) for name in names)

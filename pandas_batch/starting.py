@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,19 +33,34 @@ class Call:
         The rows.
     options
         What to ask of them.
+    address
+        Base URL and API version of the requests, where they are not those of the client (a stored run has its own).
     """
 
-    def __init__(self, frame: pd.DataFrame, options: Options, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        options: Options,
+        *,
+        address: tuple[str, str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         from .clients import address_of
-        from .requests import plan_requests
 
-        self.frame = frame
         self.options = options
         self.clock = clock
-        self.base_url, self.api_version = address_of(options.client)
-        self.plan: RequestPlan = plan_requests(frame, options, base_url=self.base_url, api_version=self.api_version)
+        self.base_url, self.api_version = address or address_of(options.client)
+        self.bound = Bound(frame)
+        self.index: pd.Index | None = frame.index
+        self.column_names: Collection[Hashable] = frame.columns
+        self.plan: RequestPlan = self._plan(frame)
         self.needs: Needs = needs_of(self.plan, options)
         self._wire: Wire | None = None
+
+    def _plan(self, frame: pd.DataFrame) -> RequestPlan:
+        from .requests import plan_requests
+
+        return plan_requests(frame, self.options, base_url=self.base_url, api_version=self.api_version)
 
     def wire(self) -> Wire:
         """Return the one connection of this call, made at first use."""
@@ -66,7 +82,7 @@ class Call:
             store,
             run.id,
             self.options,
-            bound=Bound(self.frame),
+            bound=self.bound,
             schema=self.plan.schema,
             wire=self.wire,
             clock=self.clock,
@@ -105,7 +121,11 @@ def start_run(frame: pd.DataFrame, options: Options, *, blocking: bool, clock: C
 
     Everything that the call gets wrong is raised before anything is sent.
     """
-    call = Call(frame, options, clock=clock)
+    return start_call(Call(frame, options, clock=clock), blocking=blocking)
+
+
+def start_call(call: Call, *, blocking: bool) -> Run:
+    """Return the run that `call` is, at work."""
     store = call.open_store()
     existing = store.newest_of_identity(call.needs.identity)
     if existing is None:
@@ -147,11 +167,12 @@ def _record(call: Call, store: Store) -> RunRecord:
         )
     recorded, _ = record(
         store,
-        call.frame,
         call.plan,
         call.needs,
         options,
+        index=call.index,
         base_url=call.base_url,
+        api_version=call.api_version,
         now=call.clock.now(),
         cost_usd_max=cost_usd_max,
     )
@@ -186,10 +207,10 @@ def added_columns(options: Options, schema: Any) -> list[str]:
 def refuse_clash(call: Call, run: Run | None) -> None:
     """Refuse to write over columns that this same run did not write."""
     names = added_columns(call.options, call.plan.schema)
-    clash = [name for name in names if name in call.frame.columns]
+    clash = [name for name in names if name in call.column_names]
     if not clash or call.options.overwrite:
         return
-    if run is not None and run.wrote(call.frame, clash):
+    if run is not None and run.wrote(clash):
         return
     shown = ", ".join(repr(name) for name in clash[:4]) + (", ..." if len(clash) > 4 else "")
     raise InputError(
@@ -226,13 +247,14 @@ def attach_run(
             f'df.claude_batch.attach("{recorded.id}", {", ".join(f"{name}=..." for name in needed)})',
         )
     options = Options.from_json(stored, **again)
-    call = Call(frame, options, clock=clock)
+    address = (recorded.base_url, str(recorded.extra["api_version"]))
+    call = Call(frame, options, address=address, clock=clock)
     request_of_row = requests_of_frame(call, opened, recorded)
     attached = Run(
         opened,
         recorded.id,
         options,
-        bound=Bound(frame, request_of_row),
+        bound=Bound(frame, request_of_row, call.plan.reasons),
         schema=call.plan.schema,
         wire=call.wire,
         clock=clock,
