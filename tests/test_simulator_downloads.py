@@ -75,6 +75,8 @@ def test_every_cut_is_at_its_byte(api, once, ended):
         for framing in ("chunked", "length", "close"):
             api.faults.add(BadResults("cut", at_byte=at_byte, framing=framing, polite=True))
             assert download(once, ended[0]) == body[:at_byte]
+    api.faults.add(BadResults("cut", at_byte=-5, polite=True))
+    assert download(once, ended[0]) == body[:-5]
     api.faults.add(BadResults("cut", at_byte=100, framing="close"))
     assert download(once, ended[0]) == body[:100]
 

@@ -330,6 +330,7 @@ def test_closing_does_not_wait_for_a_stall(clock):
             time.sleep(0.001)
         began_s = time.monotonic()
         api.close()
+        assert not any(thread.name.startswith(f"simulator-{api.port}") for thread in threading.enumerate())
         assert sock.recv(1) == b""
     assert time.monotonic() - began_s < 8
 
