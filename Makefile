@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Python compiles what it imports; compiling all that is installed takes as long as installing it.
+INSTALL := $(PIP) install --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint lab bench test-full soak kernels live clean
@@ -60,16 +62,16 @@ $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Making a virtual environment in $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@# Dependency groups are read by pip from 25.1 on; a venv starts with the pip of its Python.
-	@$(PIP) install --upgrade "pip>=25.1"
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.made pyproject.toml
 	@echo "Installing pandas-batch and what it needs ..."
-	@$(PIP) install --editable .
+	@$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@echo "Installing pandas-batch and what its tests need ..."
-	@$(PIP) install --editable . --group dev
+	@# Dependency groups are read by pip from 25.1 on; a venv starts with the pip of its Python.
+	@$(INSTALL) --upgrade "pip>=25.1"
+	@$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/.package
