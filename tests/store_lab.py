@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -116,44 +116,48 @@ def three_parts(error: StoreError) -> tuple[str, str, str]:
 
 # --- the process to be killed
 
-
 _EXT4_SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN (linux/fs.h): as if the power went
 _WITHOUT_FLUSHING_THE_LOG = (2).to_bytes(4, sys.byteorder)
 
 
-def _die_at(n_calls: int, power_of: Path | None) -> None:
-    """Kill this process before its n-th call of a C function from now on: every write, rename, sync and commit."""
-    left = n_calls
+def _die_at(n_calls: int, power_of: Path | None) -> Callable[[str], None]:
+    """
+    Kill this process before its n-th call of a C function from now on: every write, rename, sync and commit.
+
+    Returns what acknowledges a step, with the number of calls until then.
+    """
+    n_done = 0
     plug = None if power_of is None else os.open(power_of, os.O_RDONLY)
 
     def watch(_frame: Any, event: str, _arg: Any) -> None:
-        nonlocal left
+        nonlocal n_done
         if event == "c_call":
-            left -= 1
-            if left == 0:
+            n_done += 1
+            if n_done == n_calls:
                 if plug is not None:
                     fcntl.ioctl(plug, _EXT4_SHUTDOWN, _WITHOUT_FLUSHING_THE_LOG)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.setprofile(watch)
+    return lambda step: print("acked", step, n_done, flush=True)
 
 
 def _scenario(path: Path, run_id: str, n_calls: int, power_of: Path | None) -> None:
     store = Store.open(path)
-    _die_at(n_calls, power_of)
+    acknowledge = _die_at(n_calls, power_of)
     with store.preparing():
         run = add_run(store, run_id, n=20, n_batches=2, index=pd.Index([f"label {i}" for i in range(20)]))
-    os.write(1, f"acked {run_id} recorded\n".encode())
+    acknowledge("recorded")
     key = run.batch_keys[0]
     for state, target in (("intent", "posting"), ("posting", "bound")):
         store.transition(key, expect=[state], to=target, error=target)
-        os.write(1, f"acked {run_id} {target}\n".encode())
+        acknowledge(target)
     collect(store, key, np.arange(10) != 3, b'{"custom_id":"a"}\n' * 10)
-    os.write(1, f"acked {run_id} collected\n".encode())
+    acknowledge("collected")
     store.compact(key)
-    os.write(1, f"acked {run_id} compacted\n".encode())
+    acknowledge("compacted")
     store.delete_run(run_id)
-    os.write(1, f"acked {run_id} deleted\n".encode())
+    acknowledge("deleted")
     sys.setprofile(None)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +35,17 @@ class Victim:
             text=True,
         )
 
-    def trial(self, run_id: str, n_calls: int) -> tuple[list[str], int]:
-        """Return what was acknowledged before the end, and the exit code."""
+    def trial(self, run_id: str, n_calls: int) -> tuple[dict[str, int], int]:
+        """Return what was acknowledged before the end, after how many calls, and the exit code."""
         self._process.stdin.write(f"{run_id} {n_calls}\n")
         self._process.stdin.flush()
-        acked = []
+        acked = {}
         while True:
             word, *rest = self._process.stdout.readline().split(maxsplit=2)
             if word == "done":
                 return acked, int(rest[0])
             assert word == "acked", (word, rest)
-            acked.append(rest[1].strip())
+            acked[rest[0]] = int(rest[1])
 
     def close(self) -> None:
         self._process.stdin.close()
@@ -85,9 +86,9 @@ def check_whole(store: Store) -> None:
 ORDER = ["recorded", "posting", "bound", "collected", "compacted", "deleted"]
 
 
-def check_acknowledged(store: Store, run_id: str, acked: list[str]) -> None:
+def check_acknowledged(store: Store, run_id: str, acked: Collection[str]) -> None:
     """What a call returned from is there; one step further may be there."""
-    assert acked == ORDER[: len(acked)]
+    assert list(acked) == ORDER[: len(acked)]
     known = {run.id for run in store.runs()}
     if "deleted" in acked:
         assert run_id not in known
@@ -115,34 +116,31 @@ def kill_trials(victim: Victim, path: Path, points: list[int]) -> int:
     return n_killed
 
 
-def n_calls_of_scenario(victim: Victim) -> int:
-    """Return how many calls the whole scenario takes, found by halving."""
-    low, high = 1, 1 << 14
-    assert victim.trial("probe", high)[1] == 0
-    while low < high:
-        middle = (low + high) // 2
-        if victim.trial(f"probe{middle}", middle)[1] == 0:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def calls_until_each_step(victim: Victim) -> list[int]:
+    """Return how many calls lead to each acknowledgement."""
+    for run_id in ("first", "second"):  # the first also makes the store's folder for what is on its way
+        acked, code = victim.trial(run_id, 0)
+        assert code == 0
+    return list(acked.values())
+
+
+def points_in_each_step(victim: Victim, n: int) -> list[int]:
+    dice = random.Random(7)
+    steps = [0, *calls_until_each_step(victim)]
+    return [point for start, end in itertools.pairwise(steps) for point in dice.sample(range(start + 1, end), n)]
 
 
 def test_killed_at_any_call_leaves_whole_runs_and_every_acknowledged_change(tmp_path: Path, victim: Victim) -> None:
     """SIGKILL before any call of recording, posting, collecting, compacting or deleting loses nothing acknowledged."""
-    path = tmp_path / "store"
-    n_calls = n_calls_of_scenario(victim)
-    dice = random.Random(7)
-    points = sorted(dice.sample(range(1, n_calls), 30))
-    assert kill_trials(victim, path, points) == 30
+    points = points_in_each_step(victim, 8)
+    assert kill_trials(victim, tmp_path / "store", points) >= len(points) - 2
 
 
 @pytest.mark.full
 def test_killed_at_every_call(tmp_path: Path, victim: Victim) -> None:
     """The same at every single call."""
-    path = tmp_path / "store"
-    n_calls = n_calls_of_scenario(victim)
-    assert kill_trials(victim, path, list(range(1, n_calls))) == n_calls - 1
+    n_calls = calls_until_each_step(victim)[-1]
+    assert kill_trials(victim, tmp_path / "store", list(range(1, n_calls))) >= n_calls - 10
 
 
 def test_a_power_cut_takes_nothing_back_that_was_acknowledged(tmp_path: Path) -> None:
@@ -159,13 +157,12 @@ def test_a_power_cut_takes_nothing_back_that_was_acknowledged(tmp_path: Path) ->
         pytest.skip("needs the right to mount")
     if not run("mount", "-o", "loop", image, disk):
         pytest.skip("needs the right to mount")
-    dice = random.Random(11)
     n_lost = 0
     victim = Victim(disk / "store", disk)
     try:
-        for number in range(12):
+        for number, point in enumerate(points_in_each_step(victim, 2)):
             run_id = f"p{number}"
-            acked, code = victim.trial(run_id, dice.randrange(1, 3000))
+            acked, code = victim.trial(run_id, point)
             assert code in (0, -9)
             n_lost += code == -9
             assert run("umount", disk)
@@ -177,7 +174,7 @@ def test_a_power_cut_takes_nothing_back_that_was_acknowledged(tmp_path: Path) ->
     finally:
         victim.close()
         run("umount", disk)
-    assert n_lost > 6
+    assert n_lost > 10
 
 
 RACERS = """
