@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Metric = Callable[[pd.DataFrame], float]
 
 _STATE = "Comparing spends nothing; both runs are as they were."
+_METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
 _COLUMNS = ("output", "status")
 
 
@@ -54,8 +55,8 @@ class Side:
         Rows, those with an answer, and those that were asked and have none.
     cost_usd, cost_usd_per_row
         What the answers cost, in all and per answered row; None where unknown.
-    tokens, output_tokens
-        Sums over the answered rows.
+    tokens
+        Sum over the answered rows.
     metric
         Value of the metric, or None without one.
     """
@@ -66,7 +67,6 @@ class Side:
     n_failed: int
     cost_usd: float | None
     tokens: int
-    output_tokens: int
     metric: float | None = None
 
     @property
@@ -220,23 +220,11 @@ def compare_runs(
     InputError
         `max_cost_ratio` is not above 0, or the metric returned no number.
     """
-    for value, name, is_right in (
-        (max_cost_ratio, "max_cost_ratio", max_cost_ratio is None or _is_number(max_cost_ratio, above=0.0)),
-        (max_metric_drop, "max_metric_drop", _is_number(max_metric_drop)),
-        (max_more_failures, "max_more_failures", _is_number(max_more_failures)),
-    ):
-        if not is_right:
-            raise InputError(
-                f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0.",
-                _STATE,
-                "compare_runs(a, b, max_cost_ratio=1.1)",
-            )
+    _need(max_cost_ratio is None or _is_number(max_cost_ratio, above=0.0), "max_cost_ratio", max_cost_ratio)
+    _need(_is_number(max_metric_drop), "max_metric_drop", max_metric_drop)
+    _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
     if metric is not None and not callable(metric):
-        raise InputError(
-            "metric is not a function.",
-            _STATE,
-            "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())",
-        )
+        raise InputError("metric is not a function.", _STATE, _METRIC_HINT)
     frames = a.result(), b.result()
     places = _pair(*frames, _label(a), _label(b))
     prefixes = _prefix(frames[0], a), _prefix(frames[1], b)
@@ -294,6 +282,12 @@ def _reasons(
     if n_failed[1] > n_failed[0] + max_more_failures:
         reasons.append(f"{number(n_failed[1])} rows failed, {number(n_failed[0])} before")
     return tuple(reasons)
+
+
+def _need(is_right: bool, name: str, value: Any) -> None:
+    if not is_right:
+        what = f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0."
+        raise InputError(what, _STATE, "compare_runs(a, b, max_cost_ratio=1.1)")
 
 
 def _is_number(value: Any, above: float | None = None) -> bool:
@@ -356,7 +350,6 @@ def _side(run: RunLike, frame: pd.DataFrame, prefix: str, metric: float | None) 
         n_failed=int(_failed(frame, prefix).sum()),
         cost_usd=run.cost_usd,
         tokens=_total(frame, f"{prefix}tokens"),
-        output_tokens=_total(frame, f"{prefix}output_tokens"),
         metric=metric,
     )
 
@@ -397,7 +390,7 @@ def _measure(metric: Metric, frame: pd.DataFrame, run: RunLike) -> float:
         raise InputError(
             f"metric returned {clip(type(value).__name__, 40)} for {_label(run)}; it has to return one number.",
             _STATE,
-            "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())",
+            _METRIC_HINT,
         )
     return float(value)
 
