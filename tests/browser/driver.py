@@ -30,6 +30,18 @@ def find_browser() -> str | None:
     return named or next((path for name in _BROWSERS if (path := shutil.which(name))), None)
 
 
+def kernel_python() -> str:
+    """Return the interpreter of the kernels; `PANDAS_BATCH_TEST_PYTHON` names another one."""
+    return os.environ.get("PANDAS_BATCH_TEST_PYTHON", sys.executable)
+
+
+def kernel_version() -> tuple[int, ...]:
+    """Return the version of ipykernel that the kernels have; empty where there is none."""
+    code = "import ipykernel; print(*ipykernel.version_info[:3])"
+    said = subprocess.run([kernel_python(), "-c", code], capture_output=True, text=True, check=False)
+    return tuple(int(part) for part in said.stdout.split())
+
+
 def notebook(*cells: str) -> dict[str, Any]:
     """Return a notebook with these code cells."""
     return {
@@ -120,11 +132,10 @@ class LabServer:
         }
 
     def _write_kernelspec(self) -> None:
-        python = os.environ.get("PANDAS_BATCH_TEST_PYTHON", sys.executable)
         path = self.home / "data" / "kernels" / KERNEL / "kernel.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         spec = {
-            "argv": [python, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "argv": [kernel_python(), "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
             "display_name": KERNEL,
             "language": "python",
             # A kernel takes the package from this checkout, and the statuses of `run_statuses` from the tests.
