@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.fingerprints import (
@@ -23,6 +23,9 @@ from pandas_batch.fingerprints import (
 )
 from pandas_batch.options import parse_options
 from pandas_batch.requests import plan_requests
+
+# A law holds on a busy machine too.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BASE_URL = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
@@ -87,6 +90,7 @@ def test_base_urls_are_written_in_one_way(given_url: str, normalized: str) -> No
     assert normalized_base_url(given_url) == normalized
 
 
+@UNHURRIED
 @given(
     st.lists(st.one_of(TEXTS, st.none()), max_size=20), st.integers(0, 5), st.sampled_from(["string", "large_string"])
 )
@@ -100,6 +104,7 @@ def test_a_text_has_the_same_fingerprint_in_every_arrow_layout(texts: list[str |
     assert [row.tobytes() for row in fingerprint_texts(digest, chunked)] == alone * 2
 
 
+@UNHURRIED
 @given(TEXTS, TEXTS)
 def test_different_texts_have_different_fingerprints(a: str, b: str) -> None:
     """Two prompts share a fingerprint only where they are the same text."""
@@ -114,6 +119,7 @@ def test_a_text_is_not_the_json_of_it() -> None:
     assert as_text != fingerprint_json(digest_of(), content)
 
 
+@UNHURRIED
 @given(
     st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=30),
     st.integers(0, 99_000),

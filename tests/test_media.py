@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pandas_batch import media
@@ -23,6 +23,9 @@ from pandas_batch.errors import InputError, PromptError
 from pandas_batch.media_types import image_size, media_type_of
 from pandas_batch.options import parse_options
 from pandas_batch.requests import RequestPlan, plan_requests
+
+# A law holds on a busy machine too.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -128,6 +131,7 @@ def test_lossless_and_extended_webp_tell_their_size() -> None:
         assert image_size(buffer.getvalue(), "image/webp") == (33, 44)
 
 
+@UNHURRIED
 @given(st.binary(max_size=64), st.sampled_from(["image/png", "image/jpeg", "image/gif", "image/webp"]))
 def test_a_broken_header_never_raises(data: bytes, media_type: str) -> None:
     """Whatever the bytes, looking at them is safe."""

@@ -12,13 +12,16 @@ import jsonschema
 import pandas as pd
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from pandas_batch.errors import InputError
 from pandas_batch.json_schema import misfits, with_single_types
 from pandas_batch.schema import OutputSchema
+
+# A law holds on a busy machine too.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Mood(enum.Enum):
@@ -342,6 +345,7 @@ VALUES = st.recursive(
 )
 
 
+@UNHURRIED
 @given(SCHEMAS, VALUES)
 def test_the_validator_agrees_with_the_reference(schema: dict[str, Any], value: Any) -> None:
     """For every schema of the supported keywords and every value, the verdict is jsonschema's."""
