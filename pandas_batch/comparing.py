@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .amounts import Row
 
 Metric = Callable[[pd.DataFrame], float]
-
 _STATE = "Comparing spends nothing; both runs are as they were."
 _METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
 _COLUMNS = ("output", "status")
@@ -356,7 +355,7 @@ def _side(run: RunLike, frame: pd.DataFrame, prefix: str, metric: float | None) 
 
 def _succeeded(status: pd.Series) -> pd.Series:
     # With samples > 1 a cell holds one status per sample.
-    return status.map(lambda one: all(s == "succeeded" for s in _each(one)) if len(_each(one)) else False).astype(bool)
+    return status.map(lambda one: all(s == "succeeded" for s in _each(one))).astype(bool)
 
 
 def _failed(frame: pd.DataFrame, prefix: str) -> pd.Series:
