@@ -344,6 +344,15 @@ def test_junk_lines_are_counted_and_cost_no_row(junk: bytes) -> None:
     assert result_of_line(junk, at=AT).status == "invalid"
 
 
+def test_lines_glued_together_move_no_row() -> None:
+    """Where a line feed is lost, the two rows of that line are told, and no other answer changes place."""
+    glued = line(0, answer("first")) + line(1, answer("second"))
+    decoded = decode([glued, line(2, answer("third")), line(3, answer("fourth"))], n_requests=4)
+    assert outputs(decoded) == [None, None, "third", "fourth"]
+    assert decoded.table["status"].to_pylist() == ["invalid", "missing", "succeeded", "succeeded"]
+    assert not decoded.complete
+
+
 def test_values_that_break_other_libraries() -> None:
     """Lone surrogates, NULs, huge and negative and fractional counts, and odd types are made harmless."""
     usage = {"input_tokens": 2**63, "output_tokens": -1, "cache_read_input_tokens": 1.5}
