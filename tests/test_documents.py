@@ -231,7 +231,12 @@ def test_notebooks_give_what_they_show(path: Path, tmp_path: Path) -> None:
     command += ["--nbval-sanitize-with", str(ROOT / "tests" / "sanitize.cfg")]
     command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--confcutdir", str(ROOT / "notebooks"), str(path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PANDAS_BATCH"))}
-    environment |= {"HOME": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_PLATFORM_DIRS": "1"}
+    environment |= {
+        "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
+        "HOME": str(tmp_path),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
