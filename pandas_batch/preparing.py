@@ -147,7 +147,7 @@ def find_existing(store: Store, needs: Needs, options: Options, *, base_url: str
 
 def n_bytes_of(plan: RequestPlan, rows: np.ndarray) -> int:
     """Return about how many bytes the bodies for `rows` have."""
-    return int(plan.text_bytes[rows].sum()) + len(rows) * LINE_OVERHEAD + BODY_OVERHEAD
+    return int(plan.wire_bytes[rows].sum()) + len(rows) * LINE_OVERHEAD + BODY_OVERHEAD
 
 
 def n_batches_of(n_requests: int, n_bytes: int) -> int:

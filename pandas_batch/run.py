@@ -133,6 +133,11 @@ class Run:
         return self._options
 
     @property
+    def schema(self) -> OutputSchema | None:
+        """What turns its outputs into typed columns, or None."""
+        return self._schema
+
+    @property
     def clock(self) -> Clock:
         """The clock that it waits by."""
         return self._clock
@@ -389,7 +394,9 @@ class Run:
         if engine.error is not None and not self.is_settled():
             error = engine.error
             self._error_told = True
-            error.__notes__ = []
+            # Raised again, it tells where the money is now; what others noted on it stays.
+            about_us = f"Run {self.id}: "
+            error.__notes__ = [note for note in getattr(error, "__notes__", ()) if not note.startswith(about_us)]
             error.add_note(self._money_note())
             raise error
 
@@ -567,6 +574,9 @@ class Run:
         mine = [batch for batch in self._batches() if batch.run_id == self.id]
         n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
         told = f"Run {self.id}: {n_canceling} of {len(mine)} batches are being canceled."
+        n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
+        if n_unknown:
+            told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
         unproved = [batch.extra["candidate_id"] for batch in mine if "candidate_id" in batch.extra]
         if unproved and not force:
             told += f" {unproved[0]} is not proved to be ours and was left alone (run.cancel(force=True))."

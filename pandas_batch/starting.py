@@ -88,6 +88,12 @@ class Call:
             clock=self.clock,
         )
 
+    def preflight(self) -> None:
+        """Ask the server, for free, about what would make every row fail."""
+        from .preflight import preflight
+
+        preflight(self.plan, self.options, self.wire(), clock=self.clock)
+
     def estimate(self, *, store: Store | None = None, online: bool = True) -> Estimate:
         """Return what the call would send and cost at most; nothing is spent."""
         from .estimate import estimate_requests
@@ -149,16 +155,15 @@ def _record(call: Call, store: Store) -> RunRecord:
     cost_usd_max: float | None = None
     if len(found.missing):
         from .bill import check_budget
-        from .preflight import preflight
 
-        wire = call.wire()
+        call.wire()
         has_budget = options.max_cost_usd is not None
         estimate = call.estimate(store=store, online=has_budget)
         cost_usd_max = estimate.cost_usd_max
         if has_budget:
             check_budget(estimate, options.max_cost_usd)
         if options.preflight:
-            preflight(call.plan, options, wire)
+            call.preflight()
     else:
         cost_usd_max = 0.0
     if not options.reuse and options.name is None:

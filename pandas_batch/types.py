@@ -179,7 +179,8 @@ class BatchResult:
     output
         All text blocks of the answer, joined; ``""`` when there is none.
     status
-        ``succeeded``, ``errored``, ``canceled`` or ``expired``.
+        ``succeeded``, ``errored``, ``canceled`` or ``expired``; ``missing`` where the server has no result for it, and
+        ``invalid`` where its line cannot be read.
     tokens
         Input (with cache reads and writes) plus output tokens.
     input_tokens, output_tokens
