@@ -254,6 +254,13 @@ def test_what_cannot_be_sent_is_the_rows_reason(col: str, cell: Any, reason: str
         plan([good, cell], col=col, on_unsendable="raise")
 
 
+def test_few_images_may_be_larger_than_many() -> None:
+    """The smaller limit of pixels holds only for requests with more than 20 images."""
+    wide = picture("PNG", (2001, 4))
+    made = plan([[wide] * 20, [wide] * 21])
+    assert made.sendable.tolist() == [True, False]
+
+
 def test_a_row_without_a_prompt_is_skipped_before_its_files_are_read() -> None:
     """A missing prompt is no error, whatever its attachment."""
     made = plan(["/nowhere.png"], prompts=[None])
