@@ -82,7 +82,8 @@ class NotebookDisplay(Display):
         """Replace the live view by the account; again from another cell, since nbclient hears only the running one."""
         with self._lock:
             teller = _teller()
-            if self._is_over and self._drawn == status and self._ended_by == teller:
+            drawn = self._drawn if self._is_over and self._ended_by == teller else None
+            if drawn is not None and replace(status, now=drawn.now) == drawn:
                 return
             self._is_over, self._ended_by = True, teller
             self._status = self._drawn = status

@@ -207,7 +207,7 @@ def test_the_waiting_cell_sends_the_account_again(shell: Any, clock: FakeClock) 
     assert len(shell.display_pub.shown) == n_shown
     shell.execution_count += 1
     display.finish(run_status(3))
-    display.finish(run_status(3))
+    display.finish(replace(run_status(3), now=clock.now()))
     assert len(shell.display_pub.shown) == n_shown + 1
     display.resend()
     assert len(shell.display_pub.shown) == n_shown + 2
