@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers: the suite waits for sockets and processes more than it computes.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Python compiles what it imports; compiling all that is installed takes as long as installing it.
 INSTALL := $(PIP) install --no-compile
