@@ -85,7 +85,7 @@ class Poller:
         asked_for_s: float | None = None
         rest = {str(batch.batch_id): batch for batch in batches}
         if len(batches) > _FEW:
-            for listed in self._listed(min(b.created_at for b in batches if b.created_at is not None)):
+            for listed in self._listed(_oldest(batches)):
                 batch = rest.pop(str(listed["id"]), None)
                 if batch is not None:
                     found[batch.key] = listed
@@ -102,7 +102,7 @@ class Poller:
             asked_for_s = max(asked_for_s or 0.0, polled.retry_after_s or 0.0) or None
         return found, asked_for_s
 
-    def _listed(self, not_before: datetime) -> Iterator[dict[str, Any]]:
+    def _listed(self, not_before: datetime | None) -> Iterator[dict[str, Any]]:
         after_id: str | None = None
         while True:
             page = self._place.wire.list(limit=_PAGE, after_id=after_id)
@@ -110,7 +110,7 @@ class Poller:
             after_id = page.last_id
             if not page.has_more or not after_id:
                 return
-            if datetime.fromisoformat(page.batches[-1]["created_at"]) < not_before:
+            if not_before is not None and datetime.fromisoformat(page.batches[-1]["created_at"]) < not_before:
                 return
 
     def _record(self, batch: BatchRecord, listed: dict[str, Any] | None) -> bool:
@@ -135,7 +135,7 @@ class Poller:
         if batch.not_found_since is None:
             self._place.store.update_batch(batch.key, not_found_since=now)
             return False
-        if now - batch.not_found_since < GONE_AFTER or batch.created_at is None:
+        if now - batch.not_found_since < GONE_AFTER:
             return False
         if any(str(listed["id"]) == batch.batch_id for listed in self._listed(batch.created_at)):
             return False
@@ -151,6 +151,13 @@ class Poller:
         return max(pause_s, min(asked_for_s or 0.0, MOST_POLL_S))
 
 
+def _oldest(batches: Sequence[BatchRecord]) -> datetime | None:
+    """Return when the oldest batch was made; None where that is not known of each (one that was recovered)."""
+    made = [batch.created_at for batch in batches]
+    known = [created_at for created_at in made if created_at is not None]
+    return min(known) if known and len(known) == len(made) else None
+
+
 class Collector:
     """Downloads and decodes the results of ended batches."""
 
@@ -158,6 +165,7 @@ class Collector:
         self._place = place
         self._prices = prices
         self._n_failures: dict[int, int] = {}
+        self._n_short: dict[int, int] = {}
         self._not_found_since_s: dict[int, float] = {}
         self.warnings: list[str] = []
 
@@ -208,10 +216,12 @@ class Collector:
             )
         reached("results decoded")
         if source == part_path:
-            if not self._accounts_for_all(batch, decoded) and n_failures + 1 < MAX_DOWNLOADS:
-                self._n_failures[batch.key] = n_failures + 1
+            # Counted apart from downloads that failed: an outage is no reason to believe the first short file.
+            n_short = self._n_short.get(batch.key, 0) + 1
+            if not self._accounts_for_all(batch, decoded) and n_short < MAX_DOWNLOADS:
+                self._n_short[batch.key] = n_short
                 return Step(
-                    due_in_s=backoff_s(n_failures + 1, first_s=2.0),
+                    due_in_s=backoff_s(n_short, first_s=2.0),
                     message="The results do not account for every row; they are fetched again.",
                 )
             store.commit_file(part_path, raw_path)

@@ -34,6 +34,9 @@ Observer = Callable[[RunStatus], None]
 SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
 """States of a batch in which nothing is left to do."""
 
+CANCEL_ASKED = "cancel_asked"
+"""Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
+
 _TICKS_S = ((60.0, 1.0), (600.0, 5.0))
 _LONGEST_TICK_S = 60.0
 _INSTANT_S = 0.001
@@ -107,8 +110,7 @@ class Engine:
         self._observers_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self._due_s: dict[int, float] = {}
-        # Batches that an earlier process posted are looked at at once.
-        self._poll_due_s = 0.0
+        self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
         self._tools: _Tools | None = None
 
@@ -116,10 +118,8 @@ class Engine:
 
     def start(self) -> None:
         """Begin to drive the run, in a thread that keeps this cell's context (its prints and widgets stay here)."""
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._run,), name=f"pandas_batch {self.run_id}", daemon=True
-        )
+        run, name = contextvars.copy_context().run, f"pandas_batch {self.run_id}"
+        self._thread = threading.Thread(target=run, args=(self._run,), name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -242,6 +242,8 @@ class Engine:
                 first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
                 self._poll_due_s = self._now_s() + first_poll_s
         bound = [batch for batch in mine if batch.state == "bound"]
+        if any(batch.extra.get(CANCEL_ASKED) and batch.cancel_initiated_at is None for batch in bound):
+            self._cancel_batches(force=False)
         if bound:
             dues.append(self._poll(bound, messages))
         self._check_now = False
@@ -261,8 +263,11 @@ class Engine:
         # The cache is written by the first batch alone; the others wait for it and read.
         warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
         steps: list[tuple[BatchRecord, Callable[[BatchRecord], Step]]] = []
+        step: Callable[[BatchRecord], Step]
         for batch in mine:
-            if batch.state in ("intent", "refused"):
+            if batch.state == "intent" and batch.extra.get(CANCEL_ASKED):
+                step = self._withdraw  # looked for in vain: it is canceled, not due once more
+            elif batch.state in ("intent", "refused"):
                 if self.posts_stopped:
                     continue
                 if warming is not None and batch.key != warming:
@@ -309,6 +314,10 @@ class Engine:
 
         return step
 
+    def _withdraw(self, batch: BatchRecord) -> Step:
+        self.store.transition(batch.key, expect={"intent"}, to="withdrawn")
+        return Step(due_in_s=0.0)
+
     def _make_tools(self) -> _Tools:
         place = Workplace(
             store=self.store,
@@ -343,10 +352,13 @@ class Engine:
     def _cancel_batches(self, *, force: bool) -> None:
         """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
         for batch in self.store.batches_of_run(self.run_id):
-            if batch.run_id != self.run_id or batch.state in SETTLED or not self._hold(batch.key):
+            # Without the lease too: where another kernel drives the run, this one's cancel is meant no less.
+            if batch.run_id != self.run_id or batch.state in SETTLED:
                 continue
             if self.store.transition(batch.key, expect={"intent", "refused"}, to="withdrawn"):
                 continue
+            if batch.state in ("posting", "unknown"):
+                self.store.update_batch(batch.key, extra=dict(batch.extra) | {CANCEL_ASKED: True})
             batch_id = batch.batch_id or (batch.extra.get("candidate_id") if force else None)
             if batch_id is None:
                 continue
@@ -357,7 +369,7 @@ class Engine:
                 # A batch that has just ended cannot be canceled: its answers are wanted, not an error.
                 self.message = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."
             else:
-                self.store.update_batch(batch.key, **times_of(canceled))
+                self.store.transition(batch.key, expect={"bound"}, to="bound", **times_of(canceled))
         self._poll_due_s = 0.0
 
     def _compact(self) -> None:
@@ -378,7 +390,7 @@ class Engine:
                 observer(status)
             except Exception as error:
                 self.forget(observer)
-                # Told later, where the user waits: a warning turned into an error here would stop the run.
+                # Told later, where the user waits: turned into an error here it would stop the run.
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )

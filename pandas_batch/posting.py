@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 CONNECT_PATIENCE_S = 600.0
 """How long a server that cannot even be reached is tried before the run stops in words."""
 
+LOST_AFTER_S = "lost_after_s"
+"""Names, in a batch's `extra`, how long after its POST began the connection was lost: the grace begins there."""
+
 _MAX_BACKOFF_S = 60.0
 _NONCE_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -158,14 +161,14 @@ class Poster:
         from .wire import Body
 
         place = self._place
+        began_s = place.clock.monotonic_s()
         created = place.wire.create(Body.from_path(place.store.spool_path(batch.key)), betas=batch.betas)
         reached("create answered")
         if created.outcome == "created":
             return self._bind(batch, created)
         if created.outcome == "unknown":
-            place.store.transition(
-                batch.key, expect={"posting"}, to="unknown", error=_words(created.error), posted_at=place.clock.now()
-            )
+            lost = dict(batch.extra) | {LOST_AFTER_S: place.clock.monotonic_s() - began_s}
+            place.store.transition(batch.key, expect={"posting"}, to="unknown", error=_words(created.error), extra=lost)
             reached("loss recorded")
             return Step(due_in_s=0.0, message="The answer to a create was lost; looking for the batch.")
         if created.outcome == "too_large":
@@ -204,11 +207,12 @@ class Poster:
                 **times_of(created.batch),
             )
         except StoreError as error:
-            error.add_note(
-                f"Batch {batch_id} was created ({batch.n_requests:,} requests) and could not be recorded. "
-                "Keep this id; as soon as the store can be written again, the same line finds the batch by itself."
-            )
-            raise
+            raise StoreError(
+                f"Batch {batch_id} was created ({batch.n_requests:,} requests) and could not be recorded: {error.what}",
+                "It is on the server and will be billed. Keep this id; as soon as the store can be written again, "
+                "the same line finds the batch by itself and pays for nothing twice.",
+                error.hint,
+            ) from error
         reached("batch bound")
         if not bound:
             raise LostAnswerError(

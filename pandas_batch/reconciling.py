@@ -9,11 +9,13 @@ the custom_ids of its results. While a candidate is unproved, nothing is posted 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from .errors import UnreadableAnswerError
 from .failpoints import reached
-from .posting import Step, Workplace, backoff_s, times_of
+from .posting import LOST_AFTER_S, Step, Workplace, backoff_s, times_of
 from .result_lines import id_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 CLOCK_MARGIN_S = 300.0
 """How far a server's `Date` may lie from the `created_at` it writes, when that has to stand in for a watermark."""
+
+LONGEST_POST_S = 3600.0
+"""How long after its beginning a POST may still have been under way when its process died."""
 
 MIN_EMPTY_SCANS = 3
 _PAGE = 100
@@ -48,7 +53,7 @@ class Reconciler:
         from .failures import is_auth, is_transient
 
         if batch.state == "posting":
-            self._place.store.transition(batch.key, expect={"posting"}, to="unknown")
+            batch = self._died_posting(batch)
         try:
             newer, server_at = self._newer_batches(batch)
             candidates = self._candidates(batch, newer)
@@ -75,6 +80,16 @@ class Reconciler:
         if open_candidates:
             return self._wait_for_proof(batch, open_candidates)
         return self._wait_or_post_again(batch, server_at)
+
+    def _died_posting(self, batch: BatchRecord) -> BatchRecord:
+        """Take over a batch whose poster died: when that was nobody knows, so the latest is supposed."""
+        lost_after_s = LONGEST_POST_S
+        if batch.posted_at is not None:
+            since_s = (self._place.clock.now() - batch.posted_at).total_seconds()
+            lost_after_s = since_s if 0 <= since_s < LONGEST_POST_S else LONGEST_POST_S
+        extra = dict(batch.extra) | {LOST_AFTER_S: lost_after_s}
+        self._place.store.transition(batch.key, expect={"posting"}, to="unknown", extra=extra)
+        return replace(batch, state="unknown", extra=extra)
 
     # ---------------------------------------------------------------- looking
 
@@ -143,10 +158,11 @@ class Reconciler:
         return False
 
     def _wait_for_proof(self, batch: BatchRecord, candidates: list[dict[str, Any]]) -> Step:
-        if len(candidates) == 1 and batch.extra.get("candidate_id") != candidates[0]["id"]:
+        current = self._place.store.batch(batch.key)
+        if len(candidates) == 1 and current.extra.get("candidate_id") != candidates[0]["id"]:
             self._place.store.update_batch(
                 batch.key,
-                extra=dict(batch.extra) | {"candidate_id": str(candidates[0]["id"])},
+                extra=dict(current.extra) | {"candidate_id": str(candidates[0]["id"])},
                 **times_of(candidates[0]),
             )
         self._n_empty_scans.pop(batch.key, None)
@@ -166,7 +182,7 @@ class Reconciler:
             waited_s = (place.clock.now() - batch.posted_at).total_seconds()
         else:
             waited_s = 0.0
-        left_s = place.lost_answer_grace_s - waited_s
+        left_s = place.lost_answer_grace_s - (waited_s - float(batch.extra.get(LOST_AFTER_S, 0.0)))
         if left_s <= 0 and n_scans >= MIN_EMPTY_SCANS:
             if place.store.transition(
                 batch.key, expect={"unknown", "posting"}, to="intent", extra=_without_candidate(batch.extra)
@@ -217,6 +233,6 @@ def read_nonce(place: Workplace, batch_id: str) -> str | None:
         custom_id = seen.custom_id
     if custom_id is None:
         # Results without a single readable line prove nothing either way.
-        raise ConnectionError(f"The results of batch {batch_id} came broken.")
+        raise UnreadableAnswerError(f"The results of batch {batch_id} came broken.")
     parsed = parse_custom_id(custom_id)
     return None if parsed is None else parsed.nonce

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, RunNotFoundError
 from .merge import CUT, FAILED
 from .posting import SpoolBody, custom_id_of_line, new_nonce, params_of_line, spool_lines
 from .preparing import BATCH_BYTES, new_run_id
@@ -16,7 +17,7 @@ from .types import MAX_BATCH_REQUESTS, ROW_STATUSES
 
 if TYPE_CHECKING:
     from .run import Run
-    from .store import NewBatch
+    from .store import NewBatch, RunRecord, Store
 
 TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Errors of a row after which the same request may well succeed
@@ -37,38 +38,71 @@ def retry_run(run: Run, *, errors: str, overrides: Mapping[str, Any]) -> Run:
             f"Run {run.id} has not ended; what failed is not known yet.", hint="run.wait(); run.retry_failed()"
         )
     store, parent = run.store, run.record
+    asked = _digest(errors, given)
     with store.preparing():
-        newest = store.newest_of_identity(parent.identity)
-        if newest is not None and newest.id != parent.id and newest.parent_id == parent.id:
+        later = _retries_since(store, parent)
+        if any(record.extra.get("retry") == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
-            return run.sibling(newest.id)
-        requests = _requests_to_retry(run, errors)
-        if len(requests) == 0:
-            return run
-        table = store.requests_table_of(run.id)
-        keys = table.column("batch_key").to_numpy().copy()
-        positions = table.column("position").to_numpy().copy()
-        draws = table.column("draw").to_numpy().copy()
-        reused = np.ones(len(keys), dtype=bool)
-        bodies = _bodies(run, requests)
-        batches = _write(run, bodies, given, keys, positions, draws, reused)
-        record = replace(
-            parent,
-            id=new_run_id(run.clock.now()),
-            created_at=run.clock.now(),
-            parent_id=parent.id,
-            n_reused=int(reused.sum()),
-            state="preparing",
-            finished_at=None,
-            cost_usd_max=None,
-        )
-        requests_table = table.set_column(2, "batch_key", _array(keys, "int64"))
-        requests_table = requests_table.set_column(3, "position", _array(positions, "int32"))
-        requests_table = requests_table.set_column(4, "reused", _array(reused, "bool"))
-        store.add_run(
-            record, rows=store.rows_of(run.id), requests=requests_table, batches=batches, index=store.index_of(run.id)
-        )
-    return run.sibling(record.id)
+            return run.sibling(later[0].id)
+        if not later:
+            recorded = _record(run, parent, errors, given, asked)
+            return run if recorded is None else run.sibling(recorded.id)
+    # Another retry: of what the retries made since have left, whose answers are paid for.
+    return retry_run(run.sibling(later[0].id), errors=errors, overrides=overrides)
+
+
+def _digest(errors: str, given: Mapping[str, Any]) -> str:
+    """Return what makes two retries of a run the same one; no prompt can be read from it."""
+    import msgspec
+
+    return hashlib.blake2b(msgspec.json.encode([errors, given], order="sorted"), digest_size=16).hexdigest()
+
+
+def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
+    """Return the retries of a run, and theirs, newest first."""
+    later: list[RunRecord] = []
+    record = store.newest_of_identity(parent.identity)
+    while record is not None and record.id != parent.id:
+        later.append(record)
+        if record.parent_id is None:
+            return []
+        try:
+            record = store.run(record.parent_id)
+        except RunNotFoundError:
+            return []
+    return later
+
+
+def _record(run: Run, parent: RunRecord, errors: str, given: Mapping[str, Any], asked: str) -> RunRecord | None:
+    """Write the retry down; None where there is nothing to ask again."""
+    store = run.store
+    requests = _requests_to_retry(run, errors)
+    if len(requests) == 0:
+        return None
+    table = store.requests_table_of(run.id)
+    keys = table.column("batch_key").to_numpy().copy()
+    positions = table.column("position").to_numpy().copy()
+    draws = table.column("draw").to_numpy().copy()
+    reused = np.ones(len(keys), dtype=bool)
+    bodies = _bodies(run, requests)
+    batches = _write(run, bodies, given, keys, positions, draws, reused)
+    record = replace(
+        parent,
+        id=new_run_id(run.clock.now()),
+        created_at=run.clock.now(),
+        parent_id=parent.id,
+        n_reused=int(reused.sum()),
+        state="preparing",
+        finished_at=None,
+        cost_usd_max=None,
+        extra=dict(parent.extra) | {"retry": asked},
+    )
+    requests_table = table.set_column(2, "batch_key", _array(keys, "int64"))
+    requests_table = requests_table.set_column(3, "position", _array(positions, "int32"))
+    requests_table = requests_table.set_column(4, "reused", _array(reused, "bool"))
+    return store.add_run(
+        record, rows=store.rows_of(run.id), requests=requests_table, batches=batches, index=store.index_of(run.id)
+    )
 
 
 def _array(values: np.ndarray, kind: str) -> Any:

@@ -505,7 +505,7 @@ class Run:
         """Return what the run did and cost, one value per line."""
         from .summary import summary_of
 
-        return summary_of(self.snapshot(), self.answers())
+        return summary_of(self.snapshot(), self.answers(), self.record, prices=self._options.prices)
 
     def plot(self, ax: Any = None) -> Any:
         """

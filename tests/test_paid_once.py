@@ -1,0 +1,193 @@
+"""Cancel, retry and loss, where they meet: what was canceled is not posted, what was paid is not paid again."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import pandas as pd
+import pytest
+from rowlab import all_outcomes, ask, plan_outcomes
+
+from pandas_batch import preparing, simulator
+from pandas_batch.recovering import recover_run
+from pandas_batch.run import Run
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
+from pandas_batch.starting import Call, _record, parse
+from pandas_batch.wire import Wire
+
+FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})
+
+
+def until_batches(run: Run, *states: str, patience_s: float = 20.0) -> None:
+    """Return when the batches of `run` are in `states`; time is real, and short: the test's clock is held."""
+    deadline_s = time.monotonic() + patience_s
+    while sorted(batch.state for batch in run.store.batches_of_run(run.id)) != sorted(states):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{run!r} has no batches {states}")
+        time.sleep(0.002)
+
+
+def settled(run: Run) -> Run:
+    """Wait for `run`, and let it say what it has to say of its rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.result()
+    return run
+
+
+def test_a_canceled_batch_that_is_looked_for_is_not_posted_again(api, clock):
+    """A cancel while a create's answer is lost holds: when the server never had the batch, nothing is posted."""
+    api.faults.add(LostAnswer("reset", committed=False))
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        until_batches(run, "unknown")
+        told = run.cancel()
+    assert "1 are still looked for" in told
+    out = run.result()
+    assert set(out["status"]) == {"canceled"}
+    assert api.batches == []
+    assert set(ask(FRAME, api, clock).result()["status"]) == {"canceled"}
+    assert api.calls("create") == 1
+
+
+def test_a_canceled_batch_that_is_found_after_all_brings_its_answers(api, clock):
+    """A cancel while a create's answer is lost loses nothing: what the server answered comes home."""
+    api.faults.add(LostAnswer("reset", committed=True))
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        until_batches(run, "unknown")
+        run.cancel()
+    assert run.result()["status"].eq("succeeded").all()
+    assert api.calls("create") == 1
+
+
+def test_the_grace_begins_when_the_connection_died(api, clock):
+    """An upload that took longer than the grace before it was lost is still looked for a whole grace long."""
+
+    class SlowWire(Wire):
+        def create(self, body, *, betas=()):
+            created = super().create(body, betas=betas)
+            if created.outcome == "unknown":
+                clock.advance(900)
+            return created
+
+    api.faults.add(LostAnswer("reset", committed=True, late_s=900 + 300))
+    original = Run._wire_of_options
+    Run._wire_of_options = lambda self: SlowWire(self._options.client, clock=self._clock)
+    try:
+        run = _bare(ask, api, clock)
+        assert run.result()["status"].eq("succeeded").all()
+    finally:
+        Run._wire_of_options = original
+    assert api.calls("create") == 1
+
+
+def _bare(start, api, clock):
+    """Start a run whose wire comes from `Run` itself: recorded first, then opened as after a restart."""
+    call = Call(FRAME, parse({"client": api.client(), "progress": "off", "preflight": False}, "prompt"), clock=clock)
+    store = call.open_store()
+    record = _record(call, store)
+    return Run(store, record.id, call.options, bound=call.bound, clock=clock)
+
+
+def test_an_outage_does_not_make_a_short_file_believable(api, clock):
+    """However often a download failed before, the first short one is not taken for the whole."""
+    api.faults.add(ErrorAnswer("results", 500, times=6))
+    api.faults.add(BadResults("missing", n_rows=2))
+    assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+
+
+def test_a_candidate_that_comes_broken_is_asked_again(api, clock):
+    """A lost batch whose results come empty at first is looked at again, and no run stops over it."""
+    api.faults.add(LostAnswer("reset", committed=True))
+    api.faults.add(BadResults("empty"))
+    assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+    assert api.calls("create") == 1
+
+
+def test_many_batches_are_recovered(api, clock, monkeypatch, tmp_path):
+    """A lost store is made again from more batches than are polled one by one, and its failures can be retried."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 2)
+    api.faults.add(RowFault("overloaded", marker="prompt 3"))
+    ask(FRAME, api, clock, store=str(tmp_path / "lost")).result()
+    api.faults.clear()
+    n_posted = api.calls("create")
+    options = parse({"client": api.client(), "progress": "off", "store": str(tmp_path / "new")}, "prompt")
+    call = Call(FRAME, options, clock=clock)
+    run = recover_run(call, call.open_store())
+    out = run.result()
+    assert out["status"].value_counts().to_dict() == {"succeeded": 11, "errored": 1}
+    assert api.calls("create") == n_posted
+    again = run.retry_failed()
+    assert again.result()["status"].eq("succeeded").all()
+    assert api.calls("create") == n_posted + 1
+
+
+def test_another_retry_pays_for_what_is_left_alone(api, clock):
+    """A second, different retry of a run asks only for what the first has left, and repeated it is the same."""
+    plan_outcomes(api)
+    frame = all_outcomes()
+    run = settled(ask(frame, api, clock))
+    api.faults.clear()
+    plain = settled(run.retry_failed())
+    before = plain.result()
+    n_rows = len(api.billed)
+    more = run.retry_failed(errors="all", max_tokens=77)
+    assert more.record.parent_id == plain.id
+    after = more.result()
+    paid_before = before["status"].eq("succeeded") & before["stop_reason"].eq("end_turn")
+    assert after.loc[paid_before.to_numpy(), "output"].equals(before.loc[paid_before.to_numpy(), "output"])
+    n_left = len(api.billed) - n_rows
+    assert n_left == more.record.n_requests - more.record.n_reused
+    for retry in (
+        run.retry_failed(),
+        run.retry_failed(errors="all", max_tokens=77),
+        plain.retry_failed(errors="all", max_tokens=77),
+    ):
+        assert retry.id == more.id
+    assert len(api.billed) == n_rows + n_left
+
+
+def test_rows_canceled_before_they_were_posted_can_be_retried(clock, monkeypatch):
+    """After a cancel, `retry_failed` asks for what was never posted as well, once."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=5) as api:
+        api.faults.add(ErrorAnswer("create", 429, skip=1, retry_after="200", times=2))
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            until_batches(run, "bound", "intent", "intent")
+            run.cancel()
+        out = run.result()
+        assert out["status"].eq("canceled").sum() >= 8
+        api.faults.clear()
+        whole = run.retry_failed().result()
+        assert whole["status"].eq("succeeded").all()
+        assert len({bill.custom_id for bill in api.billed}) == len(api.billed) == 12
+
+
+def test_samples_with_failures_are_retried_one_by_one(api, clock):
+    """Of several samples per row only the failed ones are asked again, and every list keeps its length."""
+    api.faults.add(RowFault("overloaded", share=0.4))
+    run = ask(FRAME, api, clock, samples=3)
+    n_failed = sum(status != "succeeded" for row in run.result()["status"] for status in row)
+    assert 0 < n_failed < 36
+    api.faults.clear()
+    out = run.retry_failed().result()
+    assert [len(row) for row in out["output"]] == [3] * 12
+    assert all(status == "succeeded" for row in out["status"] for status in row)
+    assert len(api.billed) == 36
+
+
+@pytest.mark.parametrize("dedupe", [True, False])
+def test_equal_rows_of_an_edited_frame_keep_their_answers(api, clock, dedupe):
+    """Equal rows, removed, doubled and turned around after the submit, get answers of their own prompt only."""
+    frame = pd.DataFrame({"prompt": ["a", "b", "a", "c", "a"]})
+    run = ask(frame, api, clock, dedupe=dedupe)
+    whole = run.result()
+    assert len(api.billed) == (3 if dedupe else 5)
+    edited = pd.concat([frame.iloc[::-1], frame.iloc[[0, 0]], pd.DataFrame({"prompt": ["new"]})])
+    out = edited.claude_batch.merge(run)
+    assert out["status"].tolist() == ["succeeded"] * 7 + ["unsent"]
+    assert [prompt in text for prompt, text in zip(out["prompt"][:-1], out["output"][:-1], strict=True)] == [True] * 7
+    assert float(out["cost_usd"].sum()) == pytest.approx(float(whole["cost_usd"].sum()))
