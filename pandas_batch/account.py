@@ -6,7 +6,17 @@ from . import fragments
 from .errors import clip
 from .stylesheet import style_element
 from .types import RunStatus
-from .wording import batch_word, day_and_time, duration, elapsed_s, run_word, saved_by_batching_usd, sentence, usd
+from .wording import (
+    batch_word,
+    day_and_time,
+    duration,
+    elapsed_s,
+    n_rows_succeeded,
+    run_word,
+    saved_by_batching_usd,
+    sentence,
+    usd,
+)
 
 # MathJax would set what stands between two dollar signs as a formula, and follow its links.
 _NO_MATH = "mathjax_ignore tex2jax_ignore"
@@ -74,11 +84,11 @@ def text_line(status: RunStatus) -> str:
     word = run_word(status).text
     parts = [
         word[:1].lower() + word[1:],
-        f"{status.n_rows_answered:,} of {status.n_rows:,} rows answered",
+        f"{n_rows_succeeded(status):,} of {status.n_rows:,} rows answered",
         f"{status.n_batches_ended:,} of {len(status.batches):,} batches ended",
     ]
     if status.n_failed:
-        parts.append(f"{status.n_failed:,} failed")
+        parts.append(f"{status.n_failed:,} without an answer")
     if status.n_rows_answered or status.is_final:
         parts.append("cost unknown" if status.cost_usd is None else usd(status.cost_usd))
     elif status.cost_usd_max is not None:
@@ -119,7 +129,9 @@ def text_account(status: RunStatus) -> str:
     for row in status.failed[:_N_FAILED_IN_TEXT]:
         lines.append(f"  row {clip(row.label, 60)} {clip(row.status, 20)}: {clip(row.error, 160)}")
     if status.n_failed > min(len(status.failed), _N_FAILED_IN_TEXT) > 0:
-        lines.append(f"  and {status.n_failed - min(len(status.failed), _N_FAILED_IN_TEXT):,} more failed rows")
+        lines.append(
+            f"  and {status.n_failed - min(len(status.failed), _N_FAILED_IN_TEXT):,} more rows without an answer"
+        )
     if status.reattach:
         lines.append(f"  after a restart: {clip(status.reattach, 200)}")
     return "\n".join(lines)

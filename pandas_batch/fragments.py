@@ -10,13 +10,14 @@ from html import escape
 from urllib.parse import urlsplit
 
 from .errors import clip
-from .types import BatchStatus, RunStatus
+from .types import BatchStatus, FailedRow, RunStatus
 from .wording import (
     batch_word,
     clock_time,
     day_and_time,
     duration,
     elapsed_s,
+    n_rows_succeeded,
     percent,
     run_word,
     saved_by_batching_usd,
@@ -26,6 +27,7 @@ from .wording import (
 
 CONSOLE_URL = "https://platform.claude.com/workspaces/default/batches"
 N_BATCHES_SHOWN = 40
+N_FAILED_SHOWN = 10
 
 _ENDED = ("ended", "collected")
 _UNDER_WAY = ("posting", "unproved", "in_progress", "canceling")
@@ -82,9 +84,9 @@ def facts(status: RunStatus) -> str:
     cells = [
         _fact(
             "Rows answered",
-            f"{status.n_rows_answered:,}",
+            f"{n_rows_succeeded(status):,}",
             f"of {status.n_rows:,}",
-            f"{status.n_failed:,} failed" if status.n_failed else "",
+            f"{status.n_failed:,} without an answer" if status.n_failed else "",
         ),
         _fact("Batches ended", f"{status.n_batches_ended:,}", f"of {len(status.batches):,}"),
     ]
@@ -100,7 +102,8 @@ def _money(status: RunStatus, bound: str) -> list[str]:
     paid = ""
     if status.paid_usd is not None and status.cost_usd is not None and status.paid_usd < status.cost_usd:
         paid = f"{_usd(status.paid_usd)} paid by this run"
-    cells = [_fact("Cost" if status.is_final else "Cost so far", _usd(status.cost_usd), sub=paid or bound)]
+    label, sub = ("Cost", paid) if status.is_final else ("Cost so far", paid or bound)
+    cells = [_fact(label, _usd(status.cost_usd), sub=sub)]
     saved_usd = saved_by_batching_usd(status)
     share = ""
     if saved_usd is not None and status.cost_usd_standard:
@@ -134,7 +137,7 @@ def _bar_over_all(status: RunStatus) -> str:
     return (
         '<div class="pdb-bar pdb-all" role="progressbar" aria-label="Batches ended" aria-valuemin="0" '
         f'aria-valuemax="{len(status.batches)}" aria-valuenow="{status.n_batches_ended}" '
-        f'aria-valuetext="{status.n_rows_answered} of {status.n_rows} rows answered">'
+        f'aria-valuetext="{n_rows_succeeded(status)} of {status.n_rows} rows answered">'
         f"{_segments(parts, whole)}</div>"
     )
 
@@ -241,19 +244,20 @@ def errors(status: RunStatus) -> str:
     """Return the first failed rows, with what the server said of each."""
     if not status.failed:
         return ""
+    shown = status.failed[:N_FAILED_SHOWN]
     n_failed = max(status.n_failed, len(status.failed))
-    first = f", the first {len(status.failed)}" if n_failed > len(status.failed) else ""
+    first = f", the first {len(shown)}" if n_failed > len(shown) else ""
     rows = "".join(
         f'<tr><td class="pdb-row">{safe(row.label, 80)}</td><td>{safe(row.status, 40)}</td>'
-        f"{_kind_and_message(row.error)}</tr>"
-        for row in status.failed
+        f"{_kind_and_message(row)}</tr>"
+        for row in shown
     )
     retry = ""
     if status.state == "collected":
         retry = '<div class="pdb-sub">Send again what is worth it: <code>run.retry_failed()</code></div>'
     return (
         f'<details open><summary><span class="pdb-glyph pdb-bad" aria-hidden="true">▲</span> '
-        f"{n_failed:,} {'row' if n_failed == 1 else 'rows'} failed{first}</summary>"
+        f"{n_failed:,} {'row' if n_failed == 1 else 'rows'} without an answer{first}</summary>"
         '<div class="pdb-scroll" tabindex="0" role="region" aria-label="Failed rows">'
         '<table class="pdb-table pdb-failed">'
         "<thead><tr><th>Row</th><th>Status</th><th>Error</th><th>Message</th></tr></thead>"
@@ -261,10 +265,12 @@ def errors(status: RunStatus) -> str:
     )
 
 
-def _kind_and_message(error: str) -> str:
-    kind, colon, message = error.partition(": ")
+def _kind_and_message(row: FailedRow) -> str:
+    kind, colon, message = row.error.partition(": ")
     if not colon or not kind.replace("_", "").isalnum():
-        kind, message = "", error
+        kind, message = "", row.error
+    if kind == row.status:
+        kind = ""
     return f'<td>{safe(kind, 60)}</td><td class="pdb-wrap">{safe(message, 300)}</td>'
 
 

@@ -18,7 +18,7 @@ from .account import text_line
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import InputError, clip
 from .types import RunStatus
-from .wording import usd
+from .wording import n_rows_succeeded, usd
 
 Mode = Literal["auto", "widget", "text", "off"]
 
@@ -107,7 +107,7 @@ class TqdmDisplay(Display):
 
 
 def _postfix(status: RunStatus) -> str:
-    parts = [status.state.replace("_", " "), f"{status.n_rows_answered:,}/{status.n_rows:,} rows"]
+    parts = [status.state.replace("_", " "), f"{n_rows_succeeded(status):,}/{status.n_rows:,} rows"]
     if status.n_failed:
         parts.append(f"{status.n_failed:,} failed")
     if status.n_rows_answered and status.cost_usd is not None:

@@ -20,4 +20,4 @@ def style_element() -> str:
     css = files("pandas_batch").joinpath("panel.css").read_text(encoding="utf-8")
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     css = re.sub(r"\s+", " ", css)
-    return "<style>" + re.sub(r" ?([{};]) ?", r"\1", css).strip() + "</style>"
+    return "<style>" + re.sub(r" ?([{};,>!]|(?<=[a-z]):(?= )) ?", r"\1", css).strip() + "</style>"

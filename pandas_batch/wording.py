@@ -62,13 +62,19 @@ def run_word(status: RunStatus) -> Word:
     if status.state != "collected":
         return _RUN_WORDS.get(status.state, Word("○", status.state.replace("_", " ").capitalize(), "wait"))
     counts = status.counts
-    if counts.get("canceled") and not counts.get("succeeded"):
+    n_canceled = counts.get("canceled", 0)
+    if n_canceled and not counts.get("succeeded"):
         return Word("⊘", "Canceled", "off")
-    if status.n_failed or any(counts.get(name) for name in _BAD_ROWS):
+    if status.n_failed > n_canceled or any(counts.get(name) for name in _BAD_ROWS):
         return Word("▲", "Finished, some rows failed", "bad")
-    if counts.get("canceled"):
+    if n_canceled:
         return Word("⊘", "Finished, partly canceled", "off")
     return Word("✓", "Finished", "ok")
+
+
+def n_rows_succeeded(status: RunStatus) -> int:
+    """Return how many rows have an answer: a row that failed is done, but it has none."""
+    return status.counts.get("succeeded", 0) if status.counts else status.n_rows_answered
 
 
 def batch_word(state: str) -> Word:
