@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from .amounts import UNKNOWN, file_size, html_table, money, number, percent, text_table
@@ -130,6 +131,17 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, ready for JSON."""
         return asdict(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs to hold a bill against this estimate later: its figures, and their basis."""
+        left_out = ("cache", "notes", "models", "unpriced", "unbounded")
+        return {name: value for name, value in self.to_dict().items() if name not in left_out}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Estimate:
+        """Return the estimate whose figures `to_json` gave; what a later version has stored besides is left out."""
+        names = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in names})
 
     def against(self, cost_usd: float | None, input_tokens: int | None = None) -> str:
         """

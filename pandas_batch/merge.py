@@ -17,6 +17,8 @@ import pandas as pd
 from .types import ROW_STATUSES
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
 
     from .schema import OutputSchema
@@ -125,13 +127,20 @@ class RunAnswers:
         every = np.arange(len(self.keys))
         table, places = self._global_positions(every)
         outputs: list[str | None] = [None] * len(every)
+        reasons: list[str | None] = [None] * len(every)
         if table is not None:
             import pyarrow as pa
 
-            taken = table.column("output").take(pa.array(places, mask=places < 0)).to_pylist()
+            indices = pa.array(places, mask=places < 0)
+            reasons = table.column("stop_reason").cast("string").take(indices).to_pylist()
+            taken = table.column("output").take(indices).to_pylist()
             usable = (codes == _CODE["succeeded"]).tolist()
-            outputs = [text if ok else None for text, ok in zip(taken, usable, strict=True)]
-        self.typed, self.invalid = schema.to_columns(outputs)
+            # An answer without any text fits no schema, unless it is the call of a tool that was asked for besides.
+            outputs = [
+                (text if text is not None or reason == "tool_use" else "") if ok else None
+                for text, ok, reason in zip(taken, usable, reasons, strict=True)
+            ]
+        self.typed, self.invalid = schema.to_columns(outputs, reasons)
         for request in self.invalid:
             codes[request] = _CODE["invalid"]
 
@@ -262,13 +271,21 @@ class RunAnswers:
         whole &= np.array([reason not in CUT for reason in reasons], dtype=bool)
         return np.flatnonzero(~whole).tolist()
 
-    def sum_tokens(self, name: str) -> int:
-        """Return the sum of a column of token counts over the distinct answers."""
+    def sum_tokens(self, name: str, *, bought_only: bool = False) -> int:
+        """Return the sum of a column of token counts over the distinct answers, or over those this run has bought."""
         import pyarrow.compute as pc
 
         return sum(
-            pc.sum(table.column(name).take(positions)).as_py() or 0 for table, positions, _ in self._over_tables()
+            pc.sum(table.column(name).take(positions[~self.reused[mine]] if bought_only else positions)).as_py() or 0
+            for table, positions, mine in self._over_tables()
         )
+
+    def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None]]:
+        """Yield the distinct answers, batch by batch, and when each batch was made: the date of its prices."""
+        for key in np.unique(self.keys).tolist():
+            table = self._table(key)
+            if table is not None:
+                yield table.take(self.positions[self.keys == key]), self._batches[key].created_at
 
     def unpriced_models(self) -> list[str]:
         """Return the models of answers whose price is not known."""

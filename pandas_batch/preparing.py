@@ -6,7 +6,7 @@ When `record` returns, everything that will be sent is durable, under the ids it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -168,9 +168,15 @@ def record(
     api_version: str,
     now: datetime,
     cost_usd_max: float | None,
+    estimate: Mapping[str, Any] | None = None,
 ) -> tuple[RunRecord, bool]:
     """
     Write a run down, or find the one that this call already is.
+
+    Parameters
+    ----------
+    estimate
+        What the call was estimated to send, in JSON's own types: the bill is held against it afterwards.
 
     Returns
     -------
@@ -211,7 +217,7 @@ def record(
             n_skipped=int((~plan.sendable).sum()),
             options=options.to_json() | {"not_remembered": list(options.not_remembered)},
             cost_usd_max=cost_usd_max,
-            extra={"api_version": api_version},
+            extra={"api_version": api_version} | ({} if estimate is None else {"estimate": dict(estimate)}),
         )
         recorded = store.add_run(
             run,

@@ -152,20 +152,18 @@ def start_call(call: Call, *, blocking: bool) -> Run:
 def _record(call: Call, store: Store) -> RunRecord:
     options = call.options
     found = find_existing(store, call.needs, options, base_url=call.base_url)
-    cost_usd_max: float | None = None
+    estimate: Estimate | None = None
     if len(found.missing):
         from .bill import check_budget
 
         call.wire()
+        if options.preflight:
+            # Before the budget: of a misspelled model no price is known, and its name is what is wrong.
+            call.preflight()
         has_budget = options.max_cost_usd is not None
         estimate = call.estimate(store=store, online=has_budget)
-        cost_usd_max = estimate.cost_usd_max
         if has_budget:
             check_budget(estimate, options.max_cost_usd)
-        if options.preflight:
-            call.preflight()
-    else:
-        cost_usd_max = 0.0
     if not options.reuse and options.name is None:
         sys.stderr.write(
             "reuse=False without name=: each call is a new run and is paid again. Give it a name= to come back to it.\n"
@@ -179,7 +177,8 @@ def _record(call: Call, store: Store) -> RunRecord:
         base_url=call.base_url,
         api_version=call.api_version,
         now=call.clock.now(),
-        cost_usd_max=cost_usd_max,
+        cost_usd_max=0.0 if estimate is None else estimate.cost_usd_max,
+        estimate=None if estimate is None else estimate.to_json(),
     )
     return recorded
 

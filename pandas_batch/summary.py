@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .bill import Estimate
+
 if TYPE_CHECKING:
     from .merge import RunAnswers
+    from .rates import Prices
+    from .store import RunRecord
     from .types import RunStatus
 
 _COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
@@ -43,8 +47,17 @@ def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
     return told
 
 
-def summary_of(status: RunStatus, answers: RunAnswers) -> pd.Series:
-    """Return the account of a run, one value per line."""
+def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices: Prices | None = None) -> pd.Series:
+    """
+    Return the account of a run, one value per line.
+
+    Parameters
+    ----------
+    status, answers, run
+        What there is to say of it.
+    prices
+        Prices of the call, which go before the published ones.
+    """
     cached = answers.sum_tokens("cache_read_tokens")
     lines: dict[str, Any] = {
         "run": status.run_id,
@@ -64,11 +77,57 @@ def summary_of(status: RunStatus, answers: RunAnswers) -> pd.Series:
         "paid by this run (USD)": status.paid_usd,
         "without batching (USD)": status.cost_usd_standard,
         "spared by reuse and dedupe (USD)": status.saved_by_reuse_usd,
+        "spared by prompt caching (USD)": spared_by_cache_usd(answers, prices),
         "upper bound before (USD)": status.cost_usd_max,
         "started at": status.started_at,
         "finished at": status.finished_at,
     }
+    # A retry asks for less than its parent was estimated for.
+    if "estimate" in run.extra and run.parent_id is None:
+        estimate = Estimate.from_json(run.extra["estimate"])
+        parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+        n_input = sum(answers.sum_tokens(name, bought_only=True) for name in parts)
+        lines |= {
+            "estimated input tokens": estimate.input_tokens,
+            "billed input tokens": n_input,
+            "estimate and bill": estimate.against(status.paid_usd, n_input),
+        }
     return pd.Series(lines, name=status.run_id, dtype=object)
+
+
+def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> float | None:
+    """
+    Return what prompt caching has spared, in US dollars; None where a price is unknown.
+
+    The same answers are priced as if every cached token had been plain input. Below 0, writing the cache has cost
+    more than reading it has spared.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from .pricing import add_costs
+
+    spared = 0.0
+    for table, at in answers.bought_at():
+        read, written = (table.column(f"cache_{kind}_tokens").fill_null(0) for kind in ("read", "write"))
+        cached = table.filter(pc.greater(pc.add(read, written), 0))
+        if not cached.num_rows:
+            continue
+        parts = [cached.column(f"{name}_tokens").fill_null(0) for name in ("input", "cache_read", "cache_write")]
+        nothing = pa.array(np.zeros(cached.num_rows, np.int64))
+        plain = cached
+        for name, values in {
+            "input_tokens": pc.add(pc.add(parts[0], parts[1]), parts[2]),
+            "cache_read_tokens": nothing,
+            "cache_write_tokens": nothing,
+            "cache_write_1h_tokens": nothing,
+        }.items():
+            plain = plain.set_column(plain.column_names.index(name), name, values)
+        without, with_cache = (add_costs(priced, at=at, prices=prices).column("cost_usd") for priced in (plain, cached))
+        if without.null_count or with_cache.null_count:
+            return None
+        spared += pc.sum(without).as_py() - pc.sum(with_cache).as_py()
+    return round(spared, 12)
 
 
 def plot_run(status: RunStatus, ax: Any = None) -> Any:
