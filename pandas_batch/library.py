@@ -100,10 +100,24 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     record = opened.find_run(run_id_or_name)
     stored = {name: value for name, value in record.options.items() if name != "not_remembered"}
     options = Options.from_json(stored, **({} if client is None else {"client": client}))
-    return Run(opened, record.id, options, clock=clock)
+    schema = None
+    if options.output_schema is not None:
+        from .schema import OutputSchema
+
+        # A class is not remembered, what JSON can hold is.
+        schema = OutputSchema.of(options.output_schema)
+    return Run(opened, record.id, options, schema=schema, clock=clock)
 
 
-def compare_runs(a: Run | str, b: Run | str, metric: Any = None, max_cost_ratio: float | None = None) -> Comparison:
+def compare_runs(
+    a: Run | str,
+    b: Run | str,
+    metric: Any = None,
+    max_cost_ratio: float | None = None,
+    *,
+    max_metric_drop: float = 0.0,
+    max_more_failures: int = 0,
+) -> Comparison:
     """
     Compare two runs over the same rows: what they cost, how often they agree, which is better by `metric`.
 
@@ -114,7 +128,11 @@ def compare_runs(a: Run | str, b: Run | str, metric: Any = None, max_cost_ratio:
     metric
         ``callable(frame) -> float``, higher is better; applied to each run's result.
     max_cost_ratio
-        The comparison is not ``ok`` when `b` costs more than this many times `a`.
+        The comparison is not ``ok`` when an answered row of `b` costs more than this many times one of `a`.
+    max_metric_drop
+        How much lower the metric of `b` may be.
+    max_more_failures
+        How many more rows of `b` may have failed.
 
     Returns
     -------
@@ -133,7 +151,14 @@ def compare_runs(a: Run | str, b: Run | str, metric: Any = None, max_cost_ratio:
 
     first = load(a) if isinstance(a, str) else a
     second = load(b) if isinstance(b, str) else b
-    return comparing.compare_runs(first, second, metric=metric, max_cost_ratio=max_cost_ratio)
+    return comparing.compare_runs(
+        first,
+        second,
+        metric=metric,
+        max_cost_ratio=max_cost_ratio,
+        max_metric_drop=max_metric_drop,
+        max_more_failures=max_more_failures,
+    )
 
 
 def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> pd.DataFrame:
