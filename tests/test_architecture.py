@@ -52,6 +52,7 @@ ROOMS = {
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),
+    "dask": Room("dask", "dask numpy pandas"),
     "shell": Room("demo live __main__ __init__", "pandas"),
 }
 ORDER = list(ROOMS)
