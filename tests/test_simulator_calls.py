@@ -235,6 +235,15 @@ def test_count_tokens_refuses_what_it_does_not_take(api, client):
         client.messages.count_tokens(model="claude-unknown", messages=[{"role": "user", "content": "x"}])
 
 
+def test_count_tokens_checks_even_one_option(api, client):
+    """A parameter that the model does not take is refused, also where it is the only one beside the message."""
+    thinking = {"type": "enabled", "budget_tokens": 2048}
+    with pytest.raises(anthropic.BadRequestError, match="thinking"):
+        client.messages.count_tokens(
+            model="claude-opus-5-5", messages=[{"role": "user", "content": "x"}], thinking=thinking
+        )
+
+
 def test_messages_are_answered_at_the_standard_tier(api, client):
     """`POST /v1/messages` answers at once, and a wrong parameter is refused at once."""
     params: Any = {"max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}

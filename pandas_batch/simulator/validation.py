@@ -146,7 +146,7 @@ def check_params(
     model = _check_model(params["model"], batch=batch)
     if not counting:
         _check_max_tokens(params["max_tokens"], model, betas, batch=batch)
-    if len(params) > 3:
+    if len(params) > (2 if counting else 3):
         _check_options(params, model, version, batch=batch)
     _check_messages(params["messages"], model, version)
     return model
