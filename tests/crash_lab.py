@@ -1,8 +1,9 @@
 """A laboratory for crashes: runs that are killed with SIGKILL at named points or random instants, and begun again.
 
-``python crash_lab.py`` is a fork server: each line it reads is a job as JSON; it forks a child that does the job
-(imports are paid once), kills it when the job says so, and prints how it ended. The simulator lives in the test's
-process; its clock is advanced by whoever waits, so that minutes of grace take milliseconds.
+``python crash_lab.py`` is a fork server: each line it reads is a list of jobs as JSON; it forks a child for each
+(imports are paid once), lets them go at one instant, kills them when the jobs say so, and prints how they ended.
+The simulator lives in the test's process; its clock is advanced by whoever waits, so that minutes of grace take
+milliseconds.
 """
 
 from __future__ import annotations
@@ -27,17 +28,34 @@ from typing import Any
 
 N_ROWS = 12
 BATCH_ROWS = 5
+INTERRUPTED = 3
+"""Exit status of a child that an interrupt has ended."""
 
 
 @dataclass
 class Job:
-    """What one child does, and when it dies."""
+    """
+    What one child does, and when it dies.
+
+    Attributes
+    ----------
+    first_row
+        Where its rows begin among the rows of the seed: frames may overlap.
+    hold_at
+        A point at which it stands still, driving, until `until_file` is there; then it dies.
+    begin_with
+        A file that it waits for before it begins.
+    """
 
     store: str
     base_url: str
     out: str
     seed: int = 0
     n_rows: int = N_ROWS
+    first_row: int = 0
+    hold_at: str | None = None
+    until_file: str | None = None
+    begin_with: str | None = None
     point: str | None = None
     nth: int = 1
     kill_after_s: float | None = None
@@ -49,9 +67,9 @@ class Job:
 # -------------------------------------------------------------------- in the child
 
 
-def prompts(seed: int, n_rows: int) -> list[str]:
+def prompts(job: Job) -> list[str]:
     """Return the rows of a job: the same for the same seed, two of them equal."""
-    made = [f"row {i} of {seed}" for i in range(n_rows)]
+    made = [f"row {job.first_row + i} of {job.seed}" for i in range(job.n_rows)]
     made[-1] = made[0]
     return made
 
@@ -113,7 +131,11 @@ def do(job: Job) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         failpoints.on_reached = die
-    frame = pd.DataFrame({"prompt": prompts(job.seed, job.n_rows)})
+    if job.hold_at is not None:
+        failpoints.on_reached = lambda point: hold(job) if point == job.hold_at else None
+    if job.begin_with is not None:
+        wait_for(Path(job.begin_with))
+    frame = pd.DataFrame({"prompt": prompts(job)})
     options = {
         "client": anthropic.Anthropic(api_key="lab", base_url=job.base_url),
         "store": job.store,
@@ -121,13 +143,9 @@ def do(job: Job) -> None:
         "preflight": False,
         "lost_answer_grace": job.grace_s,
     }
-    began_s = time.monotonic()
-    try:
-        run = start_run(frame, parse(options, "prompt"), blocking=True, clock=LabClock())
-        out = run.result()
-    except KeyboardInterrupt:
-        Path(job.out).write_text(json.dumps({"interrupted_after_s": time.monotonic() - began_s}))
-        raise SystemExit(3) from None
+    run = start_run(frame, parse(options, "prompt"), blocking=True, clock=LabClock())
+    Path(f"{job.out}.attached").touch()
+    out = run.result()
     engine = run.engine
     if engine is not None:
         engine.join(20)
@@ -136,10 +154,30 @@ def do(job: Job) -> None:
         "status": out["status"].tolist(),
         "paid_usd": run.paid_usd,
         "cost_usd": float(out["cost_usd"].sum()),
+        "run": run.id,
+        "ended_s": time.monotonic(),
     }
     part = Path(f"{job.out}.part")
     part.write_text(json.dumps(told))
     part.rename(job.out)
+
+
+def wait_for(path: Path) -> None:
+    """Return when a file is there."""
+    deadline_s = time.monotonic() + 30
+    while not path.exists():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{path.name} never came")
+        time.sleep(0.002)
+
+
+def hold(job: Job) -> None:
+    """Stand still with every lease in hand until another has come, watched for a while, and then die."""
+    Path(f"{job.out}.held").touch()
+    wait_for(Path(str(job.until_file)))
+    time.sleep(0.3)
+    Path(job.out).write_text(json.dumps({"died_s": time.monotonic()}))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _save_after_the_post() -> None:
@@ -197,7 +235,17 @@ def _adopt_without_proof() -> None:
     reconciling.Reconciler._settle = settle  # type: ignore[method-assign]
 
 
+def _no_lock_while_planning() -> None:
+    """Look for a run that is there already, and record a new one, with nothing held in between."""
+    from contextlib import nullcontext
+
+    from pandas_batch.store import Store
+
+    Store.preparing = lambda self, timeout_s=None: nullcontext()  # type: ignore[method-assign,assignment,return-value]
+
+
 PLANTED = {
+    "no lock while planning": _no_lock_while_planning,
     "save after the post": _save_after_the_post,
     "no grace": _no_grace,
     "trust short files": _trust_short_files,
@@ -205,36 +253,73 @@ PLANTED = {
 }
 
 
+_PRELOADED = (
+    *("anthropic", "pandas", "pyarrow.dataset", "httpcore2", "h11", "truststore", "genai_prices.data"),
+    *(f"pandas_batch.{name}" for name in ("accessor", "answers", "bill", "collecting", "estimate", "progress")),
+    *(f"pandas_batch.{name}" for name in ("recovering", "requests", "retrying", "starting", "store", "summary")),
+)
+"""What a run imports at first use, imported once by the fork server."""
+
+
 def serve_forks() -> None:
     """Fork one child per job read from standard input; print its exit status."""
-    import anthropic
-    import pandas as pd
-    import pyarrow
+    import importlib
 
-
-    del anthropic, pd, pyarrow
+    for name in _PRELOADED:
+        importlib.import_module(name)
     print("ready", flush=True)
     for line in sys.stdin:
-        job = Job(**json.loads(line))
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                do(job)
-                status = 0
-            except SystemExit as leaving:
-                status = int(leaving.code or 0)
-            except BaseException:
-                import traceback
+        jobs = [Job(**job) for job in json.loads(line)]
+        gate, opener = os.pipe()
+        pids = [_fork(job, gate, opener) for job in jobs]
+        os.close(gate)
+        os.close(opener)  # all begin now
+        began_s = time.monotonic()
+        signals = sorted(
+            (after_s, pid, sign)
+            for job, pid in zip(jobs, pids, strict=True)
+            for after_s, sign in ((job.kill_after_s, signal.SIGKILL), (job.interrupt_after_s, signal.SIGINT))
+            if after_s is not None
+        )
+        signaled_s = {}
+        for after_s, pid, sign in signals:
+            time.sleep(max(0.0, began_s + after_s - time.monotonic()))
+            signaled_s[pid] = time.monotonic()
+            os.kill(pid, sign)
+        ended = []
+        for pid in pids:
+            _, status = os.waitpid(pid, 0)
+            ended.append(
+                {
+                    "killed": os.WIFSIGNALED(status),
+                    "code": os.waitstatus_to_exitcode(status),
+                    "signaled_s": signaled_s.get(pid),
+                }
+            )
+        print(json.dumps(ended), flush=True)
 
-                traceback.print_exc()
-            os._exit(status)
-        for after_s, sign in ((job.kill_after_s, signal.SIGKILL), (job.interrupt_after_s, signal.SIGINT)):
-            if after_s is not None:
-                time.sleep(after_s)
-                os.kill(pid, sign)
-        _, status = os.waitpid(pid, 0)
-        print(json.dumps({"killed": os.WIFSIGNALED(status), "code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+def _fork(job: Job, gate: int, opener: int) -> int:
+    """Fork a child that does `job` as soon as the gate opens; return its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        os.close(opener)
+        os.read(gate, 1)
+        do(job)
+        status = 0
+    except KeyboardInterrupt:
+        # The prompt is back where the exception has left the call; the clock of both processes is one.
+        at_prompt_s = time.monotonic()
+        Path(f"{job.out}.interrupted").write_text(json.dumps({"at_prompt_s": at_prompt_s}))
+        status = INTERRUPTED
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    os._exit(status)
 
 
 # -------------------------------------------------------------------- in the test
@@ -261,11 +346,15 @@ class Lab:
 
     def do(self, job: Job) -> dict[str, Any]:
         """Do one job and return how it ended."""
+        return self.do_all([job])[0]
+
+    def do_all(self, jobs: list[Job]) -> list[dict[str, Any]]:
+        """Do jobs at the same time, a process each, and return how they ended."""
         if self._process.stdin is None:
             raise RuntimeError("the fork server has no input")
-        self._process.stdin.write(json.dumps(asdict(job)) + "\n")
+        self._process.stdin.write(json.dumps([asdict(job) for job in jobs]) + "\n")
         self._process.stdin.flush()
-        ended: dict[str, Any] = json.loads(self._read())
+        ended: list[dict[str, Any]] = json.loads(self._read())
         return ended
 
     def close(self) -> None:
@@ -308,9 +397,15 @@ class Verdict:
 def judge(job: Job, api: Any, verdict: Verdict) -> Verdict:
     """Compare what the user got with what the server did."""
     told = json.loads(Path(job.out).read_text())
-    for prompt, status, text in zip(prompts(job.seed, job.n_rows), told["status"], told["output"], strict=True):
+    for prompt, status, text in zip(prompts(job), told["status"], told["output"], strict=True):
         verdict.n_rows_lost += status != "succeeded"
         verdict.n_rows_misplaced += status == "succeeded" and text != expected(prompt)
+    verdict.n_requests_paid_twice += n_paid_twice(api)
+    return verdict
+
+
+def n_paid_twice(api: Any) -> int:
+    """Return how many answers were bought that had been bought before."""
     api.advance(2 * 3600)  # what the server commits late is there by now, and has ended
     asked: Counter[str] = Counter()
     for batch in api.batches:
@@ -318,8 +413,7 @@ def judge(job: Job, api: Any, verdict: Verdict) -> Verdict:
             custom_id = json.loads(line)["custom_id"]
             if custom_id.startswith("pb1_"):
                 asked[custom_id[23:]] += 1
-    verdict.n_requests_paid_twice += sum(n - 1 for n in asked.values())
-    return verdict
+    return sum(n - 1 for n in asked.values())
 
 
 LOSSES = ("reset", "close", "cut", "html", "empty_object", "bad_json", "redirect_302", "redirect_307")

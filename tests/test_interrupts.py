@@ -1,0 +1,80 @@
+"""Ctrl-C at random instants: back at the prompt within a second, and the same line loses and pays nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crash_lab import INTERRUPTED, Job, Lab, Verdict, add_random_faults, answer, judge, laboratory
+
+from pandas_batch import simulator
+
+LIMIT_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with laboratory() as opened:
+        yield opened
+
+
+def interrupted_run(lab: Lab, folder: Path, seed: int, *, n_interrupts: int = 2) -> tuple[list[float], Verdict]:
+    """Interrupt a run up to `n_interrupts` times, then let it through; return the seconds back to the prompt."""
+    chance = random.Random(seed)
+    back_s: list[float] = []
+    with simulator.serve(answer=answer, seconds_per_batch=5, seed=seed) as api:
+        if seed % 2:
+            add_random_faults(api, chance, api.now_s())
+        job = Job(str(folder / f"store{seed}"), api.base_url, str(folder / f"out{seed}.json"), seed=seed)
+        told = Path(f"{job.out}.interrupted")
+        for attempt in range(40):
+            job.interrupt_after_s = chance.uniform(0.0, 0.4) if attempt < n_interrupts else None
+            ended = lab.do(job)
+            if ended["code"] == INTERRUPTED:
+                back_s.append(json.loads(told.read_text())["at_prompt_s"] - ended["signaled_s"])
+            elif ended["code"] == 0 and Path(job.out).exists():
+                return back_s, judge(job, api, Verdict(n_tries=attempt + 1))
+    raise AssertionError(f"seed {seed} did not end")
+
+
+def soak(lab: Lab, folder: Path, n_interrupts: int) -> str:
+    """Interrupt runs until there were `n_interrupts`; return the figures."""
+    back_s: list[float] = []
+    n_runs = 0
+    while len(back_s) < n_interrupts:
+        more_s, verdict = interrupted_run(lab, folder, n_runs)
+        assert verdict.is_clean, (n_runs, verdict)
+        back_s += more_s
+        n_runs += 1
+    back_s.sort()
+    p99_s = back_s[min(len(back_s) - 1, int(len(back_s) * 0.99))]
+    assert p99_s < LIMIT_S, back_s[-5:]
+    return (
+        f"{len(back_s)} interrupts in {n_runs} runs: median {back_s[len(back_s) // 2]:.3f} s, p99 {p99_s:.3f} s, "
+        f"longest {back_s[-1]:.3f} s back at the prompt; 0 rows lost, 0 paid twice"
+    )
+
+
+def test_interrupts_at_random_instants(lab, tmp_path):
+    """Wherever an interrupt falls, the prompt is back within a second, and the same line brings every answer once."""
+    soak(lab, tmp_path, 5)
+
+
+@pytest.mark.full
+def test_more_interrupts(lab, tmp_path, capsys):
+    """The same, some more."""
+    figures = soak(lab, tmp_path, 20)
+    with capsys.disabled():
+        print(f"\n{figures}")
+
+
+@pytest.mark.soak
+def test_a_thousand_interrupts(lab, tmp_path, capsys):
+    """The figure of RELIABILITY.md."""
+    figures = soak(lab, tmp_path, int(os.environ.get("PANDAS_BATCH_INTERRUPTS", "1000")))
+    with capsys.disabled():
+        print(f"\n{figures}")
