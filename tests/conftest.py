@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -90,6 +91,17 @@ def api(clock: FakeClock) -> Iterator[simulator.Simulator]:
 def client(api: simulator.Simulator) -> anthropic.Anthropic:
     """The official SDK, talking to that server."""
     return api.client()
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Let a test that interrupts itself be interrupted: the worker processes of xdist are deaf to Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)
