@@ -98,7 +98,7 @@ def line_ends(data: bytes) -> list[int]:
     return [at + beside for at, byte in enumerate(data) if byte == 10 for beside in (0, 1, 2)]
 
 
-@pytest.mark.parametrize(("shape", "step"), zip(SHAPES, (97, 997, 997), strict=True))
+@pytest.mark.parametrize(("shape", "step"), list(zip(SHAPES, (97, 997, 997), strict=True)))
 def test_a_cut_file_is_accepted_only_whole(sample, shape, step):
     """Whatever byte a file ends at: it is accepted only where every row is what it is in the whole file."""
     data = SHAPES[shape](sample.raw)
