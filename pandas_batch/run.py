@@ -366,6 +366,8 @@ class Run:
 
     def _timed_out(self, timeout: float | None) -> WaitTimeout:
         status = self.snapshot()
+        if self._display is not None:
+            self._display.set_blocking(False)
         return WaitTimeout(
             f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
             f"{len(status.batches)} batches have ended.",

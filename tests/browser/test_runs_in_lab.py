@@ -1,0 +1,96 @@
+"""Real runs in a real JupyterLab: the engine, the store and the simulator under the panel that a user sees."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .driver import LabPage, kernel_version
+
+HEAD = """import os, tempfile, pandas as pd, pandas_batch
+from pandas_batch import simulator
+os.environ["PANDAS_BATCH_HOME"] = tempfile.mkdtemp()
+api = simulator.serve(seconds_per_batch={seconds}, seconds_to_cancel=1)
+df = pd.DataFrame({{"review": [f"review {{i}}" for i in range(30)]}})
+ask = dict(client=api.client(), name="reviews", poll_interval=0.5)
+"""
+needs_subshells = pytest.mark.skipif(kernel_version() < (7,), reason="the kernel has no subshells")
+
+
+def test_start_stays_live_and_cancels_by_clicks(lab: LabPage) -> None:
+    """`start` returns at once, its panel moves under a busy cell, and two clicks cancel it on the server."""
+    lab.start(
+        HEAD.format(seconds=600),
+        "run = df.claude_batch.start('review', **ask)",
+        "import time; time.sleep(5); print('busy cell over')",
+        "out = run.result(); print('cancels', api.calls('cancel'), out['status'].value_counts().to_dict())",
+    )
+    lab.wait_text(r"In progress[\s\S]*elapsed [2-9] s")
+    lab.wait_text("busy cell over")
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=5)
+    lab.wait_text(r"cancels 1 \{.*'canceled'", 40)
+    assert "Canceled" in lab.outputs()[1]
+
+
+@needs_subshells
+@pytest.mark.parametrize(
+    "call", ["out = df.claude_batch.submit('review', **ask)", "out = await df.claude_batch.asubmit('review', **ask)"]
+)
+def test_a_waiting_cell_can_be_canceled_from(lab: LabPage, call: str) -> None:
+    """Under `submit` as under `await` the panel's Cancel reaches the run while the cell waits."""
+    lab.start(HEAD.format(seconds=600), f"{call}; print(out['status'].value_counts().to_dict())")
+    lab.wait_text(r"elapsed [3-9] s")
+    assert lab.is_busy()
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=5)
+    lab.wait_text(r"\{.*'canceled'", 40)
+
+
+def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
+    """The stop button returns within a second with the way on; the run stays live, and the same line brings it home."""
+    line = "out = df.claude_batch.submit('review', **ask)"
+    lab.start(HEAD.format(seconds=12), line)
+    lab.wait_text(r"elapsed [2-4] s")
+    lab.interrupt()
+    assert lab.wait_text("KeyboardInterrupt", 5) < 3
+    lab.wait_text("1 of 1 batches are posted and go on")
+    lab.wait_idle(5)
+    lab.page.evaluate("() => 0")
+    lab.run_cell(1)
+    lab.wait_text(r"30\s+of 30", 40)
+    lab.wait_idle(20)
+
+
+def test_run_all_twice_pays_once(lab: LabPage) -> None:
+    """Restart-and-run-all brings the answers back from the store; the account names the run, nothing is paid."""
+    cells = (
+        HEAD.format(seconds=1),
+        "out = df.claude_batch.submit('review', **ask)",
+        "again = df.claude_batch.submit('review', **ask)\n"
+        "print('equal', again.equals(out), 'creates', api.calls('create'))",
+        "pandas_batch.load('reviews')",
+    )
+    lab.start(*cells)
+    lab.wait_text("equal True creates 1", 40)
+    lab.wait_idle(20)
+    assert "Finished" in lab.outputs()[3]
+    saved = json.dumps(lab.save())
+    assert "vnd.jupyter.widget-view" not in saved
+    assert "review 17" not in saved, "no prompt and no answer stands in the panel"
+
+
+def test_failed_rows_are_shown_escaped(lab: LabPage) -> None:
+    """The first failed rows stand in the panel with label, type and message, as text and never as markup."""
+    attack = "<img src=x onerror=window.__pwn=1>"
+    lab.start(
+        HEAD.format(seconds=1)
+        + "from pandas_batch.simulator.faults import RowFault\n"
+        + f"api.faults.add(RowFault('errored', marker='review 3', message={attack!r}))\n"
+        + f"df.index = [{attack!r}] * 30\n",
+        "out = df.claude_batch.submit('review', **ask)",
+    )
+    lab.wait_text("1 row without an answer", 40)
+    assert attack in lab.text()
+    assert lab.page.evaluate("() => window.__pwn") is None
