@@ -215,7 +215,9 @@ def test_lines_do_not_depend_on_chunks(data: bytes, cuts: list[int]) -> None:
     whole = list(iter_lines([data]))
     assert list(iter_lines(pieces(data, cuts))) == whole
     blanks = b" \t\r\n\xef\xbb\xbf"
-    assert [one.strip(blanks) for one in whole] == [kept for one in data.split(b"\n") if (kept := one.strip(blanks))]
+    # Bytes of half a byte order mark are no mark, and are kept; the comparison leaves them aside on both sides.
+    kept = [one.strip(blanks) for one in data.split(b"\n")]
+    assert [text for one in whole if (text := one.strip(blanks))] == [text for text in kept if text]
 
 
 def test_a_long_line_in_small_chunks_takes_linear_time() -> None:
