@@ -69,30 +69,31 @@ def demo_frame(n_rows_min: int = N_ROWS_MIN) -> pd.DataFrame:
 def _distributions() -> list[dict[str, str | None]]:
     found: dict[str, dict[str, str | None]] = {}
     for distribution in importlib.metadata.distributions():
-        about = distribution.metadata
+        # Read with get(): the backport of importlib.metadata, once imported, raises where a field is missing.
+        about: Any = distribution.metadata
         # A folder left behind by an interrupted installation has no metadata.
-        name = about["Name"] if about is not None else None
+        name = about.get("Name") if about is not None else None
         if name:
             # What stands first on the path is what would be imported.
             found.setdefault(
                 name.lower().replace("_", "-"),
                 {
                     "name": name,
-                    "version": about["Version"],
+                    "version": about.get("Version"),
                     "license": _license(about),
-                    "summary": _line(about["Summary"]),
+                    "summary": _line(about.get("Summary")),
                 },
             )
     return [found[key] for key in sorted(found)]
 
 
 def _license(about: Any) -> str:
-    if about["License-Expression"]:
-        return str(about["License-Expression"])
+    if about.get("License-Expression"):
+        return str(about.get("License-Expression"))
     for classifier in about.get_all("Classifier") or ():
         if classifier.startswith("License :: "):
             return str(classifier.rsplit(" :: ", 1)[-1])
-    text = _line(about["License"])
+    text = _line(about.get("License"))
     return text if text and len(text) < 60 else "not stated"
 
 

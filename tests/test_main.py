@@ -89,6 +89,20 @@ def test_the_demo_frame_is_made_of_what_is_installed() -> None:
     assert more.equals(demo_frame(len(frame) + 50))
 
 
+def test_the_demo_frame_needs_no_field_of_the_metadata() -> None:
+    """The backport of `importlib.metadata`, which other packages import, raises where a field is missing: no matter."""
+    program = (
+        "import contextlib\n"
+        "with contextlib.suppress(ImportError):\n"  # newer Pythons need no backport
+        "    import importlib_metadata\n"
+        "from pandas_batch.demo import demo_frame\n"
+        "print(len(demo_frame()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 100
+
+
 def test_a_topic_is_looked_up_in_the_summary_alone() -> None:
     """Name and license do not decide; what fits nothing is `other`."""
     for text, topic in (
