@@ -242,7 +242,7 @@ def test_notebooks_give_what_they_show(path: Path, tmp_path: Path) -> None:
 
 
 def test_notebooks_are_here() -> None:
-    """All notebooks are executed above, end in a table or a figure, and hold no key and no path of anybody's machine."""
+    """All notebooks are executed above, end in a table or figure, and hold no key and no path of any machine."""
     assert [path.stem for path in NOTEBOOKS] == [
         "01_quickstart",
         "02_after_a_restart",
