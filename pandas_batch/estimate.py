@@ -32,6 +32,8 @@ OFFLINE_BASIS = (
 )
 
 _MAX_SEEN = 2_000
+_MAX_SEEN_OFFLINE = 256
+_MAX_SORTED = 20_000
 _MAX_UPLOADED_BYTES = 16_000_000
 _MAX_SHAPES = 200
 _MIN_COUNTED = 6
@@ -151,6 +153,8 @@ class _Counting:
         self._plan = plan
         self._betas = options.betas
         self._wire = wire
+        # Bounds that no count will narrow are not worth more than a look at a few hundred requests.
+        self.n_seen = _MAX_SEEN_OFFLINE if wire is None else _MAX_SEEN
         self._until = time.monotonic() + LIMIT_S
         self.notes: list[str] = []
 
@@ -195,7 +199,7 @@ def _by_model(
 ) -> list[OfModel]:
     from .pricing import rates
 
-    positions, repeats = np.unique(unique_positions, return_counts=True)
+    positions, repeats = _each_once(unique_positions)
     codes = plan.model_of_row[positions]
     used = np.unique(codes).tolist()
     n = max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
@@ -204,8 +208,8 @@ def _by_model(
     for code in used:
         mine = positions[codes == code]
         shapes_of_model = shapes[plan.model_of_row[shapes] == code]
-        first = np.intersect1d(shapes_of_model, mine)
-        seen = look_at(plan, _worth_looking(plan, mine, first))
+        first = shapes_of_model[_is_among(shapes_of_model, mine)]
+        seen = look_at(plan, _worth_looking(plan, mine, first, counts.n_seen))
         of_model = forecast(
             _all_traits(plan, mine, seen),
             np.searchsorted(mine, seen.positions[seen.is_countable]),
@@ -230,6 +234,19 @@ def _by_model(
     return made
 
 
+def _each_once(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different positions in ascending order, and how often each stands there."""
+    if bool((np.diff(positions) > 0).all()):
+        return positions, np.ones(len(positions), np.int64)
+    return np.unique(positions, return_counts=True)
+
+
+def _is_among(wanted: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    places = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    found: np.ndarray = ascending[places] == wanted
+    return found
+
+
 def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[Sequence[int]], dict[int, int]]:
     n_bytes = dict(zip(seen.positions.tolist(), seen.n_bytes.tolist(), strict=True))
 
@@ -243,16 +260,20 @@ def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[
     return count
 
 
-def _worth_looking(plan: RequestPlan, positions: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+def _worth_looking(plan: RequestPlan, positions: np.ndarray, shapes: np.ndarray, n_seen: int) -> np.ndarray:
     """Return positions in the order in which they are worth a look: one of each shape, then spread over the sizes."""
-    by_size = positions[np.argsort(plan.text_bytes[positions], kind="stable")]
+    sizes = plan.text_bytes[positions]
+    if len(positions) > _MAX_SORTED:
+        some = np.append(np.linspace(0, len(positions) - 1, _MAX_SORTED).astype(np.int64), int(sizes.argmax()))
+        positions, sizes = positions[some], sizes[some]
+    by_size = positions[np.argsort(sizes, kind="stable")]
     n = len(by_size)
     # Multiples of the golden ratio: wherever the looking stops, what was looked at is spread evenly.
-    steps = np.arange(min(3 * _MAX_SEEN, 3 * n)) * 0.6180339887498949 % 1.0
+    steps = np.arange(min(3 * n_seen, 3 * n)) * 0.6180339887498949 % 1.0
     spread = by_size[np.minimum((steps * n).astype(np.int64), n - 1)]
-    order = np.concatenate([shapes[:_MAX_SHAPES], by_size[-1:], by_size if n <= _MAX_SEEN else spread])
+    order = np.concatenate([shapes[:_MAX_SHAPES], by_size[-1:], by_size if n <= n_seen else spread])
     _, first = np.unique(order, return_index=True)
-    return order[np.sort(first)][: max(_MAX_SEEN, len(shapes[:_MAX_SHAPES]))]
+    return order[np.sort(first)][: max(n_seen, len(shapes[:_MAX_SHAPES]))]
 
 
 def _all_traits(plan: RequestPlan, positions: np.ndarray, seen: Seen) -> Traits:

@@ -211,16 +211,30 @@ def fingerprint_texts(digest: bytes, texts: pa.Array | pa.ChunkedArray) -> np.nd
 
 def utf8_views(texts: pa.Array) -> list[memoryview]:
     """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, without a copy."""
-    import pyarrow as pa
-
     if len(texts) == 0:
         return []
+    at, view = _extents(texts)
+    return [view[a:b] for a, b in itertools.pairwise(at)]
+
+
+def _extents(texts: pa.Array) -> tuple[list[int], memoryview]:
+    """Return where each text begins, and the last one ends, in the bytes of all of them."""
+    import pyarrow as pa
+
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets_buffer, data = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, width, count=len(texts) + 1, offset=texts.offset * width().itemsize)
-    at = offsets.tolist()
-    view = memoryview(data) if data is not None else memoryview(b"")
-    return [view[a:b] for a, b in itertools.pairwise(at)]
+    return offsets.tolist(), memoryview(data) if data is not None else memoryview(b"")
+
+
+def utf8_texts(texts: pa.Array) -> list[bytes]:
+    """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, copied."""
+    if len(texts) == 0:
+        return []
+    at, view = _extents(texts)
+    first = at[0]
+    block = view[first : at[-1]].tobytes()
+    return [block[a - first : b - first] for a, b in itertools.pairwise(at)]
 
 
 def fingerprint_json(digest: bytes, content: Any) -> bytes:

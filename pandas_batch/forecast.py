@@ -182,12 +182,9 @@ def forecast(
     Forecast
     """
     counted = count(choose_sample(traits, seen, n, also)) if n else {}
-    design = traits.matrix()
     if not counted:
-        present = design > 0
-        high = np.where(present, design * np.where(present, _UPPER, 0.0), 0.0).sum(axis=1)
-        return Forecast(design @ _COEFFICIENTS, np.maximum(design @ _LOWER, 1.0), high, 0)
-
+        return _uncounted(traits)
+    design = traits.matrix()
     at = np.array(sorted(counted), np.int64)
     tokens = np.array([counted[int(place)] for place in at], float)
     mid, spread, noise = _regress(design, at, tokens)
@@ -208,6 +205,18 @@ def forecast(
     up = np.where(rest & (mid > _LONG_PROMPT_TOKENS), np.maximum(up, _N_SDS * noise + _FLOOR), up)
     down = np.minimum(up, 0.95)
     return Forecast(mid, mid * (1.0 - down), mid * (1.0 + up) + 1.0, len(at))
+
+
+def _uncounted(traits: Traits) -> Forecast:
+    """Return the heuristic, column by column: of a million rows the matrix alone would take 64 MB."""
+    mid, low, high = (np.full(len(traits), coefficients[0]) for coefficients in (_COEFFICIENTS, _LOWER, _UPPER))
+    for i, column in enumerate(traits.columns, 1):
+        present = column > 0
+        if present.any():
+            mid += column * _COEFFICIENTS[i]
+            low += column * _LOWER[i]
+            high[present] += column[present] * _UPPER[i]
+    return Forecast(mid, np.maximum(low, 1.0), high, 0)
 
 
 def _regress(design: np.ndarray, at: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

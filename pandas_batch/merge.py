@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from .rates import Prices
     from .schema import OutputSchema
     from .store import BatchRecord, RunRecord, Store
 
@@ -69,6 +70,8 @@ class RunAnswers:
         The batches that hold its requests, none of them split.
     schema
         Turns outputs into typed columns as soon as all batches are home; what does not fit is ``invalid``.
+    prices
+        Prices of the call: they also price answers that were brought home when no price was known.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class RunAnswers:
         batches: Sequence[BatchRecord],
         *,
         schema: OutputSchema | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self._store = store
         self._run = run
+        self._prices = prices
         rows = store.rows_of(run.id)
         self.request_of_row: np.ndarray = rows.column("request").to_numpy()
         self._reasons = rows.column("reason")
@@ -111,8 +116,15 @@ class RunAnswers:
         if key not in self._tables:
             from .answers import read_answers
 
-            self._tables[key] = read_answers(self._store.answers_path(key))
+            self._tables[key] = self._priced(read_answers(self._store.answers_path(key)), batch)
         return self._tables[key]
+
+    def _priced(self, table: pa.Table, batch: BatchRecord) -> pa.Table:
+        from .pricing import add_costs, unpriced_models
+
+        if not self._prices or not unpriced_models(table):
+            return table
+        return add_costs(table, at=batch.created_at, prices=self._prices)
 
     def codes_of_requests(self) -> np.ndarray:
         """Return the status code of each request (int8, index into `ROW_STATUSES`)."""
@@ -233,12 +245,13 @@ class RunAnswers:
         """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
         counted: dict[str, int] = {}
         for table, positions, mine in self._over_tables():
-            column = table.column(name).take(positions).combine_chunks().cast("string")
-            values, codes = np.unique(column.fill_null("").to_numpy(zero_copy_only=False), return_inverse=True)
-            weights = np.bincount(codes, weights=self._rows_per_request[mine])
-            for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-                if value:
-                    counted[value] = counted.get(value, 0) + int(weight)
+            column = table.column(name).unify_dictionaries()
+            words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+            codes = np.concatenate([chunk.indices.fill_null(len(words)).to_numpy() for chunk in column.chunks])
+            weights = np.bincount(codes[positions], weights=self._rows_per_request[mine], minlength=len(words) + 1)
+            for word, weight in zip(words, weights.tolist(), strict=False):
+                if word and weight:
+                    counted[word] = counted.get(word, 0) + int(weight)
         return counted
 
     def requests_with(self, name: str, value: str) -> np.ndarray:
@@ -266,10 +279,11 @@ class RunAnswers:
         if invalid.any():
             usable[self.positions[mine][invalid]] = False
             self._store.set_succeeded(key, usable)
-        whole = usable.copy()
-        reasons = table.column("stop_reason").cast("string").to_pylist()
-        whole &= np.array([reason not in CUT for reason in reasons], dtype=bool)
-        return np.flatnonzero(~whole).tolist()
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        cut = pc.is_in(table.column("stop_reason").cast("string"), pa.array(CUT))
+        return np.flatnonzero(~(usable & ~np.asarray(cut))).tolist()
 
     def sum_tokens(self, name: str, *, bought_only: bool = False) -> int:
         """Return the sum of a column of token counts over the distinct answers, or over those this run has bought."""

@@ -110,7 +110,9 @@ def rates(model: str, *, at: datetime | None = None, prices: Prices | None = Non
     from genai_prices.data_snapshot import get_snapshot
 
     at = datetime.now(UTC) if at is None else at
-    return _published_rates(model, at.replace(tzinfo=UTC) if at.tzinfo is None else at, get_snapshot().timestamp)
+    # Prices change from one day to the next: asked by the hour, the batches of a run share one answer.
+    at = at.replace(tzinfo=at.tzinfo or UTC, minute=0, second=0, microsecond=0)
+    return _published_rates(model, at, get_snapshot().timestamp)
 
 
 def _own_pair(model: str, prices: Prices) -> tuple[Decimal, Decimal] | None:

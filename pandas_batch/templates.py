@@ -20,7 +20,7 @@ from .errors import ColumnNotFoundError, InputError, clip
 from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings
 from .parameters import is_sendable_text, kind_of, quoted
 from .per_row import column_of, row_name
-from .texts import NOT_UNICODE, ArrowTexts, is_missing, text_column
+from .texts import NOT_UNICODE, ArrowTexts, is_missing, json_strings, text_column
 
 MAX_FORMAT_CHARS = 64
 MAX_FORMAT_WIDTH = 1000
@@ -283,6 +283,10 @@ class TemplateTexts:
         if self._literals[-1]:
             parts.append(itertools.repeat(self._literals[-1]))
         return ["".join(row) for row in zip(*parts, strict=False)]
+
+    def as_json(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings."""
+        return json_strings(self.take(positions))
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints of the texts at `positions`."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
+from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts, utf8_texts
 from .parameters import exact_text, is_sendable_text
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class Texts(Protocol):
 
     def take(self, positions: np.ndarray) -> list[str]:
         """Return the texts at `positions`, which must all hold text."""
+        ...
+
+    def as_json(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings."""
         ...
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
@@ -164,6 +168,16 @@ class ArrowTexts:
             made[where] = texts_of_part.to_pylist()
         return list(made)
 
+    def as_json(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings, without making them Python strings."""
+        parts = self._parts(positions)
+        if len(parts) == 1:
+            return quoted(utf8_texts(parts[0][0]))
+        made = np.empty(len(positions), object)
+        for texts_of_part, where in parts:
+            made[where] = quoted(utf8_texts(texts_of_part))
+        return list(made)
+
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints of the texts at `positions`."""
         made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
@@ -175,6 +189,41 @@ class ArrowTexts:
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
         return self._n_bytes
+
+
+_BETWEEN = b"\xff"  # no UTF-8 has this byte
+_ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t"))
+_ODD_CONTROLS = bytes(set(range(0x20)) - set(b"\n\r\t"))
+
+
+def quoted(texts: Sequence[bytes]) -> list[bytes]:
+    r"""
+    Return UTF-8 texts as JSON strings; all are escaped at once, which takes half the time of one by one.
+
+    Examples
+    --------
+    >>> quoted([b"two\nlines", "naïve".encode()]) == [b'"two\\nlines"', '"naïve"'.encode()]
+    True
+    """
+    if not texts:
+        return []
+    joined = _BETWEEN.join(texts)
+    if len(joined.translate(None, _ODD_CONTROLS)) < len(joined):
+        import msgspec
+
+        encode = msgspec.json.Encoder().encode
+        return [encode(text.decode("utf-8")) for text in texts]
+    for raw, escaped in _ESCAPES:
+        joined = joined.replace(raw, escaped)
+    return [b'"%b"' % text for text in joined.split(_BETWEEN)]
+
+
+def json_strings(texts: Sequence[str]) -> list[bytes]:
+    """Return texts as JSON strings."""
+    import msgspec
+
+    encode = msgspec.json.Encoder().encode
+    return [encode(text) for text in texts]
 
 
 def _is_large(texts: pa.Array) -> bool:
@@ -225,6 +274,10 @@ class ObjectTexts:
         texts: list[str] = self._values[positions].tolist()
         return texts
 
+    def as_json(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings."""
+        return json_strings(self.take(positions))
+
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints of the texts at `positions`."""
         made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
@@ -268,6 +321,10 @@ class CategoryTexts:
     def take(self, positions: np.ndarray) -> list[str]:
         """Return the texts at `positions`."""
         return self._categories.take(self._codes[positions])
+
+    def as_json(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings."""
+        return self._categories.as_json(self._codes[positions])
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints of the texts at `positions`, each category hashed once."""

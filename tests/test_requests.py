@@ -8,16 +8,18 @@ import time
 import tracemalloc
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, PromptError
 from pandas_batch.options import parse_options
 from pandas_batch.requests import RequestPlan, plan_requests, preview_requests
+from pandas_batch.texts import quoted
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -147,12 +149,12 @@ def test_every_text_arrives_as_it_was(texts: list[str]) -> None:
         assert prompts_of(made) == [text for text in texts if text and not text.isspace()]
 
 
-def test_slices_are_of_256_rows_and_hold_the_rows_asked_for() -> None:
+def test_slices_are_small_and_hold_the_rows_asked_for() -> None:
     """Encoding goes in small slices, in the order that was asked for."""
-    made = plan(pd.DataFrame({"p": [f"r{i}" for i in range(600)]}), "p")
-    order = np.arange(600)[::-1]
+    made = plan(pd.DataFrame({"p": [f"r{i}" for i in range(2500)]}), "p")
+    order = np.arange(2500)[::-1]
     sizes = [len(part) for part in made.encode(order)]
-    assert sizes == [256, 256, 88]
+    assert sizes == [1024, 1024, 452]
     assert [p["messages"][0]["content"] for p in params_of(made, order)] == [f"r{i}" for i in order]
 
 
@@ -554,3 +556,10 @@ def test_whatever_a_column_holds_every_row_has_a_story(cells: list[Any]) -> None
         if isinstance(cell, str):
             sendable_text = cell.strip() and cell.encode("utf-8", "replace").decode() == cell
             assert made.sendable[row] == bool(sendable_text)
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=8))
+@example(['"', "\\", '\\"\n', "\x00", "\x7f", ""])
+def test_texts_quoted_all_at_once_are_what_each_would_be(texts: list[str]) -> None:
+    """Escaping a slice of texts in one pass gives the same JSON as encoding each alone."""
+    assert quoted([text.encode() for text in texts]) == [msgspec.json.encode(text) for text in texts]

@@ -1,0 +1,44 @@
+"""The simulator in a process of its own, so that its work is nobody else's: ``python -m benchmarks.server LOAD``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.loads import answers
+
+
+@contextmanager
+def serving(load: str) -> Iterator[str]:
+    """Give the base URL of a server that answers with the texts of `load`; a batch ends at once."""
+    command = [sys.executable, "-m", "benchmarks.server", load]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+def main() -> None:
+    from pandas_batch import simulator
+
+    texts = answers(sys.argv[1])
+
+    def answer(params: dict[str, Any]) -> str:
+        return texts[zlib.crc32(params["messages"][-1]["content"].encode()) % len(texts)]
+
+    with simulator.serve(answer=answer, seconds_per_batch=0) as api:
+        # One row in a hundred is errored, one in two hundred expired, as on a bad day.
+        api.faults.add(simulator.RowFault("errored", share=0.01))
+        api.faults.add(simulator.RowFault("expired", share=0.005))
+        print(api.base_url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
