@@ -546,8 +546,9 @@ class _Gathered:
 def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     """Return `frame` with `columns`; its index, order, dtypes, attrs, flags and subclass stay as they are."""
     merged = frame.copy(deep=False)
+    further_levels = ("",) * (frame.columns.nlevels - 1)
     for name, values in columns.items():
-        merged[name] = values
+        merged[(name, *further_levels) if further_levels else name] = values
     return merged
 
 

@@ -109,7 +109,7 @@ class Run:
         self._schema = schema
         self._clock = clock
         self._make_wire = wire or self._wire_of_options
-        self._status = StatusMaker(store, run_id, schema=schema)
+        self._status = StatusMaker(store, run_id, schema=schema, prices=options.prices)
         self._warned = False
         self._driver: Engine | None = None
         self._error_told = False

@@ -13,6 +13,7 @@ from .merge import FAILED, RunAnswers, Totals
 from .types import BatchStatus, FailedRow, RunStatus
 
 if TYPE_CHECKING:
+    from .rates import Prices
     from .schema import OutputSchema
     from .store import BatchRecord, RunRecord, Store
 
@@ -47,9 +48,12 @@ def state_of(batches: Sequence[BatchRecord], *, is_blocked: bool) -> str:
 class StatusMaker:
     """Makes the status records of one run; counts again only when a batch has changed its state."""
 
-    def __init__(self, store: Store, run_id: str, *, schema: OutputSchema | None = None) -> None:
+    def __init__(
+        self, store: Store, run_id: str, *, schema: OutputSchema | None = None, prices: Prices | None = None
+    ) -> None:
         self._store = store
         self._schema = schema
+        self._prices = prices
         self._run_id = run_id
         self._seen: tuple[Any, ...] = ()
         self._answers: RunAnswers | None = None
@@ -79,7 +83,7 @@ class StatusMaker:
         batches = self._store.batches_of_run(self._run_id)
         seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
         if seen != self._seen or self._answers is None:
-            self._answers = RunAnswers(self._store, record, batches, schema=self._schema)
+            self._answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
             self._counts = self._answers.counts()
             self._totals = self._answers.totals()
             self._failed = self._first_failed()

@@ -355,9 +355,14 @@ def test_an_unknown_price_is_missing_and_said_once(api: simulator.Simulator, unp
     assert run.paid_usd is None
     assert run.summary()["spared by prompt caching (USD)"] == 0
     run.result()
-    priced = submit(frame, "p", model=unpriced, prices={unpriced: (3.0, 15.0)}, reuse=False, name="priced")
+    # The line of the warning, typed in: the same run, nothing paid again, and now its cost is known.
+    n_creates = api.calls("create")
+    priced = submit(frame, "p", model=unpriced, prices={unpriced: (3.0, 15.0)})
+    assert api.calls("create") == n_creates
     n_input, n_output = priced["input_tokens"].sum(), priced["output_tokens"].sum()
     assert priced["cost_usd"].sum() == pytest.approx((n_input * 1.5 + n_output * 7.5) / 1e6, abs=1e-12)
+    new = submit(frame, "p", model=unpriced, prices={unpriced: (3.0, 15.0)}, reuse=False, name="new")
+    pd.testing.assert_series_equal(new["cost_usd"], priced["cost_usd"])
 
 
 def test_the_summary_holds_the_bill_against_the_estimate(api: simulator.Simulator) -> None:
@@ -511,3 +516,17 @@ def test_nothing_is_left_in_the_frame(api: simulator.Simulator) -> None:
     pd.testing.assert_frame_equal(frame, before)
     assert frame.attrs == out.attrs == {"source": "test"}
     assert out["n"].dtype == np.int8
+
+
+def test_columns_of_several_levels(api: simulator.Simulator) -> None:
+    """A frame with a MultiIndex as columns is asked by tuple, gets ours at the top level, and may be asked again."""
+    columns = pd.MultiIndex.from_tuples([("a", "n"), ("a", "p")], names=["group", "field"])
+    frame = pd.DataFrame([[1, "x"], [2, "y"]], columns=columns)
+    out = submit(frame, ("a", "p"))
+    assert out["output"].tolist() == ["x", "y"]
+    assert out.columns.names == ["group", "field"]
+    assert ("status", "") in out.columns
+    pd.testing.assert_frame_equal(out[["a"]], frame)
+    again = submit(out, ("a", "p"))
+    pd.testing.assert_frame_equal(again, out)
+    assert api.calls("create") == 1
