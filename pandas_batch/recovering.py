@@ -12,11 +12,11 @@ import numpy as np
 from .errors import FrameMismatchError
 from .failures import is_not_found
 from .fingerprints import FINGERPRINT_BYTES, parse_custom_id
-from .merge import NOT_OF_THIS_RUN
 from .posting import SpoolBody, Workplace
 from .preparing import new_run_id, requests_table, rows_table
 from .reconciling import read_nonce
 from .result_lines import id_of, iter_lines
+from .row_status import NOT_OF_THIS_RUN
 from .run import Run
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError, RunNotFoundError
-from .merge import CUT, FAILED
 from .posting import SpoolBody, custom_id_of_line, new_nonce, params_of_line, spool_lines
 from .preparing import BATCH_BYTES, new_run_id
+from .row_status import CUT, FAILED
 from .types import MAX_BATCH_REQUESTS, ROW_STATUSES
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pandas as pd
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import FrameMismatchError, InputError
-from .merge import NOT_OF_THIS_RUN, NOT_SENT
 from .options import Options, parse_options
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
+from .row_status import NOT_OF_THIS_RUN, NOT_SENT
 from .run import Bound, Run
 
 if TYPE_CHECKING:

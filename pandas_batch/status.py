@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import clip
-from .merge import FAILED, RunAnswers, Totals
+from .merge import RunAnswers, Totals
+from .row_status import FAILED
 from .types import BatchStatus, FailedRow, RunStatus
 
 if TYPE_CHECKING:

@@ -48,7 +48,8 @@ ROOMS = {
     "comparing": Room("comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "merge status summary posting reconciling collecting engine preparing retrying deleting run",
+        "row_status gathering merge status summary posting reconciling collecting engine preparing bound driving "
+        "retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import preparing, simulator
-from pandas_batch.merge import NOT_OF_THIS_RUN, insert_columns
+from pandas_batch.merge import insert_columns
+from pandas_batch.row_status import NOT_OF_THIS_RUN
 from pandas_batch.starting import match
 
 INDEXES = {

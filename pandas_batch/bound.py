@@ -1,0 +1,57 @@
+"""The frame that a run is merged onto, as it was when the run was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+class Bound:
+    """
+    A frame that a run is merged onto: the frame as it was, and which of the run's requests each row has.
+
+    Parameters
+    ----------
+    frame
+        The frame; None for the stored index alone.
+    request_of_row
+        int32 per row; None for the rows as they were submitted.
+    reasons
+        Why rows cannot be sent, by position, where `request_of_row` is given.
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame | None,
+        request_of_row: np.ndarray | None = None,
+        reasons: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
+        deep = frame is not None and not _copies_on_write()
+        self.frame = None if frame is None else frame.copy(deep=deep)
+        self.request_of_row = request_of_row
+        self.reasons = reasons
+
+
+def agree(there: Any, ours: Any) -> bool:
+    """Return whether a column holds what a run wrote into it, now or while rows of it were still pending."""
+    if not isinstance(there, pd.Series) or len(there) != len(ours):
+        return False
+    ours_series = pd.Series(ours, index=there.index)
+    try:
+        same = (there.astype(object) == ours_series.astype(object)) | (there.isna() & ours_series.isna())
+    except (TypeError, ValueError):
+        return False
+    # A partial result had nothing yet where there is an answer now.
+    before = there.isna() | (there.astype(object) == "pending")
+    return bool((same.fillna(False).astype(bool) | before.fillna(False).astype(bool)).all())
+
+
+def _copies_on_write() -> bool:
+    if int(pd.__version__.split(".")[0]) >= 3:
+        return True
+    return bool(pd.get_option("mode.copy_on_write") is True)
