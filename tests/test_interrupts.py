@@ -22,7 +22,7 @@ def lab() -> Iterator[Lab]:
         yield opened
 
 
-def interrupted_run(lab: Lab, folder: Path, seed: int, *, n_interrupts: int = 2) -> tuple[list[float], Verdict]:
+def interrupted_run(lab: Lab, folder: Path, seed: int, *, n_interrupts: int) -> tuple[list[float], Verdict]:
     """Interrupt a run up to `n_interrupts` times, then let it through; return the seconds back to the prompt."""
     chance = random.Random(seed)
     back_s: list[float] = []
@@ -32,7 +32,7 @@ def interrupted_run(lab: Lab, folder: Path, seed: int, *, n_interrupts: int = 2)
         job = Job(str(folder / f"store{seed}"), api.base_url, str(folder / f"out{seed}.json"), seed=seed)
         told = Path(f"{job.out}.interrupted")
         for attempt in range(40):
-            job.interrupt_after_s = chance.uniform(0.0, 0.4) if attempt < n_interrupts else None
+            job.interrupt_after_s = chance.uniform(0.02, 0.5) if attempt < n_interrupts else None
             ended = lab.do(job)
             if ended["code"] == INTERRUPTED:
                 back_s.append(json.loads(told.read_text())["at_prompt_s"] - ended["signaled_s"])
@@ -46,7 +46,7 @@ def soak(lab: Lab, folder: Path, n_interrupts: int) -> str:
     back_s: list[float] = []
     n_runs = 0
     while len(back_s) < n_interrupts:
-        more_s, verdict = interrupted_run(lab, folder, n_runs)
+        more_s, verdict = interrupted_run(lab, folder, n_runs, n_interrupts=8)
         assert verdict.is_clean, (n_runs, verdict)
         back_s += more_s
         n_runs += 1
