@@ -131,6 +131,16 @@ def test_answers_that_do_not_fit_are_told_apart(api: simulator.Simulator) -> Non
     assert run.failed["error"].tolist() == errors[1:7]
 
 
+def test_a_tool_call_is_no_misfit(api: simulator.Simulator) -> None:
+    """Where tools are offered beside a schema, a row that calls one has no text, rightly: its fields are NA."""
+    call = {"type": "tool_use", "id": "toolu_01", "name": "look_up", "input": {}}
+    api.answer = lambda params: simulator.Reply(content=[call], stop_reason="tool_use")
+    tools = [{"name": "look_up", "description": "Looks up.", "input_schema": {"type": "object", "properties": {}}}]
+    out = submit(pd.DataFrame({"p": ["a"]}), "p", output_schema=OF_TYPES, tools=tools)
+    assert out.loc[0, ["status", "stop_reason"]].tolist() == ["succeeded", "tool_use"]
+    assert out.loc[0, ["output", *OF_TYPES]].isna().all()
+
+
 @pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
 def test_invalid_rows_are_asked_again_when_told_so(api: simulator.Simulator) -> None:
     """``retry_failed`` leaves rows alone that would fail again; ``errors="all"`` asks them, and the frame is whole."""
@@ -150,6 +160,9 @@ def test_invalid_rows_are_asked_again_when_told_so(api: simulator.Simulator) -> 
     assert out["stars"].tolist() == [4] * 4
     assert [batch.facts.n_requests for batch in api.batches] == [2, 3]
     assert again.counts == {"succeeded": 4}
+    # The estimate was of all rows: it says nothing about the retry of some.
+    assert "estimate and bill" in run.summary()
+    assert "estimate and bill" not in again.summary()
 
 
 def test_a_loaded_run_knows_its_schema(api: simulator.Simulator) -> None:
@@ -378,6 +391,12 @@ def test_the_summary_holds_the_bill_against_the_estimate(api: simulator.Simulato
     assert told["estimate and bill"].startswith("billed $0.000")
     assert " of at most $0.00" in told["estimate and bill"]
     pd.testing.assert_series_equal(pandas_batch.load(run.id).summary(), told)
+    # A run that shares rows with it is held against what it sends itself.
+    longer = pd.concat([frame, pd.DataFrame({"p": ["One more of them, and longer than all the others are."]})])
+    more = start(longer, "p", max_tokens=64)
+    more.wait()
+    assert len(api.billed) == 21
+    assert more.summary()["billed input tokens"] == max(bill.usage["input_tokens"] for bill in api.billed)
     # A run that sends nothing was not estimated.
     reusing = start(frame.iloc[:5], "p", max_tokens=64)
     reusing.wait()
