@@ -14,6 +14,8 @@ Examples
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -119,3 +121,7 @@ def __dir__() -> list[str]:
 
 
 register()
+
+if "dask.dataframe" in sys.modules:
+    with suppress(ImportError):  # a Dask without accessors, or without what it needs
+        import_module(".dask", __name__)

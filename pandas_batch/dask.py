@@ -10,6 +10,7 @@ The store has to be on a file system that the workers share.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -96,6 +97,7 @@ class PartitionedPlan:
     def __init__(self, ddf: Any, options: Options, address: tuple[str, str], clock: Clock) -> None:
         self._ddf = ddf
         self._options = _without_client(options)
+        self.meta: pd.DataFrame = ddf._meta
         self._address = address
         look = delayed(look_at)
         looks = [look(part, self._options, address, clock.now()) for part in ddf.to_delayed()]
@@ -161,6 +163,11 @@ class DaskCall(Call):
                 f"{series[0]} is a Series, which has no place in a Dask frame's partitions.",
                 hint=f"{series[0]}=lambda part: part[...]   # or a column of the frame",
             )
+        if not options.dedupe:
+            raise InputError(
+                "dedupe=False is not possible here: which of two equal rows comes first depends on the partitions.",
+                hint="samples=2   # as many answers of every row; or dedupe=True",
+            )
         self.options = options
         self.clock = clock
         self.base_url, self.api_version = address_of(options.client)
@@ -186,9 +193,7 @@ class DaskCall(Call):
         plan: Any = self.plan
         estimates = [part.estimate for part in plan.parts if part.estimate is not None]
         if not estimates:
-            return Call(
-                pd.DataFrame({"prompt": pd.Series([], dtype=str)}), parse_options({}, prompt_col="prompt")
-            ).estimate()
+            return Call(plan.meta, self.options, address=(self.base_url, self.api_version)).estimate(online=False)
         found = None if store is None else find_existing(store, self.needs, self.options, base_url=self.base_url)
         n_reused = 0 if found is None else found.n_reused
         return sum_of(estimates, rows=plan.n_rows, n_requests=self.needs.n_requests, n_reused=n_reused)
@@ -305,7 +310,9 @@ class ClaudeBatchDaskSeries:
 
 def merged_partition(frame: pd.DataFrame, run_id: str, store_path: str, again: dict[str, Any]) -> pd.DataFrame:
     """Return a partition with its answers, from the store alone; runs on a worker."""
-    return attach_run(frame, _stored(store_path, run_id), dict(again, progress="off")).result()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what there is to say of the run has been said where it was made
+        return attach_run(frame, _stored(store_path, run_id), dict(again, progress="off")).result()
 
 
 @lru_cache(maxsize=8)
