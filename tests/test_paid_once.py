@@ -10,6 +10,7 @@ import pytest
 from rowlab import all_outcomes, ask, plan_outcomes
 
 from pandas_batch import preparing, simulator
+from pandas_batch.driving import _engines
 from pandas_batch.recovering import recover_run
 from pandas_batch.run import Run
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
@@ -191,3 +192,19 @@ def test_equal_rows_of_an_edited_frame_keep_their_answers(api, clock, dedupe):
     assert out["status"].tolist() == ["succeeded"] * 7 + ["unsent"]
     assert [prompt in text for prompt, text in zip(out["prompt"][:-1], out["output"][:-1], strict=True)] == [True] * 7
     assert float(out["cost_usd"].sum()) == pytest.approx(float(whole["cost_usd"].sum()))
+
+
+def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
+    """Where another kernel drives a run and holds its leases, a cancel reaches the server all the same."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
+        with clock.held():
+            first = ask(FRAME, api, clock)
+            until_batches(first, "bound")
+            engine = _engines.pop((str(first.store.path), first.id))  # what another process has is not seen here
+            second = ask(FRAME, api, clock)
+            assert second.engine is not engine
+            assert "1 of 1 batches are being canceled" in second.cancel()
+            assert api.calls("cancel") == 1
+        assert second.result()["status"].eq("canceled").all()
+        assert first.result()["status"].eq("canceled").all()
+        assert engine.join(10)
