@@ -49,7 +49,8 @@ class RunAnswers:
     batches
         The batches that hold its requests, none of them split.
     schema
-        Turns outputs into typed columns as soon as all batches are home; what does not fit is ``invalid``.
+        Turns outputs into typed columns as soon as all batches are home, or when a partial result is wanted; what
+        does not fit is ``invalid``.
     prices
         Prices of the call: they also price answers that were brought home when no price was known.
     """
@@ -76,6 +77,7 @@ class RunAnswers:
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
         self.batches = {batch.key: batch for batch in batches}
         self._tables: dict[int, pa.Table] = {}
+        self._any_schema = schema
         self._schema = schema if all(batch.state in ("collected", "gone", "withdrawn") for batch in batches) else None
         self._codes: np.ndarray | None = None
         self.typed: dict[str, Any] = {}
@@ -117,6 +119,12 @@ class RunAnswers:
             if self._schema is not None:
                 self._apply_schema(self._schema, self._codes)
         return self._codes
+
+    def read_typed(self) -> None:
+        """Parse the answers that are here by now: a partial result has the columns of a whole one."""
+        codes = self.codes_of_requests()
+        if self._any_schema is not None and not self.typed:
+            self._apply_schema(self._any_schema, codes)
 
     def _apply_schema(self, schema: OutputSchema, codes: np.ndarray) -> None:
         """Parse every output once, in the order of the requests."""

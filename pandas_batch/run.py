@@ -88,6 +88,7 @@ class Run(DrivenRun):
         prefix = self._options.prefix
         schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
         answers = self.answers()
+        answers.read_typed()
         columns, codes = answers.columns(
             names,
             rows=rows,

@@ -31,7 +31,7 @@ def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
     parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
     if parts:
         told.append(
-            f"Run {run_id}: of the succeeded rows {', '.join(parts)}; see the column stop_reason. "
+            f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: pandas_batch.load("{run_id}").retry_failed(errors="all", max_tokens=...)'
         )
     tiers = {tier: n for tier, n in answers.count_values("service_tier").items() if tier != "batch"}
@@ -82,8 +82,8 @@ def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices
         "started at": status.started_at,
         "finished at": status.finished_at,
     }
-    # A retry asks for less than its parent was estimated for.
-    if "estimate" in run.extra and run.parent_id is None:
+    # A retry asks for less than its parent was estimated for, and a run under way has no bill yet.
+    if "estimate" in run.extra and run.parent_id is None and status.state == "collected":
         estimate = Estimate.from_json(run.extra["estimate"])
         parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
         n_input = sum(answers.sum_tokens(name, bought_only=True) for name in parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -172,6 +173,32 @@ def test_a_loaded_run_knows_its_schema(api: simulator.Simulator) -> None:
     loaded = pandas_batch.load("typed")
     assert loaded.counts == {"succeeded": 1, "invalid": 1}
     pd.testing.assert_frame_equal(loaded.result(), out.drop(columns="p"))
+
+
+@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+def test_a_partial_result_has_the_columns_of_a_whole_one(
+    api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed columns are there from the start, NA where an answer is pending; what came already is read, and judged."""
+    monkeypatch.setattr("pandas_batch.preparing.MAX_BATCH_REQUESTS", 2)
+    api.answer = lambda params: "no JSON" if "odd" in last_user_text(params) else GOOD
+    api.seconds_per_batch = lambda n_requests: 0.0 if n_requests == 2 else 3600.0
+    run = start(pd.DataFrame({"p": ["fine", "odd", "late", None]}), "p", output_schema=OF_TYPES)
+    home = threading.Event()
+    run.observe(lambda status: home.set() if run.counts.get("pending") == 1 else None)
+    assert home.wait(20)
+    partial = run.result(partial=True)
+    assert partial["status"].tolist() == ["succeeded", "invalid", "pending", "skipped"]
+    assert partial["stars"].tolist() == [4, pd.NA, pd.NA, pd.NA]
+    assert "estimate and bill" not in run.summary()
+    run.cancel()
+    whole = run.result()
+    assert partial.columns.tolist() == whole.columns.tolist()
+    assert partial.dtypes.tolist() == whole.dtypes.tolist()
+    # What did not fit can be asked again, also where its batch came home long before the others.
+    api.seconds_per_batch, api.answer = 0, lambda params: GOOD
+    again = run.retry_failed(errors="all").result()
+    assert again["status"].tolist() == ["succeeded"] * 3 + ["skipped"]
 
 
 def test_samples_with_a_schema_are_lists(api: simulator.Simulator) -> None:
