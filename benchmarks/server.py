@@ -13,9 +13,9 @@ from benchmarks.loads import answers
 
 
 @contextmanager
-def serving(load: str) -> Iterator[str]:
-    """Give the base URL of a server that answers with the texts of `load`; a batch ends at once."""
-    command = [sys.executable, "-m", "benchmarks.server", load]
+def serving(load: str, seconds_per_batch: float = 0) -> Iterator[str]:
+    """Give the base URL of a server that answers with the texts of `load`."""
+    command = [sys.executable, "-m", "benchmarks.server", load, str(seconds_per_batch)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()
@@ -32,7 +32,7 @@ def main() -> None:
     def answer(params: dict[str, Any]) -> str:
         return texts[zlib.crc32(params["messages"][-1]["content"].encode()) % len(texts)]
 
-    with simulator.serve(answer=answer, seconds_per_batch=0) as api:
+    with simulator.serve(answer=answer, seconds_per_batch=float(sys.argv[2])) as api:
         # One row in a hundred is errored, one in two hundred expired, as on a bad day.
         api.faults.add(simulator.RowFault("errored", share=0.01))
         api.faults.add(simulator.RowFault("expired", share=0.005))

@@ -1,0 +1,97 @@
+"""Print the table of figures: ``python -m benchmarks [--quick] [--million]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.server import serving
+from benchmarks.whole_run import compare, report
+
+PACKAGES = ("anthropic", "httpx2", "h11", "pandas", "numpy", "pyarrow", "msgspec")
+
+
+def machine() -> str:
+    """Return what the figures were taken on."""
+    versions = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), "")
+    loads = " ".join(f"{load:.1f}" for load in os.getloadavg())
+    return (
+        f"{os.cpu_count()} cores {model}, {platform.system()}, Python {platform.python_version()}; "
+        f"{', '.join(versions)}; load average {loads}"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def import_ms() -> float:
+    """Return what ``import pandas_batch`` takes beyond pandas, in a fresh process."""
+    code = "import time, pandas; t = time.process_time(); import pandas_batch; print(time.process_time() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    return min(float(run.stdout) for run in runs) * 1e3
+
+
+def poll_ms(n_batches: int = 100) -> float:
+    """Return the CPU time of one look at `n_batches` open batches, in ms."""
+    import anthropic
+
+    from pandas_batch.wire import Wire
+
+    with serving("short", seconds_per_batch=3600) as url:
+        client = anthropic.Anthropic(api_key="none", base_url=url)
+        params = {"model": "claude-haiku-4-5", "max_tokens": 16, "messages": [{"role": "user", "content": "Hi"}]}
+        for _ in range(n_batches):
+            client.messages.batches.create(requests=[{"custom_id": "a", "params": params}])
+        wire = Wire(client)
+        spans = []
+        for _ in range(10):
+            started_s = time.process_time()
+            assert len(wire.list(limit=1000).batches) == n_batches
+            spans.append(time.process_time() - started_s)
+    return statistics.median(spans) * 1e3
+
+
+def table(*, quick: bool, million: bool) -> Iterator[str]:
+    yield machine()
+    yield ""
+    repeat = 1 if quick else 3
+    sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
+    for load in ("med", "short"):
+        for n_rows in sizes:
+            yield from report(load, n_rows, compare(load, n_rows, repeat))
+    if million:
+        best: dict[str, dict[str, Any]] = compare("med", 1_000_000, 1, ("ours",))
+        yield from report("med", 1_000_000, best)
+    yield ""
+    yield f"import pandas_batch, beyond pandas: {import_ms():.0f} ms CPU"
+    yield f"a look at 100 open batches: {poll_ms():.1f} ms CPU"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="up to 10,000 rows, once each")
+    parser.add_argument("--million", action="store_true", help="a million rows as well (4 GB of disk, some minutes)")
+    given = parser.parse_args()
+    for line in table(quick=given.quick, million=given.million):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
