@@ -37,3 +37,19 @@ class Clock:
 
 
 SYSTEM_CLOCK = Clock()
+
+
+_TICKS_S = ((60.0, 1.0), (600.0, 5.0))
+_LONGEST_TICK_S = 60.0
+
+
+def tick_s(elapsed_s: float) -> float:
+    """
+    Return how long to sleep at most: displays want a clock, and a laptop that slept wants to be noticed.
+
+    Examples
+    --------
+    >>> tick_s(0), tick_s(120), tick_s(7200)
+    (1.0, 5.0, 60.0)
+    """
+    return next((most_s for until_s, most_s in _TICKS_S if elapsed_s < until_s), _LONGEST_TICK_S)

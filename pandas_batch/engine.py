@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .clock import Clock
+from .clock import Clock, tick_s
 from .collecting import FIRST_POLL_S, Collector, Poller
 from .errors import StoreError
 from .failpoints import reached
@@ -37,12 +37,12 @@ SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
 CANCEL_ASKED = "cancel_asked"
 """Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
 
-_TICKS_S = ((60.0, 1.0), (600.0, 5.0))
-_LONGEST_TICK_S = 60.0
 _INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
 _WATCH_S = 1.0
 _N_WORKERS = 3
+_LAST_ROUNDS = 2
+"""How often what has ended is still brought home when the run cannot go on: it is paid for."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class Engine:
             self.future.set_result(None)
 
     def _drive(self) -> None:
-        started_s = self.clock.monotonic_s()
+        started_s, n_last_rounds = self.clock.monotonic_s(), 0
         with ThreadPoolExecutor(_N_WORKERS, thread_name_prefix="pandas_batch step") as workers:
             while True:
                 self._wake.clear()
@@ -219,13 +219,20 @@ class Engine:
                     return
                 due_in_s = self._step_all(open_batches, workers)
                 if self.error is not None:
-                    return
+                    n_last_rounds += 1
+                    if n_last_rounds > _LAST_ROUNDS or not self._has_ended():
+                        return
+                    self.posts_stopped = True
+                    continue
                 self._tell()
                 if due_in_s is None:
                     return
                 if due_in_s > 0:
-                    tick_s = _tick_s(self.clock.monotonic_s() - started_s)
-                    self.clock.wait(max(_INSTANT_S, min(due_in_s, tick_s)), self._wake)
+                    most_s = tick_s(self.clock.monotonic_s() - started_s)
+                    self.clock.wait(max(_INSTANT_S, min(due_in_s, most_s)), self._wake)
+
+    def _has_ended(self) -> bool:
+        return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
 
     def _step_all(self, open_batches: list[BatchRecord], workers: ThreadPoolExecutor) -> float | None:
         """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
@@ -320,10 +327,7 @@ class Engine:
 
     def _make_tools(self) -> _Tools:
         place = Workplace(
-            store=self.store,
-            wire=self._make_wire(),
-            clock=self.clock,
-            lost_answer_grace_s=self._lost_answer_grace_s,
+            store=self.store, wire=self._make_wire(), clock=self.clock, lost_answer_grace_s=self._lost_answer_grace_s
         )
         self._tools = _Tools(
             wire=place.wire,
@@ -394,8 +398,3 @@ class Engine:
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )
-
-
-def _tick_s(elapsed_s: float) -> float:
-    """Return how long to sleep at most: displays want a clock, and a laptop that slept wants to be noticed."""
-    return next((tick_s for until_s, tick_s in _TICKS_S if elapsed_s < until_s), _LONGEST_TICK_S)

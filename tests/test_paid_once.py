@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 
+import anthropic
 import pandas as pd
 import pytest
 from rowlab import all_outcomes, ask, plan_outcomes
@@ -13,7 +14,7 @@ from pandas_batch import preparing, simulator
 from pandas_batch.driving import _engines
 from pandas_batch.recovering import recover_run
 from pandas_batch.run import Run
-from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, spend_cap
 from pandas_batch.starting import Call, _record, parse
 from pandas_batch.wire import Wire
 
@@ -208,3 +209,22 @@ def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
         assert second.result()["status"].eq("canceled").all()
         assert first.result()["status"].eq("canceled").all()
         assert engine.join(10)
+
+
+def test_what_is_paid_comes_home_though_the_rest_is_refused(clock, monkeypatch):
+    """With a spend limit reached in the middle, the same line brings what was posted, and then says so."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+        cap = spend_cap()
+        cap.skip = 1
+        api.faults.add(cap)
+        with pytest.raises(anthropic.APIError):
+            ask(FRAME, api, clock).result()
+        clock.advance(700)
+        run = ask(FRAME, api, clock)
+        with pytest.raises(anthropic.APIError):
+            run.result()
+        assert run.counts == {"succeeded": 4, "pending": 8}
+        api.faults.clear()
+        assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+        assert len(api.billed) == 12
