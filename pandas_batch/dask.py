@@ -95,7 +95,7 @@ class PartitionedPlan:
     """The requests of a Dask frame: a plan that computes a partition only when its requests are written."""
 
     def __init__(self, ddf: Any, options: Options, address: tuple[str, str], clock: Clock) -> None:
-        self._ddf = ddf
+        self._ddf = _asked_columns(ddf, options)
         self._options = _without_client(options)
         self.meta: pd.DataFrame = ddf._meta
         self._address = address
@@ -348,6 +348,15 @@ def _with_empty_columns(meta: pd.DataFrame, options: Options, schema: Any) -> pd
     for name, values in empty.items():
         made[name] = values if not isinstance(values, pd.Series) else values.set_axis(made.index)
     return made
+
+
+def _asked_columns(ddf: Any, options: Options) -> Any:
+    """Return the frame without the columns that no request can need: those of a file are then never read."""
+    is_plain = options.prompt is None and not options.not_remembered
+    if is_plain and options.prompt_col in ddf.columns:
+        named = [options.prompt_col, options.images_col, options.documents_col]
+        return ddf[[name for name in dict.fromkeys(named) if name is not None]]
+    return ddf
 
 
 def _without_client(options: Options) -> Options:

@@ -60,7 +60,7 @@ class StatusMaker:
         self._answers: RunAnswers | None = None
         self._counts: dict[str, int] = {}
         self._totals = Totals(None, None, None, None)
-        self._failed: tuple[FailedRow, ...] = ()
+        self._failed: tuple[FailedRow, ...] | None = None
 
     def answers(self) -> RunAnswers:
         """Return the answers as they are in the store now."""
@@ -87,11 +87,16 @@ class StatusMaker:
             self._answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
             self._counts = self._answers.counts()
             self._totals = self._answers.totals()
-            self._failed = self._first_failed()
+            self._failed = None  # looked up when there is somebody to show it to
             self._seen = seen
         return record, batches
 
     def _first_failed(self) -> tuple[FailedRow, ...]:
+        if self._failed is None:
+            self._failed = self._look_up_failed()
+        return self._failed
+
+    def _look_up_failed(self) -> tuple[FailedRow, ...]:
         answers = self._answers
         if answers is None:
             return ()
@@ -149,7 +154,7 @@ class StatusMaker:
             counts=counts,
             batches=tuple(batch_status(batch, run_id=record.id) for batch in batches),
             n_failed=self.n_failed(),
-            failed=self._failed,
+            failed=self._first_failed(),
             cost_usd=self._totals.cost_usd,
             paid_usd=self._totals.paid_usd,
             cost_usd_standard=self._totals.cost_usd_standard,
