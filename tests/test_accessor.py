@@ -31,10 +31,21 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
     """A server whose batches end at once; the environment leads to it."""
     for room in ("engine", "collecting", "parts"):
         monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.02)
+    made: list[anthropic.Anthropic] = []
+    init = anthropic.Anthropic.__init__
+
+    def remembered(client: anthropic.Anthropic, *args: Any, **options: Any) -> None:
+        init(client, *args, **options)
+        made.append(client)
+
+    # Clients that a call builds from the environment live as long as the process: a test has to close them.
+    monkeypatch.setattr(anthropic.Anthropic, "__init__", remembered)
     with simulator.serve(seconds_per_batch=0) as running:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", running.base_url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "simulator")
         yield running
+        for client in made:
+            client.close()
 
 
 class Asked:
