@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+dask = pytest.importorskip("dask")
 dd = pytest.importorskip("dask.dataframe")
 distributed = pytest.importorskip("distributed")
 
@@ -27,8 +28,14 @@ N_ROWS = 60
 def cluster() -> Iterator[Any]:
     """Two workers that are processes of their own."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    patience = {f"distributed.comm.timeouts.{kind}": "120s" for kind in ("connect", "tcp")}  # of a busy machine
     options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(**options, silence_logs=logging.CRITICAL) as running, running.get_client() as client:
+    options["silence_logs"] = logging.CRITICAL
+    with (
+        dask.config.set(patience),
+        distributed.LocalCluster(**options) as running,
+        running.get_client() as client,
+    ):
         yield client
 
 

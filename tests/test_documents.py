@@ -250,6 +250,7 @@ def test_notebooks_are_here() -> None:
         "04_prompt_ab",
         "05_nightly_evaluation",
         "06_cost_regression_gate",
+        "07_beyond_memory",
     ]
     for path in NOTEBOOKS:
         text = path.read_text(encoding="utf-8")
