@@ -149,8 +149,9 @@ class Panel:
         else:
             label, disabled, style = "Cancel", False, ""
         can = self._cancel_asked or canceling or status is None or status.can_cancel
-        _write(self._cancel, "description", label)
+        # Each is a message of its own: no label stands for an instant on a button that does something else.
         _write(self._cancel, "disabled", disabled)
+        _write(self._cancel, "description", label)
         _write(self._cancel, "button_style", style)
         _write(self._cancel.layout, "display", None if can else "none")
         _write(self._check, "disabled", now_s < self._checking_until_s)

@@ -19,6 +19,7 @@ ask = dict(client=api.client(), name="reviews", poll_interval=0.5)
 needs_subshells = pytest.mark.skipif(kernel_version() < (7,), reason="the kernel has no subshells")
 
 
+@needs_subshells
 def test_start_stays_live_and_cancels_by_clicks(lab: LabPage) -> None:
     """`start` returns at once, its panel moves under a busy cell, and two clicks cancel it on the server."""
     lab.start(
