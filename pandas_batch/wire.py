@@ -108,6 +108,9 @@ class Wire:
         self.api_version = str(
             next((v for name, v in versions.items() if not name.islower()), None) or next(iter(versions.values()), "")
         )
+        if self._is_ours:
+            # Nobody else can close a client that was built here: its sockets go when we do.
+            weakref.finalize(self, self._client.close)
         _WIRES.add(self)
 
     def __repr__(self) -> str:
