@@ -52,7 +52,7 @@ def poll_ms(n_batches: int = 100) -> float:
     """Return the CPU time of one look at `n_batches` open batches, in ms."""
     import anthropic
 
-    from pandas_batch.wire import Wire
+    from pandas_batch.wire.wire import Wire
 
     with serving("short", seconds_per_batch=3600) as url:
         client = anthropic.Anthropic(api_key="none", base_url=url)

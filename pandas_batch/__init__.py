@@ -42,29 +42,29 @@ from .types import BatchJob, BatchRequest, BatchResult, Prompt, RunStatus
 
 if TYPE_CHECKING:
     from . import simulator
-    from .client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
-    from .comparing import Comparison
-    from .estimate import Estimate
-    from .library import compare_runs, load, recover, runs
-    from .media import upload_files
-    from .run import Run
+    from .client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
+    from .estimates.comparing import Comparison
+    from .estimates.estimate import Estimate
+    from .requests.media import upload_files
+    from .running.library import compare_runs, load, recover, runs
+    from .running.run import Run
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "AsyncBatchClient": "client",
-    "BatchClient": "client",
-    "Comparison": "comparing",
-    "Estimate": "estimate",
-    "Run": "run",
-    "arun_prompts": "client",
-    "compare_runs": "library",
-    "load": "library",
-    "recover": "library",
-    "run_prompts": "client",
-    "runs": "library",
+    "AsyncBatchClient": "client.client",
+    "BatchClient": "client.client",
+    "Comparison": "estimates.comparing",
+    "Estimate": "estimates.estimate",
+    "Run": "running.run",
+    "arun_prompts": "client.client",
+    "compare_runs": "running.library",
+    "load": "running.library",
+    "recover": "running.library",
+    "run_prompts": "client.client",
+    "runs": "running.library",
     "simulator": "",
-    "upload_files": "media",
+    "upload_files": "requests.media",
 }
 
 __all__ = [

@@ -71,7 +71,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _runs(chosen: argparse.Namespace) -> int:
-    from .library import runs
+    from .running.library import runs
 
     found = runs(chosen.store)
     if found.empty:
@@ -84,7 +84,7 @@ def _runs(chosen: argparse.Namespace) -> int:
 
 
 def _collect(chosen: argparse.Namespace) -> int:
-    from .library import load, runs
+    from .running.library import load, runs
 
     if chosen.to is not None and (len(chosen.run) != 1 or chosen.to.suffix not in _FORMATS):
         raise InputError(

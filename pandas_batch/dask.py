@@ -25,15 +25,15 @@ from dask.delayed import delayed
 
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import InputError, StoreError
-from .fingerprints import FINGERPRINT_BYTES
-from .options import Options, parse_options
-from .preparing import find_existing, n_batches_of, n_bytes_of, needs_of
-from .run import Bound, Run
-from .starting import Call, added_columns, attach_run, start_call
+from .requests.fingerprints import FINGERPRINT_BYTES
+from .requests.options import Options, parse_options
+from .running.preparing import find_existing, n_batches_of, n_bytes_of, needs_of
+from .running.run import Bound, Run
+from .running.starting import Call, added_columns, attach_run, start_call
 
 if TYPE_CHECKING:
-    from .estimate import Estimate
-    from .requests import RequestPlan
+    from .estimates.estimate import Estimate
+    from .requests.plan import RequestPlan
     from .store import Store
 
 __all__ = ["ClaudeBatchDaskFrame", "ClaudeBatchDaskSeries"]
@@ -59,9 +59,9 @@ class Part:
 
 def look_at(frame: pd.DataFrame, options: Options, address: tuple[str, str], at: Any) -> Part:
     """Plan a partition and return what has to be known of it; runs on a worker, and sends nothing."""
-    from .estimate import estimate_requests
-    from .preparing import distinct
-    from .requests import plan_requests
+    from .estimates.estimate import estimate_requests
+    from .requests.plan import plan_requests
+    from .running.preparing import distinct
 
     plan = plan_requests(frame, options, base_url=address[0], api_version=address[1])
     rows = np.flatnonzero(plan.sendable)
@@ -120,7 +120,7 @@ class PartitionedPlan:
         self.schema = self._plan_of(ddf._meta).schema
 
     def _plan_of(self, frame: pd.DataFrame) -> RequestPlan:
-        from .requests import plan_requests
+        from .requests.plan import plan_requests
 
         return plan_requests(frame, self._options, base_url=self._address[0], api_version=self._address[1])
 
@@ -155,7 +155,7 @@ class DaskCall(Call):
     """One call on a Dask frame."""
 
     def __init__(self, ddf: Any, options: Options, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        from .clients import address_of
+        from .wire.clients import address_of
 
         series = [name for name in options.not_remembered if isinstance(options.given(name), pd.Series)]
         if series:
@@ -180,7 +180,7 @@ class DaskCall(Call):
 
     def preflight(self) -> None:
         """Ask about the first partition that has anything to ask."""
-        from .preflight import preflight
+        from .estimates.preflight import preflight
 
         plan: Any = self.plan
         for number, part in enumerate(plan.parts):
@@ -264,7 +264,7 @@ class ClaudeBatchDaskFrame:
 
     def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Any) -> list[dict[str, Any]]:
         """Return the first `n` requests of the first partition, exactly as they would be sent."""
-        from .requests import preview_requests
+        from .requests.plan import preview_requests
 
         part = self._ddf.partitions[0].compute()
         return preview_requests(Call(part, parse_options(options, prompt_col=prompt_col)).plan, n)
@@ -318,7 +318,7 @@ def merged_partition(frame: pd.DataFrame, run_id: str, store_path: str, again: d
 @lru_cache(maxsize=8)
 def _stored(store_path: str, run_id: str) -> Run:
     """Return a finished run; kept, because every partition of a worker reads the same."""
-    from .library import load
+    from .running.library import load
     from .store import Store
 
     if Store.find(store_path) is None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from .clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
-    from .flows import Flow, Reply
-    from .wire import Wire
+    from .wire.flows import Flow, Reply
+    from .wire.wire import Wire
 
 MODEL = "claude-haiku-4-5-20251001"
 N_REQUESTS = 2
@@ -145,7 +145,7 @@ class LiveCheck:
 
     def _create(self) -> tuple[str, datetime]:
         from .errors import LostAnswerError
-        from .wire import Body
+        from .wire.wire import Body
 
         requests = [
             {
@@ -186,7 +186,7 @@ class LiveCheck:
         self._note("Is a new batch listed at once?", "a new batch is listed at once", seen, False)
 
     def _is_the_date_close(self, created_at: datetime) -> None:
-        from .reconciling import CLOCK_MARGIN_S
+        from .running.reconciling import CLOCK_MARGIN_S
 
         question = "How far is the `Date` header from `created_at`?"
         assumption = f"at most {CLOCK_MARGIN_S:.0f} s"
@@ -279,7 +279,7 @@ class LiveCheck:
 
 def _look(path: str, *, query: Mapping[str, Any] | None = None, stream: bool = False) -> Flow[Reply]:
     """GET a path and return the reply, headers and all."""
-    from .flows import Call
+    from .wire.flows import Call
 
     reply: Reply = yield Call(method="GET", path=path, query=query or {}, stream=stream)
     return reply
@@ -300,7 +300,7 @@ def most_cost_usd(model: str) -> float | None:
     >>> 0 < most_cost_usd(MODEL) < MOST_COST_USD
     True
     """
-    from .rates import rates
+    from .answers.rates import rates
 
     known = rates(model)
     if known is None:
@@ -330,7 +330,7 @@ def _check(model: str, patience_s: float, clock: Clock) -> int:
     from contextlib import ExitStack
 
     from .errors import PandasBatchError
-    from .wire import Wire
+    from .wire.wire import Wire
 
     with ExitStack() as opened:
         try:

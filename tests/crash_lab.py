@@ -89,9 +89,9 @@ def do(job: Job) -> None:
     import anthropic
     import pandas as pd
 
-    from pandas_batch import failpoints, preparing
     from pandas_batch.clock import Clock
-    from pandas_batch.starting import parse, start_run
+    from pandas_batch.running import failpoints, preparing
+    from pandas_batch.running.starting import parse, start_run
 
     class LabClock(Clock):
         """The server's clock: whoever waits moves it for all."""
@@ -196,7 +196,7 @@ def _save_after_the_post() -> None:
 
 def _no_grace() -> None:
     """Post again as soon as the list does not show the batch."""
-    from pandas_batch import reconciling
+    from pandas_batch.running import reconciling
 
     reconciling.MIN_EMPTY_SCANS = 1
     honest = reconciling.Reconciler.__init__
@@ -211,17 +211,17 @@ def _no_grace() -> None:
 
 def _trust_short_files() -> None:
     """Believe whatever a download brings."""
-    from pandas_batch import collecting
+    from pandas_batch.running import collecting
 
     collecting.Collector._accounts_for_all = lambda *_: True  # type: ignore[method-assign]
 
 
 def _adopt_without_proof() -> None:
     """Take the first batch of the right size for ours."""
-    from pandas_batch import reconciling
+    from pandas_batch.running import reconciling
 
     def settle(self: Any, batch: Any, candidate: Any) -> bool:
-        from pandas_batch.posting import times_of
+        from pandas_batch.running.posting import times_of
 
         return self._place.store.transition(
             batch.key,
@@ -255,8 +255,28 @@ PLANTED = {
 
 _PRELOADED = (
     *("anthropic", "pandas", "pyarrow.dataset", "httpcore2", "h11", "truststore", "genai_prices.data"),
-    *(f"pandas_batch.{name}" for name in ("accessor", "answers", "bill", "collecting", "estimate", "progress")),
-    *(f"pandas_batch.{name}" for name in ("recovering", "requests", "retrying", "starting", "store", "summary")),
+    *(
+        f"pandas_batch.{name}"
+        for name in (
+            "accessor",
+            "answers.answers",
+            "estimates.bill",
+            "running.collecting",
+            "estimates.estimate",
+            "display.progress",
+        )
+    ),
+    *(
+        f"pandas_batch.{name}"
+        for name in (
+            "running.recovering",
+            "requests.plan",
+            "running.retrying",
+            "running.starting",
+            "store",
+            "running.summary",
+        )
+    ),
 )
 """What a run imports at first use, imported once by the fork server."""
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.options import parse_options
-from pandas_batch.requests import plan_requests
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import plan_requests
 
 SECRET = "the text of a prompt"
 

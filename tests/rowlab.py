@@ -9,9 +9,9 @@ import pandas as pd
 
 from pandas_batch import simulator
 from pandas_batch.clock import Clock
-from pandas_batch.run import Run
+from pandas_batch.running.run import Run
+from pandas_batch.running.starting import parse, start_run
 from pandas_batch.simulator.faults import BadResults, RowFault
-from pandas_batch.starting import parse, start_run
 
 OUTCOMES = ("succeeded", "errored", "overloaded", "expired", "canceled", "refused", "truncated", "no_text")
 """What becomes of a prompt that names it; ``None`` and a blank prompt are skipped besides."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandas_batch import fragments
-from pandas_batch.account import static_html, text_account, text_line
-from pandas_batch.stylesheet import style_element
+from pandas_batch.display import fragments
+from pandas_batch.display.account import static_html, text_account, text_line
+from pandas_batch.display.stylesheet import style_element
+from pandas_batch.display.wording import duration, usd
 from pandas_batch.types import RunStatus
-from pandas_batch.wording import duration, usd
 
 from .run_statuses import ATTACKS, run_status, with_everywhere
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandas_batch.answers import (
+from pandas_batch.answers.answers import (
     ANSWER_SCHEMA,
     Decoded,
     decode_results,
@@ -28,7 +28,7 @@ from pandas_batch.answers import (
     result_of_line,
     write_answers,
 )
-from pandas_batch.pricing import add_costs, cost_of_message
+from pandas_batch.answers.pricing import add_costs, cost_of_message
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"

@@ -36,7 +36,7 @@ ROOMS = {
     "client": Room("bodies parts jobs client"),
     "requests": Room(
         "parameters sdk_types option_checks options per_row texts fingerprints templates contents media media_types "
-        "json_schema schema groups requests",
+        "json_schema schema groups plan",
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
@@ -79,9 +79,16 @@ class Import:
 
 
 def file_of(path: Path) -> str:
-    """Return the name by which the table knows a file: a folder stands for all that is in it."""
+    """Return the name by which the table knows a file: the simulator and the store stand for all that is in them."""
     parts = path.relative_to(PACKAGE).parts
-    return parts[0] if len(parts) > 1 else path.stem
+    return parts[0] if parts[0] in WHOLE else path.stem
+
+
+def target_of(module: list[str]) -> str:
+    """Return the name by which the table knows a module that is imported."""
+    if module[0] != "pandas_batch" or len(module) == 1:
+        return module[0]
+    return module[2] if module[1] in FOLDERS and len(module) > 2 else module[1]
 
 
 def imports_of(path: Path) -> Iterator[Import]:
@@ -94,8 +101,9 @@ def imports_of(path: Path) -> Iterator[Import]:
             return
         base = package[: len(package) - node.level + 1] if node.level else []
         module = [*base, *(node.module.split(".") if node.module else [])]
-        # `from . import store` and `from pandas_batch import store` name the file in the second half.
-        yield from ([*module, alias.name] for alias in node.names) if module == ["pandas_batch"] else [module]
+        # `from . import store` and `from pandas_batch.running import engine` name the file in the second half.
+        names_files = module == ["pandas_batch"] or (len(module) == 2 and module[1] in FOLDERS)
+        yield from ([*module, alias.name] for alias in node.names) if names_files else [module]
 
     def walk(node: ast.AST, is_lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -104,13 +112,14 @@ def imports_of(path: Path) -> Iterator[Import]:
             if isinstance(child, ast.Import | ast.ImportFrom):
                 for module in modules(child):
                     is_ours = module[0] == "pandas_batch"
-                    target = module[1] if is_ours and len(module) > 1 else module[0]
-                    yield Import(path, child.lineno, file_of(path), target, is_ours, is_lazy)
+                    yield Import(path, child.lineno, file_of(path), target_of(module), is_ours, is_lazy)
             yield from walk(child, is_lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
     return walk(ast.parse(path.read_text(encoding="utf-8")), False)
 
 
+WHOLE = ("simulator", "store")
+FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - set(WHOLE)
 FILES = sorted(PACKAGE.rglob("*.py"))
 IMPORTS = [found for path in FILES for found in imports_of(path)]
 
@@ -141,6 +150,18 @@ def test_there_is_no_ring_of_files() -> None:
             pair = {(found.file, found.target), (found.target, found.file)}
             if not (found.is_lazy and pair & PAIRS):
                 graph.setdefault(found.file, set()).add(found.target)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_there_is_no_ring_of_folders() -> None:
+    """Folders too are entered one way: what a folder needs stands in others that do not need it."""
+    folder_of = {path.stem: path.parent.name for path in FILES if path.parent.name in FOLDERS}
+    folder_of |= {name: name for name in WHOLE}
+    graph: dict[str, set[str]] = {}
+    for found in IMPORTS:
+        here, there = folder_of.get(found.file), folder_of.get(found.target) if found.is_ours else None
+        if here is not None and there is not None and here != there:
+            graph.setdefault(here, set()).add(there)
     graphlib.TopologicalSorter(graph).prepare()
 
 

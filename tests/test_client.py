@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandas_batch import bodies
-from pandas_batch.bodies import Requests, encode_requests
-from pandas_batch.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
-from pandas_batch.downloads import LineSplitter
+from pandas_batch.client import bodies
+from pandas_batch.client.bodies import Requests, encode_requests
+from pandas_batch.client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
+from pandas_batch.client.downloads import LineSplitter
 from pandas_batch.errors import (
     BatchTooLargeError,
     InputError,

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from rowlab import ask, until
 
-from pandas_batch import ResultsGoneError, preparing, simulator
+from pandas_batch import ResultsGoneError, simulator
+from pandas_batch.running import preparing
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})

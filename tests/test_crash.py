@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from crash_lab import Job, Lab, Verdict, add_random_faults, answer, judge, laboratory
 
-from pandas_batch import failpoints, simulator
+from pandas_batch import simulator
+from pandas_batch.running import failpoints
 from pandas_batch.simulator.faults import BadResults, LostAnswer
 
 N_RANDOM_KILLS = int(os.environ.get("PANDAS_BATCH_KILLS", "300"))

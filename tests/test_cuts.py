@@ -16,12 +16,12 @@ import pytest
 from rowlab import OUTCOMES, ask, plan_outcomes
 
 from pandas_batch import simulator
-from pandas_batch.answers import Decoded, decode_to_file
-from pandas_batch.collecting import Collector
-from pandas_batch.posting import Workplace
+from pandas_batch.answers.answers import Decoded, decode_to_file
+from pandas_batch.running.collecting import Collector
+from pandas_batch.running.posting import Workplace
 from pandas_batch.simulator.faults import BadResults
 from pandas_batch.store import BatchRecord
-from pandas_batch.wire import Wire
+from pandas_batch.wire.wire import Wire
 
 N_ROWS = 200
 SHAPES: dict[str, Callable[[bytes], bytes]] = {

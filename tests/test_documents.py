@@ -26,9 +26,9 @@ import pytest
 
 import pandas_batch
 from pandas_batch import errors, simulator
-from pandas_batch.option_checks import ALL_COLUMNS
-from pandas_batch.options import Options
-from pandas_batch.pricing import rates as rates_of
+from pandas_batch.answers.pricing import rates as rates_of
+from pandas_batch.requests.option_checks import ALL_COLUMNS
+from pandas_batch.requests.options import Options
 from pandas_batch.types import ROW_STATUSES
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def names_in(cells: list[str]) -> set[str]:
 @pytest.fixture
 def running_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
     """A server whose batches end at once, by the clock on the wall."""
-    for room in ("engine", "collecting", "parts"):
+    for room in ("running.engine", "running.collecting", "client.parts"):
         # The examples wait by the clock on the wall too: a first look after 2 s, some forty times.
         monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.05)
     with simulator.serve(seconds_per_batch=0) as api:

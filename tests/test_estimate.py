@@ -16,17 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pandas_batch
-from pandas_batch import counting, simulator
-from pandas_batch.amounts import html_table
-from pandas_batch.bounds import minimum_cached_tokens
+from pandas_batch import simulator
 from pandas_batch.errors import BudgetError
-from pandas_batch.estimate import OFFLINE_BASIS, Estimate, check_budget, estimate_requests
-from pandas_batch.forecast import N_COUNTED, Traits, forecast
-from pandas_batch.options import parse_options
-from pandas_batch.requests import RequestPlan, plan_requests
+from pandas_batch.estimates import counting
+from pandas_batch.estimates.amounts import html_table
+from pandas_batch.estimates.bounds import minimum_cached_tokens
+from pandas_batch.estimates.estimate import OFFLINE_BASIS, Estimate, check_budget, estimate_requests
+from pandas_batch.estimates.forecast import N_COUNTED, Traits, forecast
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import RequestPlan, plan_requests
 from pandas_batch.simulator.models import find_model
 from pandas_batch.simulator.tokens import count_input_tokens
-from pandas_batch.wire import Body, Wire
+from pandas_batch.wire.wire import Body, Wire
 
 from .conftest import FakeClock
 
@@ -323,7 +324,7 @@ def test_a_server_that_counts_nothing_is_remarked(api: simulator.Simulator) -> N
 
 def test_little_is_uploaded_for_the_sake_of_counting(api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large requests are counted until enough bytes were sent, the smallest first, and at least one."""
-    monkeypatch.setattr("pandas_batch.estimate._MAX_UPLOADED_BYTES", 50_000)
+    monkeypatch.setattr("pandas_batch.estimates.estimate._MAX_UPLOADED_BYTES", 50_000)
     frame = pd.DataFrame({"text": ["word " * 2_000 * (i + 1) for i in range(20)]})
     told = estimate(frame, api)
     assert sum(request.n_bytes for request in api.requests) <= 50_000
@@ -353,7 +354,7 @@ def test_several_answers_per_row_are_paid_each(api: simulator.Simulator) -> None
 
 def test_large_frames_are_sampled_twice(api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not every request is looked at, the others are imputed, and the bounds still hold."""
-    monkeypatch.setattr("pandas_batch.estimate._MAX_SEEN", 100)
+    monkeypatch.setattr("pandas_batch.estimates.estimate._MAX_SEEN", 100)
     frame = pd.DataFrame({"text": texts(3000, longest=60)})
     told = estimate(frame, api)
     plan, _ = plan_of(frame, wire_to(api))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pandas_batch.fingerprints import (
+from pandas_batch.requests.fingerprints import (
     canonical_json,
     custom_ids,
     fingerprint_json,
@@ -21,8 +21,8 @@ from pandas_batch.fingerprints import (
     normalized_base_url,
     parse_custom_id,
 )
-from pandas_batch.options import parse_options
-from pandas_batch.requests import plan_requests
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import plan_requests
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from rowlab import ask, until
 
-from pandas_batch import posting, preparing, simulator
+from pandas_batch import simulator
+from pandas_batch.running import posting, preparing
 
 
 def interrupt_soon(seconds: float) -> threading.Timer:

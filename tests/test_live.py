@@ -8,7 +8,7 @@ import pytest
 
 from pandas_batch import live, simulator
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag
-from pandas_batch.wire import Wire
+from pandas_batch.wire.wire import Wire
 
 
 def check(api: simulator.Simulator, clock, *, other: str | None = None, **options) -> live.Report:

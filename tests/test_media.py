@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pandas_batch import media
 from pandas_batch.errors import InputError, PromptError
-from pandas_batch.media_types import image_size, media_type_of
-from pandas_batch.options import parse_options
-from pandas_batch.requests import RequestPlan, plan_requests
+from pandas_batch.requests import media
+from pandas_batch.requests.media_types import image_size, media_type_of
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import RequestPlan, plan_requests
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rowlab import ask
 
-from pandas_batch import preparing, simulator
-from pandas_batch.merge import insert_columns
-from pandas_batch.row_status import NOT_OF_THIS_RUN
-from pandas_batch.starting import match
+from pandas_batch import simulator
+from pandas_batch.answers.merge import insert_columns
+from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
+from pandas_batch.running import preparing
+from pandas_batch.running.starting import match
 
 INDEXES = {
     "range": pd.RangeIndex(6),

@@ -13,8 +13,8 @@ import pydantic
 import pytest
 
 from pandas_batch.errors import InputError, UnknownOptionError
-from pandas_batch.option_checks import CHECKS
-from pandas_batch.options import ALL_COLUMNS, CORE_COLUMNS, Options, parse_options
+from pandas_batch.requests.option_checks import CHECKS
+from pandas_batch.requests.options import ALL_COLUMNS, CORE_COLUMNS, Options, parse_options
 from pandas_batch.types import DEFAULT_MODEL, Prompt
 
 

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from rowlab import all_outcomes, ask, plan_outcomes
 
-from pandas_batch import preparing, simulator
-from pandas_batch.driving import _engines
-from pandas_batch.recovering import recover_run
-from pandas_batch.run import Run
+from pandas_batch import simulator
+from pandas_batch.running import preparing
+from pandas_batch.running.driving import _engines
+from pandas_batch.running.recovering import recover_run
+from pandas_batch.running.run import Run
+from pandas_batch.running.starting import Call, _record, parse
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, spend_cap
-from pandas_batch.starting import Call, _record, parse
-from pandas_batch.wire import Wire
+from pandas_batch.wire.wire import Wire
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})
 

@@ -9,9 +9,9 @@ import comm
 import pytest
 from comm.base_comm import BaseComm
 
-from pandas_batch import clicks
-from pandas_batch.panel import CONFIRM_S, Panel
-from pandas_batch.progress import Actions
+from pandas_batch.display import clicks
+from pandas_batch.display.panel import CONFIRM_S, Panel
+from pandas_batch.display.progress import Actions
 
 from .run_statuses import ATTACKS, run_status, with_everywhere
 from .test_account import assert_only_ours
@@ -228,7 +228,7 @@ class TestWhileACellBlocks:
 
     @pytest.fixture
     def panel_with_subshells(self, hands: Hands, seconds: Seconds, monkeypatch: pytest.MonkeyPatch) -> Panel:
-        monkeypatch.setattr("pandas_batch.panel.may_have_subshells", lambda: True)
+        monkeypatch.setattr("pandas_batch.display.panel.may_have_subshells", lambda: True)
         panel = Panel(hands.actions, blocking=True, monotonic_s=seconds)
         panel.update(run_status(1))
         return panel

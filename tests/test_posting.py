@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from rowlab import ask
 
-from pandas_batch import posting, preparing, simulator
-from pandas_batch.posting import SpoolBody, backoff_s, custom_id_of_line, params_of_line, spool_lines
+from pandas_batch import simulator
+from pandas_batch.running import posting, preparing
+from pandas_batch.running.posting import SpoolBody, backoff_s, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
 from pandas_batch.store import Store
 

@@ -12,13 +12,14 @@ import anthropic
 import pandas as pd
 import pytest
 
-from pandas_batch import counting, simulator
-from pandas_batch import preflight as room
+from pandas_batch import simulator
 from pandas_batch.errors import InputError
-from pandas_batch.options import parse_options
-from pandas_batch.preflight import MAX_SHAPES, PreflightWarning, preflight
-from pandas_batch.requests import plan_requests
-from pandas_batch.wire import Wire
+from pandas_batch.estimates import counting
+from pandas_batch.estimates import preflight as room
+from pandas_batch.estimates.preflight import MAX_SHAPES, PreflightWarning, preflight
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import plan_requests
+from pandas_batch.wire.wire import Wire
 
 from .conftest import FakeClock
 

@@ -16,9 +16,8 @@ from genai_prices.types import StartDateConstraint
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pandas_batch.answers import decode_results
-from pandas_batch.errors import InputError
-from pandas_batch.pricing import (
+from pandas_batch.answers.answers import decode_results
+from pandas_batch.answers.pricing import (
     add_costs,
     cost_of_message,
     rates,
@@ -26,6 +25,7 @@ from pandas_batch.pricing import (
     unpriced_warning,
     upper_bound_usd,
 )
+from pandas_batch.errors import InputError
 
 PREFIX = b"pb1_abcdefghijkl_"
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from pandas_batch import notebook_display, progress
+from pandas_batch.display import notebook_display, progress
+from pandas_batch.display.notebook_display import NotebookDisplay
+from pandas_batch.display.pace import GAP_S, Pace
+from pandas_batch.display.progress import Actions, Display, LogDisplay, TqdmDisplay, open_display
 from pandas_batch.errors import InputError
-from pandas_batch.notebook_display import NotebookDisplay
-from pandas_batch.pace import GAP_S, Pace
-from pandas_batch.progress import Actions, Display, LogDisplay, TqdmDisplay, open_display
 from pandas_batch.types import RunStatus
 
 from .conftest import FakeClock
@@ -389,7 +389,7 @@ def test_without_widgets_html_is_replaced_in_place(shell: Any, clock: FakeClock)
 
 def test_importing_the_ladder_imports_no_widgets() -> None:
     """``import pandas_batch`` stays cheap: widgets, tqdm and IPython come at first use."""
-    code = "import pandas_batch.progress, sys; print({'ipywidgets', 'tqdm', 'IPython'} & set(sys.modules))"
+    code = "import pandas_batch.display.progress, sys; print({'ipywidgets', 'tqdm', 'IPython'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "set()"
 

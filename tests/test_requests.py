@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, PromptError
-from pandas_batch.options import parse_options
-from pandas_batch.requests import RequestPlan, plan_requests, preview_requests
-from pandas_batch.texts import quoted
+from pandas_batch.requests.options import parse_options
+from pandas_batch.requests.plan import RequestPlan, plan_requests, preview_requests
+from pandas_batch.requests.texts import quoted
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from pandas_batch.errors import InputError
-from pandas_batch.json_schema import misfits, with_single_types
-from pandas_batch.schema import OutputSchema
+from pandas_batch.requests.json_schema import misfits, with_single_types
+from pandas_batch.requests.schema import OutputSchema
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -33,12 +33,13 @@ from hypothesis.stateful import (
 )
 
 import pandas_batch
-from pandas_batch import NotEndedError, failpoints, preparing, simulator
-from pandas_batch.driving import _engines
+from pandas_batch import NotEndedError, simulator
 from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError
-from pandas_batch.run import Run
+from pandas_batch.running import failpoints, preparing
+from pandas_batch.running.driving import _engines
+from pandas_batch.running.run import Run
+from pandas_batch.running.starting import attach_run, parse, start_run
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
-from pandas_batch.starting import attach_run, parse, start_run
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
 

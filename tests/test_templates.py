@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.errors import ColumnNotFoundError, InputError
-from pandas_batch.templates import parse_template
+from pandas_batch.requests.templates import parse_template
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

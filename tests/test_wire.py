@@ -29,13 +29,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandas_batch import endpoints
-from pandas_batch.clients import is_loopback
-from pandas_batch.connections import with_own_connections
 from pandas_batch.errors import InputError, UnreadableAnswerError
-from pandas_batch.flows import MAX_RETRY_AFTER_S, wait_asked_s
 from pandas_batch.simulator import BadResults, ErrorAnswer, ForeignResultsUrl, LostAnswer, Simulator, spend_cap
-from pandas_batch.wire import (
+from pandas_batch.wire import endpoints
+from pandas_batch.wire.clients import is_loopback
+from pandas_batch.wire.connections import with_own_connections
+from pandas_batch.wire.flows import MAX_RETRY_AFTER_S, wait_asked_s
+from pandas_batch.wire.wire import (
     Body,
     Wire,
     is_auth,
@@ -716,7 +716,8 @@ def test_closing_leaves_nothing_open(api: Simulator) -> None:
 def test_importing_the_wire_is_cheap() -> None:
     """The SDK is imported when a client is needed, not before."""
     code = (
-        "import sys, pandas_batch.wire, pandas_batch.client; print('anthropic' in sys.modules, 'httpx2' in sys.modules)"
+        "import sys, pandas_batch.wire.wire, pandas_batch.client.client\n"
+        "print('anthropic' in sys.modules, 'httpx2' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -97,7 +97,7 @@ class Batches(Ground):
 
     def custom_ids_of(self, key: int) -> list[bytes]:
         """Return the custom_ids of a batch by position."""
-        from pandas_batch.fingerprints import custom_ids
+        from pandas_batch.requests.fingerprints import custom_ids
 
         fingerprints, draws = self.requests_of(key)
         return custom_ids(self.batch(key).nonce, fingerprints, draws)

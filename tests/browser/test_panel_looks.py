@@ -10,9 +10,9 @@ from .driver import LabPage
 
 SHOWN = (
     "from run_statuses import *\n"
-    "from pandas_batch.panel import Panel\n"
-    "from pandas_batch.progress import Actions\n"
-    "from pandas_batch.account import static_html\n"
+    "from pandas_batch.display.panel import Panel\n"
+    "from pandas_batch.display.progress import Actions\n"
+    "from pandas_batch.display.account import static_html\n"
     "from IPython.display import HTML, display\n"
     "panels = []\n"
     "for n in (-1, 1, 3):\n"
@@ -74,7 +74,7 @@ def test_in_every_theme_and_width_nothing_is_clipped_and_all_can_be_read(shown: 
 
 def test_plain_html_fits_on_any_ground(browser: Any) -> None:
     """Outside of Jupyter the account takes its colors from the text around it, at 320, 800 and 1,200 pixels."""
-    from pandas_batch.account import static_html
+    from pandas_batch.display.account import static_html
     from tests.run_statuses import run_status
 
     body = "".join(static_html(run_status(n)) for n in (-1, 1, 3))
@@ -124,9 +124,9 @@ def test_fifty_attacks_run_nothing(lab: LabPage) -> None:
     """In a trusted notebook, in the live panel and in the account, a text stays a text."""
     lab.start(
         "from run_statuses import *\n"
-        "from pandas_batch.panel import Panel\n"
-        "from pandas_batch.progress import Actions\n"
-        "from pandas_batch.account import static_html\n"
+        "from pandas_batch.display.panel import Panel\n"
+        "from pandas_batch.display.progress import Actions\n"
+        "from pandas_batch.display.account import static_html\n"
         "from IPython.display import HTML, display\n"
         "import ipywidgets\n"
         "statuses = [with_everywhere(attack, n) for n, attack in zip([1, 3] * len(ATTACKS), ATTACKS)]\n"

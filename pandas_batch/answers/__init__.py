@@ -1,0 +1,1 @@
+"""Raw result lines to priced columns, in the order of the rows."""

@@ -1,0 +1,312 @@
+"""Raw result lines to columns: one row for each request of a batch, in the order of the requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from pandas_batch.types import BatchResult
+
+from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
+from .pricing import add_costs, cost_of_message
+from .result_file import Found, Source, lines_of, locate, mapped
+from .result_lines import INVALID_TYPE, Error, Usage, iter_lines, read_line, texts_of
+
+__all__ = [
+    "ANSWER_SCHEMA",
+    "Decoded",
+    "decode_results",
+    "decode_to_file",
+    "iter_lines",
+    "read_answers",
+    "result_of_line",
+    "write_answers",
+]
+
+# A slice of lines and their objects stays within the processor's cache: larger ones are half as fast.
+_READ_ROWS = 256
+_BATCH_ROWS = 4_096
+
+_NO_USAGE = Usage()
+_NO_ERROR = Error()
+
+
+@dataclass
+class Decoded:
+    """
+    The results of a batch, decoded.
+
+    Attributes
+    ----------
+    table
+        `ANSWER_SCHEMA` without the two prices (with them after `decode_to_file`), a row for each request.
+    n_lines
+        Number of lines that are not blank.
+    missing
+        Positions that no line answers.
+    unknown_ids, n_unknown_ids
+        The first custom_ids that are not of this batch, cut to 64 characters, and how many there are.
+    conflicts
+        Positions whose lines say different things; the first is kept.
+    unreadable
+        Position (None where no custom_id could be found) and reason of lines that cannot be read; of those
+        without a position the first only, `n_junk` counts them all.
+    """
+
+    table: pa.Table
+    n_lines: int
+    missing: np.ndarray
+    unknown_ids: list[str] = field(default_factory=list)
+    n_unknown_ids: int = 0
+    conflicts: list[int] = field(default_factory=list)
+    unreadable: list[tuple[int | None, str]] = field(default_factory=list)
+    n_junk: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether each request has one answer that can be read; if not, fetching again may help."""
+        return not (len(self.missing) or self.conflicts or any(position is not None for position, _ in self.unreadable))
+
+
+def decode_results(
+    source: Source, *, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | None = None
+) -> Decoded:
+    """
+    Decode the raw results of a batch into a table in memory.
+
+    Nothing that the lines hold raises: what is wrong with them stands in the table and in `Decoded`.
+
+    Parameters
+    ----------
+    source
+        Path of the raw results, or their bytes in pieces of any size.
+    prefix
+        What all custom_ids of the batch begin with.
+    n_requests
+        Number of requests in the batch.
+    custom_ids
+        The custom_ids as sent, by position. Given, each id must be exactly the one sent for its position.
+
+    Returns
+    -------
+    Decoded
+        The table has a row for each request, in the order of the requests.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read.
+
+    Examples
+    --------
+    >>> lines = [b'{"custom_id":"pb1_abcdefghijkl_00001_' + b"A" * 24 + b'","result":{"type":"expired"}}']
+    >>> decoded = decode_results(lines, prefix=b"pb1_abcdefghijkl_", n_requests=2)
+    >>> decoded.table["status"].to_pylist(), decoded.complete
+    (['missing', 'expired'], False)
+    """
+    with mapped(source) as data:
+        found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
+        unreadable: list[tuple[int | None, str]] = []
+        batches = list(_record_batches(data, found, n_requests, unreadable))
+    return _decoded(pa.Table.from_batches(batches, UNPRICED_SCHEMA), found, unreadable)
+
+
+def decode_to_file(
+    source: Source,
+    path: str | os.PathLike[str],
+    *,
+    prefix: bytes,
+    n_requests: int,
+    at: datetime,
+    prices: Mapping[str, tuple[float, float]] | None = None,
+    custom_ids: Sequence[bytes] | None = None,
+) -> Decoded:
+    """
+    Decode, price and write the results of a batch without ever holding its texts in memory.
+
+    Parameters
+    ----------
+    source, prefix, n_requests, custom_ids
+        As in `decode_results`.
+    path
+        Where the answers go (Arrow IPC, mode 0600); the caller makes them durable and renames them.
+    at, prices
+        As in `pandas_batch.answers.pricing.add_costs`.
+
+    Returns
+    -------
+    Decoded
+        Its table is mapped from `path`, prices included.
+
+    Raises
+    ------
+    OSError
+        Where a file cannot be read or written.
+    """
+    unreadable: list[tuple[int | None, str]] = []
+    with mapped(source) as data, _private_file(path) as file:
+        found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
+        with _writer(file) as writer:
+            for batch in _record_batches(data, found, n_requests, unreadable):
+                priced = add_costs(pa.Table.from_batches([batch]), at=at, prices=prices)
+                writer.write_table(priced.select(ANSWER_SCHEMA.names))
+    return _decoded(read_answers(path), found, unreadable)
+
+
+def _decoded(table: pa.Table, found: Found, unreadable: list[tuple[int | None, str]]) -> Decoded:
+    absent = found.starts < 0
+    return Decoded(
+        table=table,
+        n_lines=found.n_lines,
+        missing=np.flatnonzero(absent),
+        unknown_ids=found.unknown_ids,
+        n_unknown_ids=found.n_unknown_ids,
+        conflicts=found.conflicts,
+        unreadable=[*unreadable, *((None, reason) for reason in found.junk)],
+        n_junk=found.n_junk,
+    )
+
+
+def _record_batches(
+    data: Any, found: Found, n_requests: int, unreadable: list[tuple[int | None, str]]
+) -> Iterator[pa.RecordBatch]:
+    vocabulary = Vocabulary()
+    for begin in range(0, n_requests, _BATCH_ROWS):
+        end = min(begin + _BATCH_ROWS, n_requests)
+        columns = Columns(vocabulary)
+        for first in range(begin, end, _READ_ROWS):
+            lines = lines_of(data, found, first, min(first + _READ_ROWS, end))
+            columns.add(lines)
+        unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
+        yield columns.to_record_batch()
+
+
+@contextlib.contextmanager
+def _private_file(path: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(path, (str, os.PathLike)):
+        yield path
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    with open(descriptor, "wb") as file:
+        if hasattr(os, "fchmod"):  # an existing file keeps its mode, and the umask may have taken from a new one's
+            os.fchmod(file.fileno(), 0o600)
+        yield file
+
+
+def _writer(file: BinaryIO) -> Any:
+    # The words of later rows are not known when the first rows are written.
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    return pa.ipc.new_file(file, ANSWER_SCHEMA, options=options)
+
+
+def write_answers(table: pa.Table, path: str | os.PathLike[str] | BinaryIO) -> None:
+    """
+    Write answers as Arrow IPC, uncompressed so that they can be mapped back.
+
+    Parameters
+    ----------
+    table
+        A table of `ANSWER_SCHEMA`.
+    path
+        A path (the file is made with mode 0600) or a binary file; neither is fsynced here.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be written.
+    """
+    with _private_file(path) as file, _writer(file) as writer:
+        writer.write_table(table.select(ANSWER_SCHEMA.names).cast(ANSWER_SCHEMA))
+
+
+def read_answers(path: str | os.PathLike[str]) -> pa.Table:
+    """
+    Map answers back from a file; milliseconds, whatever their size.
+
+    Raises
+    ------
+    OSError
+        Where the file cannot be read.
+    """
+    with pa.memory_map(os.fspath(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def result_of_line(
+    line: bytes, *, at: datetime | None = None, prices: Mapping[str, tuple[float, float]] | None = None
+) -> BatchResult:
+    r"""
+    Read one result line for the client layer.
+
+    Parameters
+    ----------
+    line
+        A line as `iter_lines` yields it.
+    at, prices
+        As in `pandas_batch.answers.pricing.cost_of_message`.
+
+    Returns
+    -------
+    BatchResult
+        A line that cannot be read has the status ``invalid`` and says why.
+
+    Examples
+    --------
+    >>> result_of_line(b'{"custom_id":"a","result":{"type":"expired"}}').status
+    'expired'
+    """
+    read = read_line(line)
+    result = read.result
+    if result.type != "succeeded" or result.message is None:
+        invalid = result.type == INVALID_TYPE
+        error = (result.error and result.error.error) or _NO_ERROR
+        told = ": ".join(part for part in (error.type, error.message) if part)
+        return BatchResult(
+            custom_id=read.custom_id,
+            status="invalid" if invalid else result.type,
+            error=told or result.type,
+            cost_usd=None if invalid else 0.0,
+        )
+    message = result.message
+    usage = message.usage or _NO_USAGE
+    counts = [
+        usage.input_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.output_tokens,
+    ]
+    n_input, n_read, n_write, n_output = (max(count or 0, 0) for count in counts)
+    raw = _message_dict(line)
+    cost = cost_of_message(raw, at=at, prices=prices)
+    return BatchResult(
+        custom_id=read.custom_id,
+        output=(texts_of([message.content or ()])[0] or b"").decode("utf-8", "replace"),
+        tokens=n_input + n_read + n_write + n_output,
+        input_tokens=n_input,
+        output_tokens=n_output,
+        cost_usd=None if cost is None else float(cost),
+        stop_reason=message.stop_reason,
+        model=message.model,
+        message=raw,
+    )
+
+
+def _message_dict(line: bytes) -> dict[str, Any]:
+    try:
+        message = msgspec.json.decode(line)["result"]["message"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def results_of(blocks: Iterable[bytes], *, at: datetime | None = None) -> Iterator[BatchResult]:
+    """Read results as they arrive, in the server's order and in constant memory."""
+    return (result_of_line(line, at=at) for line in iter_lines(blocks))

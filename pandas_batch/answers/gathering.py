@@ -1,0 +1,204 @@
+"""The answers of some rows as pandas arrays, in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.types import ROW_STATUSES
+
+from .row_status import CODE, NOT_OF_THIS_RUN
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .merge import RunAnswers
+
+TEXT_COLUMNS = {"output", "stop_reason", "model", "message_id"}
+TOKEN_COLUMNS = {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"}
+TOKEN_PARTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+_WORDS = {
+    "expired": "expired: the batch ended after 24 hours before this request was processed",
+    "canceled": "canceled: the batch was canceled before this request was processed",
+    "missing": "missing: the server has no result for this request",
+}
+
+
+class Gathered:
+    """The answers of some rows, brought into the order of the rows."""
+
+    def __init__(self, answers: RunAnswers, of_answer: np.ndarray, names: Sequence[str]) -> None:
+        self._answers = answers
+        self._of_answer = of_answer
+        sent = of_answer >= 0
+        self._n = len(of_answer)
+        self.codes = np.full(self._n, CODE["skipped"], dtype=np.int8)
+        self.codes[of_answer == NOT_OF_THIS_RUN] = CODE["unsent"]
+        request_codes = answers.codes_of_requests()
+        self.codes[sent] = request_codes[of_answer[sent]]
+        table, places = answers.global_positions(of_answer[sent])
+        self._places = np.full(self._n, -1, dtype=np.int64)
+        self._places[sent] = places
+        first = np.zeros(self._n, dtype=bool)
+        first[np.unique(of_answer, return_index=True)[1]] = True
+        self._shared = sent & ~first
+        needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
+        if "tokens" in names:
+            needed |= set(TOKEN_PARTS)
+        if "cost_usd" in names:
+            needed.add("cost_usd")
+        self._table = None if table is None else self._in_order(table, sorted(needed))
+        self._raw = table
+
+    def _in_order(self, table: pa.Table, names: list[str]) -> pa.Table:
+        import pyarrow as pa
+
+        chosen = table.select(names)
+        if table.num_rows == self._n and np.array_equal(self._places, np.arange(self._n)):
+            return chosen
+        return chosen.take(pa.array(self._places, mask=self._places < 0))
+
+    def columns(self, names: Sequence[str], reasons: Mapping[int, str], n_samples: int) -> dict[str, Any]:
+        """Return the named columns as pandas arrays."""
+        made: dict[str, Any] = {}
+        for name in names:
+            if name == "status":
+                made[name] = text_array(words_of_codes(self.codes))
+            elif name == "error":
+                made[name] = text_array(self._errors(reasons, n_samples))
+            elif name == "tokens":
+                made[name] = self._tokens()
+            elif name == "cost_usd":
+                made[name] = self._cost()
+            elif name in TOKEN_COLUMNS:
+                made[name] = self._integers(name)
+            elif name in TEXT_COLUMNS:
+                made[name] = self._texts(name)
+            elif name == "reused":
+                reused = np.zeros(self._n, dtype=bool)
+                sent = self._of_answer >= 0
+                reused[sent] = self._answers.reused[self._of_answer[sent]]
+                made[name] = reused
+            else:
+                made[name] = self._of_batch(name)
+        return made
+
+    def _texts(self, name: str) -> Any:
+        import pyarrow as pa
+
+        if self._table is None:
+            return text_array(pa.nulls(self._n, pa.large_string()))
+        column = self._table.column(name)
+        return text_array(column if column.type == pa.large_string() else column.cast(pa.large_string()))
+
+    def _numbers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return int64 values and where there are none."""
+        if self._table is None:
+            return np.zeros(self._n, dtype=np.int64), np.ones(self._n, dtype=bool)
+        column = self._table.column(name)
+        missing = np.asarray(column.is_null(), dtype=bool)
+        values = np.asarray(column.fill_null(0), dtype=np.int64)
+        return values, np.logical_or(missing, ~self._answered())
+
+    def _answered(self) -> np.ndarray:
+        return np.isin(self.codes, [CODE["succeeded"], CODE["invalid"]])
+
+    def _integers(self, name: str) -> Any:
+        values, missing = self._numbers(name)
+        # Of the rows that share a request only the first carries its tokens: columns sum to what was bought.
+        return pd.arrays.IntegerArray(np.where(self._shared | missing, 0, values), missing)
+
+    def _tokens(self) -> Any:
+        total = np.zeros(self._n, dtype=np.int64)
+        for name in TOKEN_PARTS:
+            values, missing = self._numbers(name)
+            total += np.where(missing, 0, values)
+        _, missing = self._numbers("input_tokens")
+        return pd.arrays.IntegerArray(np.where(self._shared | missing, 0, total), missing)
+
+    def _cost(self) -> Any:
+        free = np.isin(self.codes, [CODE[s] for s in ("errored", "expired", "canceled", "skipped", "unsent")])
+        usd = np.full(self._n, np.nan)
+        if self._table is not None:
+            usd = self._table.column("cost_usd").to_numpy().copy()
+        usd[free | (self._shared & self._answered())] = 0.0
+        missing = np.isnan(usd)
+        usd[missing] = 0.0
+        return pd.arrays.FloatingArray(usd, missing)
+
+    def _errors(self, reasons: Mapping[int, str], n_samples: int) -> Any:
+        """Return "<type>: <message>" where a row has no usable answer; few rows do, so few are looked at."""
+        import pyarrow as pa
+
+        words: dict[int, str] = {}
+        fine = np.isin(self.codes, [CODE[s] for s in ("succeeded", "pending", "unsent")])
+        for position in np.flatnonzero(~fine).tolist():
+            status = ROW_STATUSES[self.codes[position]]
+            request = int(self._of_answer[position])
+            if request in self._answers.invalid:
+                words[position] = f"invalid: {self._answers.invalid[request]}"
+            elif status in ("errored", "invalid"):
+                words[position] = self._server_words(position)
+            elif status == "skipped":
+                reason = reasons.get(position // n_samples)
+                if reason is not None:
+                    words[position] = f"unsendable: {reason}"
+            else:
+                words[position] = _WORDS[status]
+        if not words:
+            return pa.nulls(self._n, pa.large_string())
+        distinct = list(dict.fromkeys(words.values()))
+        code = {text: i for i, text in enumerate(distinct)}
+        codes = np.zeros(self._n, dtype=np.int32)
+        mask = np.ones(self._n, dtype=bool)
+        for position, text in words.items():
+            codes[position] = code[text]
+            mask[position] = False
+        dictionary = pa.DictionaryArray.from_arrays(
+            pa.array(codes, mask=mask), pa.array(distinct, type=pa.large_string())
+        )
+        return dictionary.cast(pa.large_string())
+
+    def _server_words(self, position: int) -> str:
+        if self._raw is None:
+            return "errored"
+        place = int(self._places[position])
+        kind = self._raw.column("error_type")[place].as_py() or ROW_STATUSES[self.codes[position]]
+        message = self._raw.column("error_message")[place].as_py()
+        return f"{kind}: {message}" if message else str(kind)
+
+    def _of_batch(self, name: str) -> Any:
+        import pyarrow as pa
+
+        answers = self._answers
+        values: list[str | None] = [None] * self._n
+        sent = np.flatnonzero(self._of_answer >= 0)
+        keys = answers.keys[self._of_answer[sent]]
+        if name == "batch_id":
+            ids = {key: batch.batch_id if batch.proved else None for key, batch in answers.batches.items()}
+            for row, key in zip(sent.tolist(), keys.tolist(), strict=True):
+                values[row] = ids.get(key)
+        else:
+            by_key = {key: answers.custom_ids_of(key) for key in np.unique(keys).tolist()}
+            positions = answers.positions[self._of_answer[sent]]
+            for row, key, position in zip(sent.tolist(), keys.tolist(), positions.tolist(), strict=True):
+                values[row] = by_key[key][position].decode()
+        return text_array(pa.array(values, type=pa.large_string()))
+
+
+def words_of_codes(codes: np.ndarray) -> Any:
+    """Return the status words of codes, as Arrow text."""
+    import pyarrow as pa
+
+    vocabulary = pa.array(ROW_STATUSES, type=pa.large_string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes), vocabulary).cast(pa.large_string())
+
+
+def text_array(values: Any) -> Any:
+    """Return Arrow text as a pandas string array."""
+    # The one public way from Arrow to a string array that copies no text.
+    dtype: Any = pd.StringDtype("pyarrow")
+    return dtype.__from_arrow__(values)

@@ -1,0 +1,392 @@
+"""The answers of a run as columns, in the order of a frame's rows.
+
+Position is all that is joined on: row -> request -> (batch, position in the batch). Nothing is looked up row by
+row, and where rows and answers stand in the same order no text is copied at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.types import ROW_STATUSES
+
+from .gathering import Gathered
+from .row_status import CODE, CUT, FAILED, NOT_OF_THIS_RUN, NOT_SENT, exact_sum, status_codes
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from pandas_batch.requests.schema import OutputSchema
+    from pandas_batch.store import BatchRecord, RunRecord, Store
+
+    from .rates import Prices
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the answers of a run, in US dollars; None where any part is unknown."""
+
+    cost_usd: float | None
+    cost_usd_standard: float | None
+    paid_usd: float | None
+    saved_by_reuse_usd: float | None
+
+
+class RunAnswers:
+    """
+    What is known of the answers of one run now.
+
+    Parameters
+    ----------
+    store, run
+        Where the run is recorded, and its record.
+    batches
+        The batches that hold its requests, none of them split.
+    schema
+        Turns outputs into typed columns as soon as all batches are home, or when a partial result is wanted; what
+        does not fit is ``invalid``.
+    prices
+        Prices of the call: they also price answers that were brought home when no price was known.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunRecord,
+        batches: Sequence[BatchRecord],
+        *,
+        schema: OutputSchema | None = None,
+        prices: Prices | None = None,
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._prices = prices
+        rows = store.rows_of(run.id)
+        self.request_of_row: np.ndarray = rows.column("request").to_numpy()
+        self._reasons = rows.column("reason")
+        self.n_samples = int(run.options.get("samples", 1))
+        requests = store.requests_table_of(run.id)
+        self.keys: np.ndarray = requests.column("batch_key").to_numpy()
+        self.positions: np.ndarray = requests.column("position").to_numpy()
+        self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
+        self.batches = {batch.key: batch for batch in batches}
+        self._tables: dict[int, pa.Table] = {}
+        self._any_schema = schema
+        self._schema = schema if all(batch.state in ("collected", "gone", "withdrawn") for batch in batches) else None
+        self._codes: np.ndarray | None = None
+        self.typed: dict[str, Any] = {}
+        self.invalid: dict[int, str] = {}
+        sent = self.request_of_row[self.request_of_row >= 0]
+        self._rows_per_request = np.bincount(sent, minlength=len(self.keys))
+        if self.n_samples > 1:
+            first = self._rows_per_request[:: self.n_samples]
+            self._rows_per_request = np.repeat(first, self.n_samples)
+
+    # ---------------------------------------------------------------- the answers, batch by batch
+
+    def _table(self, key: int) -> pa.Table | None:
+        """Return the mapped answers of a batch, None while it is not collected."""
+        batch = self.batches.get(key)
+        if batch is None or batch.state != "collected":
+            return None
+        if key not in self._tables:
+            from .answers import read_answers
+
+            self._tables[key] = self._priced(read_answers(self._store.answers_path(key)), batch)
+        return self._tables[key]
+
+    def _priced(self, table: pa.Table, batch: BatchRecord) -> pa.Table:
+        from .pricing import add_costs, unpriced_models
+
+        if not self._prices or not unpriced_models(table):
+            return table
+        return add_costs(table, at=batch.created_at, prices=self._prices)
+
+    def custom_ids_of(self, key: int) -> list[bytes]:
+        """Return the custom_ids of a batch by position."""
+        return self._store.custom_ids_of(key)
+
+    def codes_of_requests(self) -> np.ndarray:
+        """Return the status code of each request (int8, index into `ROW_STATUSES`)."""
+        if self._codes is None:
+            self._codes = self._stored_codes()
+            if self._schema is not None:
+                self._apply_schema(self._schema, self._codes)
+        return self._codes
+
+    def read_typed(self) -> None:
+        """Parse the answers that are here by now: a partial result has the columns of a whole one."""
+        codes = self.codes_of_requests()
+        if self._any_schema is not None and not self.typed:
+            self._apply_schema(self._any_schema, codes)
+
+    def _apply_schema(self, schema: OutputSchema, codes: np.ndarray) -> None:
+        """Parse every output once, in the order of the requests."""
+        every = np.arange(len(self.keys))
+        table, places = self.global_positions(every)
+        outputs: list[str | None] = [None] * len(every)
+        reasons: list[str | None] = [None] * len(every)
+        if table is not None:
+            import pyarrow as pa
+
+            indices = pa.array(places, mask=places < 0)
+            reasons = table.column("stop_reason").cast("string").take(indices).to_pylist()
+            taken = table.column("output").take(indices).to_pylist()
+            usable = (codes == CODE["succeeded"]).tolist()
+            # An answer without any text fits no schema, unless it is the call of a tool that was asked for besides.
+            outputs = [
+                (text if text is not None or reason == "tool_use" else "") if ok else None
+                for text, ok, reason in zip(taken, usable, reasons, strict=True)
+            ]
+        self.typed, self.invalid = schema.to_columns(outputs, reasons)
+        for request in self.invalid:
+            codes[request] = CODE["invalid"]
+
+    def _stored_codes(self) -> np.ndarray:
+        codes = np.full(len(self.keys), CODE["pending"], dtype=np.int8)
+        for key in np.unique(self.keys).tolist():
+            mine = self.keys == key
+            batch = self.batches.get(key)
+            table = self._table(key)
+            if table is not None:
+                codes[mine] = status_codes(table.column("status"))[self.positions[mine]]
+            elif batch is not None and batch.state == "gone":
+                codes[mine] = CODE["missing"]
+            elif batch is not None and batch.state == "withdrawn":
+                codes[mine] = CODE["canceled"]
+        return codes
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows have which status; the numbers sum to the length of the frame."""
+        codes = self.codes_of_requests()[:: self.n_samples] if self.n_samples > 1 else self.codes_of_requests()
+        weights = self._rows_per_request[:: self.n_samples] if self.n_samples > 1 else self._rows_per_request
+        per_code = np.bincount(codes, weights=weights, minlength=len(ROW_STATUSES)).astype(np.int64)
+        per_code[CODE["skipped"]] += int((self.request_of_row == NOT_SENT).sum())
+        per_code[CODE["unsent"]] += int((self.request_of_row == NOT_OF_THIS_RUN).sum())
+        return {status: int(per_code[code]) for status, code in CODE.items() if per_code[code]}
+
+    def totals(self) -> Totals:
+        """Return what the answers so far cost, what this run paid, and what was spared."""
+        cost = standard = paid = saved = 0.0
+        known = True
+        for key in np.unique(self.keys).tolist():
+            table = self._table(key)
+            if table is None:
+                continue
+            mine = self.keys == key
+            positions = self.positions[mine]
+            usd = table.column("cost_usd").to_numpy()[positions]
+            standard_usd = table.column("cost_usd_standard").to_numpy()[positions]
+            codes = status_codes(table.column("status"))[positions]
+            # A row that the server never answered for has no known cost, and no known bill either.
+            usd = np.where(codes == CODE["missing"], 0.0, usd)
+            standard_usd = np.where(codes == CODE["missing"], 0.0, standard_usd)
+            if np.isnan(usd).any():
+                known = False
+            reused = self.reused[mine]
+            cost += exact_sum(usd)
+            standard += exact_sum(standard_usd)
+            paid += exact_sum(usd[~reused])
+            spared = self._rows_per_request[mine] - np.where(reused, 0, 1)
+            saved += exact_sum(usd * np.maximum(spared, 0))
+        if not known:
+            return Totals(None, None, None, None)
+        return Totals(*(round(usd, 12) for usd in (cost, standard, paid, saved)))
+
+    def unsendable_positions(self) -> np.ndarray:
+        """Return the positions of the rows whose prompt could not be sent."""
+        import pyarrow.compute as pc
+
+        return np.flatnonzero(pc.is_valid(self._reasons).to_numpy())
+
+    def reasons(self) -> dict[int, str]:
+        """Return by position why rows could not be sent."""
+        return {row: self._reasons[row].as_py() for row in self.unsendable_positions().tolist()}
+
+    def failed_positions(self) -> np.ndarray:
+        """Return the positions of the rows that had a prompt and have no usable answer."""
+        failed: Any = np.isin(self.codes_of_requests(), [CODE[status] for status in FAILED])
+        if self.n_samples > 1:
+            failed = failed.reshape(-1, self.n_samples).any(axis=1)
+            of_row = self.request_of_row // self.n_samples
+        else:
+            of_row = self.request_of_row
+        of_rows = np.zeros(len(of_row), dtype=bool)
+        sent = self.request_of_row >= 0
+        of_rows[sent] = failed[of_row[sent]]
+        of_rows[self.unsendable_positions()] = True
+        return np.flatnonzero(of_rows)
+
+    # ---------------------------------------------------------------- sums over the requests
+
+    def _over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
+        """Yield each collected batch, the positions in it that are ours, and their requests."""
+        for key in np.unique(self.keys).tolist():
+            table = self._table(key)
+            if table is not None:
+                mine = np.flatnonzero(self.keys == key)
+                yield table, self.positions[mine], mine
+
+    def count_values(self, name: str) -> dict[str, int]:
+        """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
+        counted: dict[str, int] = {}
+        for table, positions, mine in self._over_tables():
+            column = table.column(name).unify_dictionaries()
+            words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+            codes = np.concatenate([chunk.indices.fill_null(len(words)).to_numpy() for chunk in column.chunks])
+            weights = np.bincount(codes[positions], weights=self._rows_per_request[mine], minlength=len(words) + 1)
+            for word, weight in zip(words, weights.tolist(), strict=False):
+                if word and weight:
+                    counted[word] = counted.get(word, 0) + int(weight)
+        return counted
+
+    def requests_with(self, name: str, value: str) -> np.ndarray:
+        """Return for each request whether its answer has `value` in a column of few words."""
+        import pyarrow.compute as pc
+
+        found = np.zeros(len(self.keys), dtype=bool)
+        for table, positions, mine in self._over_tables():
+            equal = pc.equal(table.column(name).cast("string"), value).fill_null(False)
+            found[mine] = np.asarray(equal)[positions]
+        return found
+
+    def retriable_positions(self, key: int) -> list[int]:
+        """
+        Return the positions of a batch whose requests a retry may need: those without a whole, usable answer.
+
+        An answer that does not fit the schema is marked, so that no other run takes it for one that does.
+        """
+        table = self._table(key)
+        if table is None:
+            return []
+        usable = status_codes(table.column("status")) == CODE["succeeded"]
+        mine = self.keys == key
+        invalid = self.codes_of_requests()[mine] == CODE["invalid"]
+        if invalid.any():
+            usable[self.positions[mine][invalid]] = False
+            self._store.set_succeeded(key, usable)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        cut = pc.is_in(table.column("stop_reason").cast("string"), pa.array(CUT))
+        return np.flatnonzero(~(usable & ~np.asarray(cut))).tolist()
+
+    def sum_tokens(self, name: str, *, bought_only: bool = False) -> int:
+        """Return the sum of a column of token counts over the distinct answers, or over those this run has bought."""
+        import pyarrow.compute as pc
+
+        return sum(
+            pc.sum(table.column(name).take(positions[~self.reused[mine]] if bought_only else positions)).as_py() or 0
+            for table, positions, mine in self._over_tables()
+        )
+
+    def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None]]:
+        """Yield the distinct answers, batch by batch, and when each batch was made: the date of its prices."""
+        for key in np.unique(self.keys).tolist():
+            table = self._table(key)
+            if table is not None:
+                yield table.take(self.positions[self.keys == key]), self.batches[key].created_at
+
+    def unpriced_models(self) -> list[str]:
+        """Return the models of answers whose price is not known."""
+        from .pricing import unpriced_models
+
+        return sorted({model for table, _, _ in self._over_tables() for model in unpriced_models(table)})
+
+    # ---------------------------------------------------------------- columns
+
+    def columns(
+        self,
+        names: Sequence[str],
+        *,
+        rows: np.ndarray | None = None,
+        request_of_row: np.ndarray | None = None,
+        reasons: Mapping[int, str] = MappingProxyType({}),
+        schema_prefix: str = "",
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """
+        Return the named columns for the rows of a frame, and the status code of each answer.
+
+        Parameters
+        ----------
+        names
+            Of `pandas_batch.requests.options.ALL_COLUMNS`.
+        rows
+            Positions of the rows wanted; None is all.
+        request_of_row
+            For another frame than the submitted one: its rows' requests, `NOT_SENT` or `NOT_OF_THIS_RUN`.
+        reasons
+            For that other frame: why rows of it cannot be sent.
+        schema_prefix
+            Before the names of the columns that the schema makes.
+
+        Returns
+        -------
+        columns
+            Column name to array, one value per row (a list of values where the run has several samples).
+        codes
+            int8, index into `ROW_STATUSES`, of shape (rows x samples,).
+        """
+        of_row = self.request_of_row if request_of_row is None else request_of_row
+        if request_of_row is None:
+            reasons = self.reasons()
+        if rows is not None:
+            of_row = of_row[rows]
+            reasons = {i: reasons[row] for i, row in enumerate(rows.tolist()) if row in reasons}
+        if self.n_samples > 1:
+            spread = of_row[:, None] + np.where(of_row[:, None] >= 0, np.arange(self.n_samples)[None, :], 0)
+            of_answer = spread.reshape(-1)
+        else:
+            of_answer = of_row
+        gathered = Gathered(self, of_answer, names)
+        columns = gathered.columns(names, reasons, self.n_samples)
+        places = np.where(of_answer >= 0, of_answer, -1)
+        for field, values in self.typed.items():
+            columns[f"{schema_prefix}{field}"] = pd.Series(values).array.take(places, allow_fill=True)
+        if self.n_samples > 1:
+            columns = {name: _lists(values, len(of_row), self.n_samples) for name, values in columns.items()}
+        return columns, gathered.codes
+
+    def global_positions(self, needed: np.ndarray) -> tuple[pa.Table | None, np.ndarray]:
+        """Return one table over all collected batches, and for each needed request its place in it (-1: none)."""
+        import pyarrow as pa
+
+        offsets: dict[int, int] = {}
+        tables = []
+        n = 0
+        for key in dict.fromkeys(np.unique(self.keys[needed]).tolist()):
+            table = self._table(key)
+            if table is not None:
+                offsets[key] = n
+                tables.append(table)
+                n += table.num_rows
+        places = np.full(len(needed), -1, dtype=np.int64)
+        for key, offset in offsets.items():
+            mine = self.keys[needed] == key
+            places[mine] = self.positions[needed[mine]] + offset
+        return (pa.concat_tables(tables) if tables else None), places
+
+
+def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return `frame` with `columns`; its index, order, dtypes, attrs, flags and subclass stay as they are."""
+    merged = frame.copy(deep=False)
+    further_levels = ("",) * (frame.columns.nlevels - 1)
+    for name, values in columns.items():
+        merged[(name, *further_levels) if further_levels else name] = values
+    return merged
+
+
+def _lists(values: Any, n_rows: int, n_samples: int) -> np.ndarray:
+    flat = values.tolist() if hasattr(values, "tolist") else list(values)
+    made = np.empty(n_rows, dtype=object)
+    for row in range(n_rows):
+        made[row] = flat[row * n_samples : (row + 1) * n_samples]
+    return made

@@ -1,0 +1,272 @@
+"""What the client layer does, as flows: submit, status, results, wait, run, cancel, list, delete."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from pandas_batch.clock import Clock
+from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError
+from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
+from pandas_batch.wire.drivers import collect
+from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, list_flow, retrieve_flow
+from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
+from pandas_batch.wire.flows import Flow, Pause
+
+from .bodies import encode_requests, refuse_single_giants, refuse_too_large
+from .downloads import backoff_s, results_flow
+from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
+
+SUBMIT_PATIENCE_S = 30.0
+_N_TRIES = 4
+_N_TRIES_NOT_FOUND = 3
+_MOST_LISTED = 1000
+"""The API's largest page."""
+
+
+class Jobs:
+    """
+    The flows of one client.
+
+    Parameters
+    ----------
+    model, system, max_tokens
+        Stand in for what a request leaves out.
+    grace_s
+        How long `run` looks for a batch whose create answer was lost.
+    clock
+        What tells the time.
+    """
+
+    def __init__(self, *, model: str, system: System, max_tokens: int, grace_s: float, clock: Clock) -> None:
+        self._model = model
+        self._system = system
+        self._max_tokens = max_tokens
+        self._grace_s = grace_s
+        self._clock = clock
+        self._owned: set[str] = set()
+
+    def submit(self, requests: Iterable[BatchRequest], *, system: System) -> Flow[BatchJob]:
+        """Make one batch."""
+        encoded = self._encode(requests, system)
+        if not encoded.lines:
+            raise InputError("There are no requests.", hint='client.submit([BatchRequest("task-1", "...")])')
+        refuse_too_large(encoded)
+        created = yield from post_flow(encoded, self._clock, patience_s=SUBMIT_PATIENCE_S)
+        if created.outcome == "created" and created.batch is not None:
+            job = BatchJob.from_api(created.batch)
+            self._owned.add(job.batch_id)
+            return job
+        if created.outcome == "unknown":
+            posted_at = (created.server_at or self._clock.now()).astimezone(UTC)
+            raise LostAnswerError(
+                f"The answer to a create of {len(encoded):,} requests was lost "
+                f"({type(created.error).__name__}{_status(created.status_code)}).",
+                "The batch may exist, and is billed then. It was posted once, and is not posted again by itself.",
+                f"[job for job in client.list(100) if job.n_requests == {len(encoded)}]"
+                f"   # made about {posted_at:%Y-%m-%d %H:%M:%S} UTC? then client.wait(its batch_id)",
+                n_requests=len(encoded),
+                posted_at=posted_at,
+            ) from created.error
+        raise refusal(created, len(encoded))
+
+    def status(self, batch_id: str) -> Flow[BatchJob]:
+        """Look at a batch."""
+        polled: Polled = yield from _patiently(lambda: retrieve_flow(batch_id))
+        return BatchJob.from_api(polled.batch)
+
+    def iter_results(self, batch_id: str) -> Flow[None]:
+        """Emit the results of an ended batch."""
+        job = yield from self.status(batch_id)
+        yield from self._results_of(job)
+
+    def results(self, batch_id: str) -> Flow[list[BatchResult]]:
+        """Return the results of an ended batch."""
+        return (yield from collect(self.iter_results(batch_id)))
+
+    def wait(self, batch_id: str, *, poll_interval: float | None, timeout: float | None) -> Flow[list[BatchResult]]:
+        """Poll a batch until it has ended and return its results."""
+        _check_times(poll_interval, timeout)
+        part = Watched(batch_id, self._clock, poll_interval)
+        try:
+            yield from until_ended([part], self._clock, timeout_s=timeout)
+            if part.job is None:
+                return []
+            return (yield from collect(self._results_of(part.job)))
+        except BaseException as error:
+            _note_what_goes_on(error, [part])
+            raise
+
+    def run(
+        self,
+        requests: Iterable[BatchRequest],
+        *,
+        system: System,
+        poll_interval: float | None,
+        timeout: float | None,
+    ) -> Flow[list[BatchResult]]:
+        """Post requests in as many batches as they need, wait, and return the results in the order of the requests."""
+        _check_times(poll_interval, timeout)
+        encoded = self._encode(requests, system)
+        refuse_single_giants(encoded)
+        parts = [
+            Posted(chunk, self._clock, poll_interval_s=poll_interval, grace_s=self._grace_s, owned=self._owned)
+            for chunk in encoded.split()
+        ]
+        try:
+            position = 0
+            while position < len(parts):
+                halves = yield from parts[position].post()
+                if halves:
+                    parts[position : position + 1] = halves
+                else:
+                    position += 1
+            yield from until_ended(parts, self._clock, timeout_s=timeout)
+            by_id: dict[str, BatchResult] = {}
+            for part in parts:
+                for result in part.results or (yield from self._results_of_part(part)):
+                    by_id[result.custom_id] = result
+        except BaseException as error:
+            _note_what_goes_on(error, parts)
+            raise
+        return [by_id.get(custom_id) or _missing(custom_id) for custom_id in encoded.custom_ids]
+
+    def cancel(self, batch_id: str) -> Flow[bool]:
+        """Ask for a batch to be canceled."""
+        try:
+            batch = yield from _patiently(lambda: cancel_flow(batch_id))
+        except Exception as error:
+            if getattr(error, "status_code", None) not in (400, 409):
+                raise
+            job = yield from self.status(batch_id)
+            if not job.is_complete:
+                raise
+            return False
+        job = BatchJob.from_api(batch)
+        return job.status == "canceling" or job.cancel_initiated_at is not None
+
+    def newest(self, limit: int) -> Flow[list[BatchJob]]:
+        """Return the newest batches."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InputError(f"limit={limit!r} is no number of batches.", hint="client.list(20)")
+        jobs: list[BatchJob] = []
+        after_id: str | None = None
+        while True:
+            page: Page = yield from _patiently(self._page(min(limit - len(jobs), _MOST_LISTED), after_id))
+            jobs += [BatchJob.from_api(batch) for batch in page.batches]
+            after_id = page.last_id
+            if len(jobs) >= limit or not page.has_more or not after_id:
+                return jobs[:limit]
+
+    def delete(self, batch_id: str) -> Flow[None]:
+        """Delete an ended batch from the server."""
+        try:
+            yield from _patiently(lambda: delete_flow(batch_id))
+        except Exception as error:
+            if getattr(error, "status_code", None) not in (400, 409):
+                raise
+            job = yield from self.status(batch_id)
+            if job.is_complete:
+                raise
+            raise NotEndedError(
+                f"Batch {batch_id} is {job.status} and cannot be deleted before it has ended.",
+                "Nothing was deleted.",
+                f'client.cancel("{batch_id}")   # ends it early',
+            ) from error
+
+    # ---------------------------------------------------------------- parts of these
+
+    @staticmethod
+    def _page(limit: int, after_id: str | None) -> Any:
+        return lambda: list_flow(limit=limit, after_id=after_id)
+
+    def _encode(self, requests: Iterable[BatchRequest], system: System) -> Any:
+        return encode_requests(
+            requests,
+            model=self._model,
+            system=self._system if system is None else system,
+            max_tokens=self._max_tokens,
+        )
+
+    def _results_of_part(self, part: Posted) -> Flow[list[BatchResult]]:
+        job = part.job
+        if job is None:
+            return []
+        return (yield from collect(self._results_of(job, custom_ids=frozenset(part.requests.custom_ids))))
+
+    def _results_of(self, job: BatchJob, *, custom_ids: frozenset[str] | None = None) -> Flow[None]:
+        if not job.is_complete:
+            raise NotEndedError(
+                f"Batch {job.batch_id} is {job.status}: {job.request_counts.get('processing', 0):,} of "
+                f"{job.n_requests:,} requests are being processed.",
+                "Results can be had when the whole batch has ended, at the latest 24 hours after it was made.",
+                f'client.wait("{job.batch_id}")',
+            )
+        if job.archived_at is not None:
+            raise ResultsGoneError(
+                f"The results of batch {job.batch_id} were removed from the server on {job.archived_at:%Y-%m-%d}.",
+                "They are kept for 29 days. What the batch cost is spent.",
+            )
+        n_requests = job.n_requests if custom_ids is None else len(custom_ids)
+        yield from results_flow(
+            job.batch_id, self._clock, n_requests=n_requests, custom_ids=custom_ids, at=job.created_at
+        )
+
+
+def _patiently(call: Any) -> Flow[Any]:
+    """Make a call that may be repeated, a few times."""
+    n_failures = 0
+    while True:
+        try:
+            return (yield from call())
+        except Exception as error:
+            n_failures += 1
+            if is_not_found(error):
+                # Seen for minutes after a create that had succeeded, and just after the end.
+                if n_failures >= _N_TRIES_NOT_FOUND:
+                    raise
+            elif not is_transient(error) or n_failures >= _N_TRIES:
+                raise
+            yield Pause(max(backoff_s(n_failures), retry_after_s(error) or 0.0))
+
+
+def _missing(custom_id: str) -> BatchResult:
+    return BatchResult(
+        custom_id,
+        status="missing",
+        cost_usd=None,
+        error="missing: the server's results hold no line for it, also after fetching them again",
+    )
+
+
+def _check_times(poll_interval: float | None, timeout: float | None) -> None:
+    for name, seconds, least in (("poll_interval", poll_interval, "more than 0"), ("timeout", timeout, "0 or more")):
+        if seconds is None:
+            continue
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and not math.isnan(seconds)
+        if not is_number or seconds < 0 or (seconds == 0 and name == "poll_interval"):
+            raise InputError(f"{name}={seconds!r} is no number of seconds ({least}).", hint=f"{name}=None")
+
+
+def _note_what_goes_on(error: BaseException, parts: list[Any]) -> None:
+    """Say on an error, or an interrupt, which batches it leaves under way."""
+    lines = list(lines_to_go_on(parts))
+    n_unknown = sum(part.batch_id is None and getattr(part, "posted_at", None) is not None for part in parts)
+    notes = []
+    if lines:
+        notes.append("These batches were posted, go on, and are billed as they go: " + ", ".join(lines))
+    if n_unknown:
+        posted_at: datetime = next(part.posted_at for part in parts if part.batch_id is None and part.posted_at)
+        notes.append(
+            f"{n_unknown} batch(es) may have been made without this program hearing of it; "
+            f"client.list() shows those made after {posted_at:%Y-%m-%d %H:%M:%S} UTC."
+        )
+    for note in notes:
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
+def _status(status_code: int | None) -> str:
+    return "" if status_code is None else f", HTTP {status_code}"

@@ -1,0 +1,150 @@
+"""The account of a run: what happened and what it cost, as HTML that needs nothing, and as text."""
+
+from __future__ import annotations
+
+from pandas_batch.errors import clip
+from pandas_batch.types import RunStatus
+
+from . import fragments
+from .stylesheet import style_element
+from .wording import (
+    batch_word,
+    day_and_time,
+    duration,
+    elapsed_s,
+    n_rows_succeeded,
+    run_word,
+    saved_by_batching_usd,
+    sentence,
+    usd,
+)
+
+# MathJax would set what stands between two dollar signs as a formula, and follow its links.
+_NO_MATH = "mathjax_ignore tex2jax_ignore"
+
+_N_BATCHES_IN_TEXT = 10
+_N_FAILED_IN_TEXT = 5
+
+
+def static_html(status: RunStatus) -> str:
+    """
+    Return the account of a run as one self-contained piece of HTML.
+
+    It runs no script, loads nothing, and reads the same in a saved notebook, an export, a mail or without
+    its style sheet. Every text in it is escaped.
+
+    Parameters
+    ----------
+    status
+        The run at one instant.
+
+    Returns
+    -------
+    str
+        A ``<div>`` element.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> at = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+    >>> status = RunStatus(run_id="run_1", name="<reviews>", model="claude-haiku-4-5-20251001", base_url="",
+    ...                    store_path=".pandas_batch", state="in_progress", now=at, started_at=at)
+    >>> "&lt;reviews&gt;" in static_html(status), "<script" in static_html(status)
+    (True, False)
+    """
+    drawn = ""
+    if not status.is_final:
+        at = fragments.safe(day_and_time(status.now))
+        drawn = f'<div class="pdb-sub pdb-asof">As of {at}. The run itself goes on.</div>'
+    pieces = (
+        fragments.head(status),
+        fragments.said(status),
+        fragments.facts(status),
+        fragments.times(status),
+        fragments.batches(status, animate=False),
+        fragments.errors(status),
+        fragments.foot(status),
+        drawn,
+    )
+    return f'<div class="pdb {_NO_MATH}">{style_element()}{"".join(pieces)}</div>'
+
+
+def text_line(status: RunStatus) -> str:
+    """
+    Return the run in one line, without prompts, answers or keys.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> at = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
+    >>> text_line(RunStatus(run_id="run_1", name="reviews", model="m", base_url="", store_path="",
+    ...                     state="in_progress", now=at, started_at=at, n_rows=1204, cost_usd_max=2.5))
+    'run_1 (reviews): in progress, 0 of 1,204 rows answered, 0 of 0 batches ended, at most $2.50'
+    """
+    name = f" ({clip(status.name, 60)})" if status.name else ""
+    word = run_word(status).text
+    parts = [
+        word[:1].lower() + word[1:],
+        f"{n_rows_succeeded(status):,} of {status.n_rows:,} rows answered",
+        f"{status.n_batches_ended:,} of {len(status.batches):,} batches ended",
+    ]
+    if status.n_failed:
+        parts.append(f"{status.n_failed:,} without an answer")
+    if status.n_rows_answered or status.is_final:
+        parts.append("cost unknown" if status.cost_usd is None else usd(status.cost_usd))
+    elif status.cost_usd_max is not None:
+        parts.append(f"at most {usd(status.cost_usd_max)}")
+    return f"{clip(status.run_id, 80)}{name}: {', '.join(parts)}"
+
+
+def text_account(status: RunStatus) -> str:
+    """
+    Return the account of a run as a few lines of plain text, for terminals and for readers of a notebook's source.
+
+    Parameters
+    ----------
+    status
+        The run at one instant.
+
+    Returns
+    -------
+    str
+        Lines without control characters; texts from outside are clipped.
+    """
+    lines = [text_line(status)]
+    if text := sentence(status):
+        lines.append(f"  {clip(text, 400)}")
+    lines.append(f"  model {clip(status.model, 80)}, {status.n_requests:,} requests, {status.n_reused:,} reused")
+    if status.n_rows_answered or status.is_final:
+        lines.append(f"  {_money(status)}")
+    took = "took" if status.finished_at else "elapsed"
+    lines.append(f"  started {day_and_time(status.started_at)}, {took} {duration(elapsed_s(status))}")
+    for number, batch in enumerate(status.batches[:_N_BATCHES_IN_TEXT], 1):
+        counts = (
+            f"{batch.succeeded:,} succeeded, {batch.errored:,} errored, {batch.expired:,} expired, "
+            f"{batch.canceled:,} canceled, {batch.processing:,} processing"
+        )
+        lines.append(f"  {clip(batch.batch_id or f'batch {number}', 80)}  {batch_word(batch.state).text}: {counts}")
+    if len(status.batches) > _N_BATCHES_IN_TEXT:
+        lines.append(f"  and {len(status.batches) - _N_BATCHES_IN_TEXT:,} more batches")
+    for row in status.failed[:_N_FAILED_IN_TEXT]:
+        lines.append(f"  row {clip(row.label, 60)} {clip(row.status, 20)}: {clip(row.error, 160)}")
+    if status.n_failed > min(len(status.failed), _N_FAILED_IN_TEXT) > 0:
+        lines.append(
+            f"  and {status.n_failed - min(len(status.failed), _N_FAILED_IN_TEXT):,} more rows without an answer"
+        )
+    if status.reattach:
+        lines.append(f"  after a restart: {clip(status.reattach, 200)}")
+    return "\n".join(lines)
+
+
+def _money(status: RunStatus) -> str:
+    parts = [f"cost {usd(status.cost_usd)}"]
+    if status.paid_usd is not None and status.paid_usd != status.cost_usd:
+        parts.append(f"paid by this run {usd(status.paid_usd)}")
+    saved_usd = saved_by_batching_usd(status)
+    if saved_usd is not None:
+        parts.append(f"saved by batching {usd(saved_usd)}")
+    if status.saved_by_reuse_usd:
+        parts.append(f"saved by reuse {usd(status.saved_by_reuse_usd)}")
+    return ", ".join(parts)

@@ -1,0 +1,213 @@
+"""
+Which display a run gets, and the displays that need no notebook.
+
+The ladder: a kernel with ipywidgets gets the panel; a kernel without it HTML that is replaced in place; a terminal one
+tqdm bar; all else a log line per change of state. Nothing is ever printed from a thread.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.errors import InputError, clip
+from pandas_batch.types import RunStatus
+
+from .account import text_line
+from .wording import n_rows_succeeded, usd
+
+Mode = Literal["auto", "widget", "text", "off"]
+
+LOG_INTERVAL_S = 60.0
+
+_logger = logging.getLogger("pandas_batch")
+
+
+@dataclass(frozen=True)
+class Actions:
+    """
+    What the buttons of a panel do; called from any thread, and must return at once.
+
+    Attributes
+    ----------
+    cancel
+        Asks for the run's batches to be canceled.
+    check_now
+        Asks for a poll now.
+    """
+
+    cancel: Callable[[], object]
+    check_now: Callable[[], object]
+
+
+class Display:
+    """Shows a run somewhere; this one nowhere. A run tells it everything, from whichever thread it is in."""
+
+    def update(self, status: RunStatus) -> None:
+        """Take a new status; what is too soon after the last is shown later, a final one at once."""
+
+    def finish(self, status: RunStatus) -> None:
+        """Show the last status, and no more after it. May be called again from the cell that waited."""
+        self.update(status)
+
+    def interrupted(self, status: RunStatus) -> None:
+        """Show where the run stands; the waiting was interrupted, the run goes on."""
+        self.set_blocking(False)
+        self.update(status)
+
+    def resend(self) -> None:
+        """Send the last account once more from the cell that runs now, which is the only one that nbclient hears."""
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Say whether the main thread is blocked from now on (clicks may not arrive), or free again."""
+
+    def show(self) -> bool:
+        """Show one more view here; return whether there is one (False: use the run's mimebundle)."""
+        return False
+
+
+class TqdmDisplay(Display):
+    """One bar on stderr: batches ended, and behind it rows, failures and cost."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def update(self, status: RunStatus) -> None:
+        """Move the bar; a final status closes it."""
+        from tqdm import tqdm
+
+        n_batches = len(status.batches)
+        if self._bar is None:
+            self._bar = tqdm(
+                total=n_batches or None,
+                desc=clip(status.name or status.run_id, 40),
+                unit="batch",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                bar_format="{desc}: {n_fmt}/{total_fmt} batches |{bar}| {elapsed}{postfix}",
+            )
+        bar = self._bar
+        if bar.disable:
+            return
+        bar.total = n_batches or None
+        bar.n = status.n_batches_ended
+        bar.set_postfix_str(_postfix(status), refresh=True)
+        if status.is_final:
+            bar.close()
+
+    def interrupted(self, status: RunStatus) -> None:
+        """Close the bar's line: the prompt comes back."""
+        self.update(status)
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _postfix(status: RunStatus) -> str:
+    parts = [status.state.replace("_", " "), f"{n_rows_succeeded(status):,}/{status.n_rows:,} rows"]
+    if status.n_failed:
+        parts.append(f"{status.n_failed:,} failed")
+    if status.n_rows_answered and status.cost_usd is not None:
+        parts.append(usd(status.cost_usd))
+    return ", ".join(parts)
+
+
+class LogDisplay(Display):
+    """One line in the log ``pandas_batch`` (level INFO) per change of state, at most one a minute, and the last."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._told: tuple[object, ...] | None = None
+        self._told_s = 0.0
+
+    def update(self, status: RunStatus) -> None:
+        """Log a line where the state or the number of ended batches has changed."""
+        what = (status.state, status.n_batches_ended)
+        if what == self._told:
+            return
+        now_s = self._clock.monotonic_s()
+        if self._told is not None and not status.is_final and now_s - self._told_s < LOG_INTERVAL_S:
+            return
+        self._told, self._told_s = what, now_s
+        _logger.info("%s", text_line(status))
+
+
+def open_display(
+    mode: Mode = "auto",
+    actions: Actions | None = None,
+    status: RunStatus | None = None,
+    *,
+    blocking: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Display:
+    """
+    Return the display that suits the place Python runs in.
+
+    Parameters
+    ----------
+    mode
+        ``"auto"``; ``"widget"`` (the panel where there is a kernel, else as ``"auto"``); ``"text"`` (a tqdm bar
+        on stderr); ``"off"``.
+    actions
+        What the panel's buttons do.
+    status
+        Shown at once; without it the first `Display.update` shows.
+    blocking
+        Whether the caller is going to block the main thread: see `Display.set_blocking`.
+    clock
+        The clock that paces the drawing.
+
+    Returns
+    -------
+    Display
+        Takes statuses from any thread.
+
+    Raises
+    ------
+    InputError
+        `mode` is none of the four.
+
+    Examples
+    --------
+    >>> open_display("off").show()
+    False
+    """
+    if mode not in ("auto", "widget", "text", "off"):
+        raise InputError(f"progress={mode!r} is not known.", hint='progress="auto"  # or "widget", "text", "off"')
+    display = _choose(mode, actions, blocking=blocking, clock=clock)
+    if status is not None:
+        display.update(status)
+    return display
+
+
+def _choose(mode: Mode, actions: Actions | None, *, blocking: bool, clock: Clock) -> Display:
+    if mode == "off":
+        return Display()
+    if mode == "text":
+        return TqdmDisplay()
+    if in_kernel():
+        from .notebook_display import NotebookDisplay
+
+        return NotebookDisplay(actions, clock=clock, blocking=blocking, widgets=has_widgets())
+    if sys.stderr is not None and sys.stderr.isatty():
+        return TqdmDisplay()
+    return LogDisplay(clock)
+
+
+def in_kernel() -> bool:
+    """Return whether this process is a Jupyter kernel; imports nothing to find out."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
+
+
+def has_widgets() -> bool:
+    """Return whether ipywidgets can be imported."""
+    try:
+        return importlib.util.find_spec("ipywidgets") is not None
+    except (ImportError, ValueError):
+        return False

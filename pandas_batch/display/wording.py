@@ -1,0 +1,176 @@
+"""How numbers, money, times and states are said; the panel, the static account and the text say them alike."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import NamedTuple
+
+from pandas_batch.types import RunStatus
+
+UNKNOWN = "unknown"
+
+
+class Word(NamedTuple):
+    """A state in one word or two, with a glyph and a tone, so that no state is told by its color alone."""
+
+    glyph: str
+    text: str
+    tone: str
+    """``run``, ``ok``, ``bad``, ``off`` or ``wait``."""
+
+
+_RUN_WORDS = {
+    "preparing": Word("○", "Preparing", "wait"),
+    "submitting": Word("↑", "Submitting", "run"),
+    "in_progress": Word("◐", "In progress", "run"),
+    "canceling": Word("⊘", "Canceling", "off"),
+    "ended": Word("↓", "Fetching answers", "run"),
+    "blocked": Word("■", "Blocked", "bad"),
+}
+
+_BATCH_WORDS = {
+    "waiting": Word("○", "waiting", "wait"),
+    "posting": Word("↑", "posting", "run"),
+    "unproved": Word("?", "looking for it", "run"),
+    "in_progress": Word("◐", "in progress", "run"),
+    "canceling": Word("⊘", "canceling", "off"),
+    "ended": Word("↓", "ended", "run"),
+    "collected": Word("✓", "collected", "ok"),
+    "canceled": Word("⊘", "canceled", "off"),
+    "withdrawn": Word("⊘", "withdrawn", "off"),
+    "blocked": Word("■", "refused", "bad"),
+    "gone": Word("▲", "gone", "bad"),
+}
+
+_BAD_ROWS = ("errored", "expired", "missing", "invalid")
+
+
+def run_word(status: RunStatus) -> Word:
+    """
+    Return the state of a run in words.
+
+    Examples
+    --------
+    >>> from pandas_batch.types import RunStatus
+    >>> from datetime import UTC, datetime
+    >>> at = datetime(2026, 11, 23, tzinfo=UTC)
+    >>> run_word(RunStatus(run_id="r", name=None, model="m", base_url="", store_path="", state="collected",
+    ...                    now=at, started_at=at, counts={"succeeded": 2, "expired": 1})).text
+    'Finished, some rows failed'
+    """
+    if status.state != "collected":
+        return _RUN_WORDS.get(status.state, Word("○", status.state.replace("_", " ").capitalize(), "wait"))
+    counts = status.counts
+    n_canceled = counts.get("canceled", 0)
+    if n_canceled and not counts.get("succeeded"):
+        return Word("⊘", "Canceled", "off")
+    if status.n_failed > n_canceled or any(counts.get(name) for name in _BAD_ROWS):
+        return Word("▲", "Finished, some rows failed", "bad")
+    if n_canceled:
+        return Word("⊘", "Finished, partly canceled", "off")
+    return Word("✓", "Finished", "ok")
+
+
+def n_rows_succeeded(status: RunStatus) -> int:
+    """Return how many rows have an answer: a row that failed is done, but it has none."""
+    return status.counts.get("succeeded", 0) if status.counts else status.n_rows_answered
+
+
+def batch_word(state: str) -> Word:
+    """Return the state of a batch in words."""
+    return _BATCH_WORDS.get(state, Word("○", state.replace("_", " "), "wait"))
+
+
+def usd(amount: float | None) -> str:
+    """
+    Return US dollars as people write them; small amounts keep two digits that say something.
+
+    Examples
+    --------
+    >>> usd(1234.5), usd(0.0123), usd(0.000451), usd(0), usd(None)
+    ('$1,234.50', '$0.012', '$0.00045', '$0.00', 'unknown')
+    >>> usd(0.05)
+    '$0.05'
+    """
+    if amount is None or not math.isfinite(amount):
+        return UNKNOWN
+    if amount == 0 or abs(amount) >= 0.1:
+        return f"${amount:,.2f}"
+    if abs(amount) < 1e-6:
+        return "< $0.000001"
+    whole, _, digits = f"{amount:.{1 - math.floor(math.log10(abs(amount)))}f}".partition(".")
+    return f"${whole}.{digits.rstrip('0'):0<2}"
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a length of time, coarser as it grows: a text that does not change is not sent again.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0.4, 42, 63, 200, 754, 11_100, 86_400)]
+    ['0 s', '42 s', '1 min 00 s', '3 min 20 s', '12 min', '3 h 05 min', '24 h 00 min']
+    """
+    whole_s = max(0, int(seconds))
+    if whole_s < 60:
+        return f"{whole_s} s"
+    if whole_s < 600:
+        minutes, rest_s = divmod(whole_s, 60)
+        return f"{minutes} min {rest_s - rest_s % 5:02d} s"
+    minutes = whole_s // 60
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clock_time(at: datetime) -> str:
+    """Return the time of day in the zone of this machine, with the zone's name: a kernel may run far away."""
+    return f"{at.astimezone():%H:%M:%S %Z}".strip()
+
+
+def day_and_time(at: datetime) -> str:
+    """Return date and time in the zone of this machine."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}".strip()
+
+
+def percent(part: float, whole: float) -> str:
+    r"""
+    Return a share in whole percent.
+
+    Examples
+    --------
+    >>> percent(1, 3)
+    '33\xa0%'
+    """
+    return f"{100 * part / whole:.0f}\N{NO-BREAK SPACE}%" if whole else "0\N{NO-BREAK SPACE}%"
+
+
+def sentence(status: RunStatus) -> str:
+    """Return what happens now, in one sentence; what the engine says comes first."""
+    if status.message:
+        return status.message
+    if status.state == "preparing":
+        return "Nothing has been sent yet."
+    if status.state == "submitting":
+        n_posted = sum(b.batch_id is not None for b in status.batches)
+        return f"{n_posted:,} of {len(status.batches):,} batches are on the server."
+    if status.state == "in_progress" and not status.n_batches_ended:
+        return "The server tells a batch's counts when the whole batch has ended: most within an hour, all within 24."
+    if status.state == "canceling":
+        return "The cancel is on its way; what was answered before it is kept, and billed."
+    if status.state == "ended":
+        return "All batches have ended; their answers are being fetched."
+    if status.state == "blocked":
+        return "The server refused a batch. Correct what it says and run the same line again."
+    return ""
+
+
+def elapsed_s(status: RunStatus) -> float:
+    """Return how long the run has been going on, or took."""
+    return ((status.finished_at or status.now) - status.started_at).total_seconds()
+
+
+def saved_by_batching_usd(status: RunStatus) -> float | None:
+    """Return what the batch discount spared on the answers so far; None where a price is unknown."""
+    if status.cost_usd is None or status.cost_usd_standard is None:
+        return None
+    return status.cost_usd_standard - status.cost_usd

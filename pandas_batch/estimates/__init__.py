@@ -1,0 +1,1 @@
+"""What a call would cost, whether it would fail, and how two runs compare."""

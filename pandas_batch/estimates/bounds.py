@@ -1,0 +1,147 @@
+"""Both ends of a bill: the least and the most that requests can cost, with and without the prompt cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas_batch.answers.pricing import Rates, TokenRates
+
+    from .counting import Seen
+    from .forecast import Forecast
+
+_US_FACTOR = 1.1
+
+# The shortest prefix that a model caches, in tokens
+# (https://platform.claude.com/docs/en/build-with-claude/prompt-caching#cache-limitations).
+_MIN_CACHED_TOKENS = {
+    "claude-fable-5": 512,
+    "claude-mythos-5": 512,
+    "claude-opus-5": 512,
+    "claude-haiku-5-5": 512,
+    "claude-opus-4-8": 1024,
+    "claude-sonnet-5": 1024,
+    "claude-sonnet-4": 1024,
+    "claude-opus-4-1": 1024,
+    "claude-opus-4-7": 2048,
+    "claude-opus-4-6": 4096,
+    "claude-opus-4-5": 4096,
+    "claude-haiku-4-5": 4096,
+}
+_UNKNOWN_MINIMUM = ("claude-sonnet-5-5",)
+
+
+def minimum_cached_tokens(model: str) -> int | None:
+    """
+    Return the length of the shortest prefix that a model caches, or None where it is not known here.
+
+    Examples
+    --------
+    >>> minimum_cached_tokens("claude-haiku-4-5-20251001")
+    4096
+    >>> minimum_cached_tokens("claude-next-1") is None
+    True
+    """
+    if model.startswith(_UNKNOWN_MINIMUM):
+        return None
+    fits = [name for name in _MIN_CACHED_TOKENS if model == name or model.startswith(f"{name}-")]
+    return _MIN_CACHED_TOKENS[max(fits, key=len)] if fits else None
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """
+    The requests of one model, and what is known of them.
+
+    Attributes
+    ----------
+    name
+        The model.
+    positions, repeats
+        Their rows, each once, and how often each is sent.
+    max_tokens
+        Of each.
+    tokens
+        Input tokens of each.
+    seen
+        Those that were looked at.
+    shapes
+        One row of the plan for each distinct set of options of this model.
+    rates
+        Prices, or None where none is known.
+    """
+
+    name: str
+    positions: np.ndarray
+    repeats: np.ndarray
+    max_tokens: np.ndarray
+    tokens: Forecast
+    seen: Seen
+    shapes: np.ndarray
+    rates: Rates | None
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Tokens that a prompt cache may hold of each request: a best guess, and the most there can be."""
+
+    tokens: int
+    high: float
+
+
+class Bounds:
+    """
+    Both ends of the bill of one model, in US dollars.
+
+    Parameters
+    ----------
+    of
+        The requests.
+    prefix
+        What a prompt cache shall be taken to hold of them; None: nothing.
+    is_marked
+        Whether the requests carry the mark of ``cache_system=True``. Marks beyond that one are the user's own, and
+        may have any part of the input written to a cache, or read from it.
+    """
+
+    def __init__(self, of: OfModel, prefix: Prefix | None, *, is_marked: bool) -> None:
+        self._of = of
+        self._has_own_marks = bool((of.seen.n_marks > int(is_marked)).any())
+        self._factor = _US_FACTOR if of.seen.in_us.any() and of.rates is not None and of.rates.us_surcharge else 1.0
+        minimum = minimum_cached_tokens(of.name)
+        is_cached = prefix is not None and (minimum is None or prefix.high >= minimum)
+        self._shared = prefix.high if prefix is not None and is_cached else 0.0
+
+    def high(self, *, standard: bool = False) -> float:
+        """Return the bill with the input at its high end, every ``max_tokens`` used up, all marked input written."""
+        if not np.isfinite(self._of.tokens.high).all():
+            return math.inf
+        return self._factor * self._sum(self._of.tokens.high, max, self._of.max_tokens, standard=standard)
+
+    def low(self) -> float:
+        """Return the bill with the input at its low end, hardly any output, and all marked input read from a cache."""
+        return self._sum(self._of.tokens.low, min, np.zeros(len(self._of.positions)), standard=False)
+
+    def _sum(
+        self, tokens: np.ndarray, pick: Callable[[Iterable[Any]], Any], output: np.ndarray, *, standard: bool
+    ) -> float:
+        shared = np.minimum(self._shared, tokens)
+        usd = 0.0
+        for tier, where in self._tiers(tokens, standard=standard):
+            of_input = float(pick(tier.prices[:4])) if self._has_own_marks else float(tier.input)
+            of_shared = pick([of_input, float(tier.cache_read), float(tier.cache_write_1h)])
+            each = (tokens - shared) * of_input + shared * of_shared + output * float(tier.output)
+            usd += float((each * self._of.repeats)[where].sum())
+        return usd / 1e6
+
+    def _tiers(self, tokens: np.ndarray, *, standard: bool) -> list[tuple[TokenRates, np.ndarray]]:
+        if self._of.rates is None:
+            return []
+        tiers = self._of.rates.standard if standard else self._of.rates.batch
+        ends = [*(tier.above_tokens for tier in tiers[1:]), math.inf]
+        return [(tier, (tokens > tier.above_tokens) & (tokens <= end)) for tier, end in zip(tiers, ends, strict=True)]

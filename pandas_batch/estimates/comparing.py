@@ -1,0 +1,401 @@
+"""Two runs of the same rows, side by side: the gate that keeps a prompt change from costing more or answering worse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.errors import FrameMismatchError, InputError, WorseRunError, clip
+
+from .amounts import html_table, money, number, percent, text_table
+
+if TYPE_CHECKING:
+    from .amounts import Row
+
+Metric = Callable[[pd.DataFrame], float]
+_STATE = "Comparing spends nothing; both runs are as they were."
+_METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
+_COLUMNS = ("output", "status")
+
+
+class RunLike(Protocol):
+    """What a comparison reads of a run."""
+
+    @property
+    def id(self) -> str:
+        """Name of the run in its store."""
+
+    @property
+    def name(self) -> str | None:
+        """What the user called it."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What its answers cost; None where a price is unknown."""
+
+    def result(self) -> pd.DataFrame:
+        """Return the frame with the run's columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """
+    One of the two runs of a comparison.
+
+    Attributes
+    ----------
+    label
+        Name or id of the run.
+    n_rows, n_succeeded, n_failed
+        Rows, those with an answer, and those that were asked and have none.
+    cost_usd, cost_usd_per_row
+        What the answers cost, in all and per answered row; None where unknown.
+    tokens
+        Sum over the answered rows.
+    metric
+        Value of the metric, or None without one.
+    """
+
+    label: str
+    n_rows: int
+    n_succeeded: int
+    n_failed: int
+    cost_usd: float | None
+    tokens: int
+    metric: float | None = None
+
+    @property
+    def cost_usd_per_row(self) -> float | None:
+        """Return what an answered row cost; None where nothing was answered or the cost is unknown."""
+        return None if self.cost_usd is None or not self.n_succeeded else self.cost_usd / self.n_succeeded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """
+    Run `b` against run `a`, row by row. Made by `compare_runs`.
+
+    Attributes
+    ----------
+    a, b
+        The two `Side` records; `a` is the baseline.
+    n_paired
+        Rows that both runs hold.
+    n_both_succeeded, n_agree
+        Of those: rows that both answered, and rows with the same answer.
+    differing
+        Frame of the rows with different answers: ``output_a``, ``output_b``.
+    reasons
+        In what `b` is worse, one sentence each; empty where it is not.
+    """
+
+    a: Side
+    b: Side
+    n_paired: int
+    n_both_succeeded: int
+    n_agree: int
+    differing: pd.DataFrame = field(repr=False)
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether `b` is no worse than `a`."""
+        return not self.reasons
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of rows answered by both that got the same answer; None where there is no such row."""
+        return self.n_agree / self.n_both_succeeded if self.n_both_succeeded else None
+
+    @property
+    def cost_ratio(self) -> float | None:
+        """Cost per answered row of `b` over that of `a`; None where either is unknown."""
+        return _ratio(self.a.cost_usd_per_row, self.b.cost_usd_per_row)
+
+    @property
+    def metric_change(self) -> float | None:
+        """Metric of `b` minus that of `a`; None without a metric."""
+        return None if self.a.metric is None or self.b.metric is None else self.b.metric - self.a.metric
+
+    def raise_if_worse(self) -> None:
+        """
+        Raise where `b` is worse than `a`: the last line of a CI job.
+
+        Raises
+        ------
+        WorseRunError
+            An `AssertionError`; its message holds every reason and the table.
+        """
+        if self.reasons:
+            raise WorseRunError(
+                f"{self.b.label} is worse than {self.a.label}: {'; '.join(self.reasons)}.",
+                _STATE,
+                str(self),
+            )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the two sides as columns ``a`` and ``b``, one measure per row."""
+        names = ("label", "n_rows", "n_succeeded", "n_failed", "cost_usd", "cost_usd_per_row", "tokens", "metric")
+        return pd.DataFrame(
+            {side: [getattr(getattr(self, side), name) for name in names] for side in ("a", "b")},
+            index=pd.Index(names, name="measure"),
+            dtype=object,
+        )
+
+    def _rows(self) -> list[Row]:
+        a, b = self.a, self.b
+        rows: list[Row] = [
+            ("rows", f"{number(a.n_rows)} → {number(b.n_rows)}", f"{number(self.n_paired)} paired"),
+            ("answered", f"{number(a.n_succeeded)} → {number(b.n_succeeded)}"),
+            ("failed", f"{number(a.n_failed)} → {number(b.n_failed)}"),
+            (
+                "same answer",
+                percent(self.agreement) if self.n_both_succeeded else "no row",
+                f"of {number(self.n_both_succeeded)} rows that both answered",
+            ),
+            ("tokens", f"{number(a.tokens)} → {number(b.tokens)}"),
+            ("cost", f"{money(a.cost_usd)} → {money(b.cost_usd)}"),
+            (
+                "cost per answered row",
+                f"{money(a.cost_usd_per_row)} → {money(b.cost_usd_per_row)}",
+                "" if self.cost_ratio is None else f"× {self.cost_ratio:.2f}",
+            ),
+        ]
+        if a.metric is not None and b.metric is not None:
+            rows.append(("metric", f"{a.metric:.4g} → {b.metric:.4g}", f"{b.metric - a.metric:+.4g}"))
+        return rows
+
+    def _title(self) -> str:
+        return f"{self.a.label} → {self.b.label}: {'no worse' if self.ok else 'worse'}"
+
+    def __str__(self) -> str:
+        return text_table(self._title(), self._rows(), [f"worse: {reason}" for reason in self.reasons])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(self._title(), self._rows(), [f"worse: {reason}" for reason in self.reasons])
+
+
+def compare_runs(
+    a: RunLike,
+    b: RunLike,
+    metric: Metric | None = None,
+    max_cost_ratio: float | None = None,
+    *,
+    max_metric_drop: float = 0.0,
+    max_more_failures: int = 0,
+) -> Comparison:
+    """
+    Compare run `b` with the baseline `a` over the rows they share.
+
+    Parameters
+    ----------
+    a, b
+        Two finished runs of the same frame, or of two versions of it.
+    metric
+        Function of a result frame that returns one number, higher is better. It gets the rows that both runs hold,
+        their columns without the prefix of the run. (A run that was loaded by name has the added columns only.)
+    max_cost_ratio
+        Highest cost per answered row of `b`, as a multiple of that of `a`. With it, an unknown cost is worse too.
+    max_metric_drop
+        How much lower the metric of `b` may be.
+    max_more_failures
+        How many more rows of `b` may have failed.
+
+    Returns
+    -------
+    Comparison
+        Its ``ok`` and ``reasons`` say whether `b` is worse; ``raise_if_worse()`` fails a CI job.
+
+    Raises
+    ------
+    FrameMismatchError
+        The two runs have no row in common, or their rows cannot be paired.
+    InputError
+        `max_cost_ratio` is not above 0, or the metric returned no number.
+    """
+    _need(max_cost_ratio is None or _is_number(max_cost_ratio, above=0.0), "max_cost_ratio", max_cost_ratio)
+    _need(_is_number(max_metric_drop), "max_metric_drop", max_metric_drop)
+    _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
+    if metric is not None and not callable(metric):
+        raise InputError("metric is not a function.", _STATE, _METRIC_HINT)
+    frames = a.result(), b.result()
+    places = _pair(*frames, _label(a), _label(b))
+    prefixes = _prefix(frames[0], a), _prefix(frames[1], b)
+    paired = frames[0].iloc[places[0]], frames[1].iloc[places[1]]
+    side_a, side_b = (
+        _side(run, frame, prefix, None if metric is None else _measure(metric, _without_prefix(shared, prefix), run))
+        for run, frame, prefix, shared in zip((a, b), frames, prefixes, paired, strict=True)
+    )
+    outputs = [frame[f"{prefix}output"] for frame, prefix in zip(paired, prefixes, strict=True)]
+    answered = [
+        _succeeded(frame[f"{prefix}status"]).to_numpy(bool) for frame, prefix in zip(paired, prefixes, strict=True)
+    ]
+    both = answered[0] & answered[1]
+    same = np.fromiter(map(_is_same, outputs[0].array, outputs[1].array), bool, len(both))
+    at = np.flatnonzero(both & ~same)
+    failed = [int(_failed(frame, prefix).sum()) for frame, prefix in zip(paired, prefixes, strict=True)]
+    return Comparison(
+        a=side_a,
+        b=side_b,
+        n_paired=len(both),
+        n_both_succeeded=int(both.sum()),
+        n_agree=int((both & same).sum()),
+        differing=pd.DataFrame(
+            {"output_a": outputs[0].array[at], "output_b": outputs[1].array[at]}, index=outputs[0].index[at]
+        ),
+        reasons=_reasons(side_a, side_b, failed, max_cost_ratio, max_metric_drop, max_more_failures),
+    )
+
+
+def _reasons(
+    a: Side,
+    b: Side,
+    n_failed: Sequence[int],
+    max_cost_ratio: float | None,
+    max_metric_drop: float,
+    max_more_failures: int,
+) -> tuple[str, ...]:
+    reasons = []
+    if max_cost_ratio is not None:
+        ratio = _ratio(a.cost_usd_per_row, b.cost_usd_per_row)
+        if ratio is None:
+            reasons.append("the cost per answered row is unknown, so max_cost_ratio cannot be kept")
+        elif ratio > max_cost_ratio * (1 + 1e-9):
+            reasons.append(
+                f"an answered row costs {money(b.cost_usd_per_row)}, {ratio:.2f} times {money(a.cost_usd_per_row)} "
+                f"(max_cost_ratio={max_cost_ratio:g})"
+            )
+    if a.metric is not None and b.metric is not None:
+        if math.isnan(b.metric) or math.isnan(a.metric):
+            reasons.append("the metric is NaN")
+        elif b.metric < a.metric - max_metric_drop - 1e-12:
+            reasons.append(
+                f"the metric fell from {a.metric:.4g} to {b.metric:.4g} (max_metric_drop={max_metric_drop:g})"
+            )
+    if n_failed[1] > n_failed[0] + max_more_failures:
+        reasons.append(f"{number(n_failed[1])} rows failed, {number(n_failed[0])} before")
+    return tuple(reasons)
+
+
+def _need(is_right: bool, name: str, value: Any) -> None:
+    if not is_right:
+        what = f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0."
+        raise InputError(what, _STATE, "compare_runs(a, b, max_cost_ratio=1.1)")
+
+
+def _is_number(value: Any, above: float | None = None) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        return False
+    return bool(value > above if above is not None else value >= 0)
+
+
+def _label(run: RunLike) -> str:
+    return clip(run.name or run.id, 60)
+
+
+def _prefix(frame: pd.DataFrame, run: RunLike) -> str:
+    """Return the prefix of the run's columns: its own, or else that of the last columns that look like a run's."""
+    own = getattr(getattr(run, "options", None), "prefix", None)
+    found = [name.removesuffix("status") for name in frame.columns if isinstance(name, str) and name.endswith("status")]
+    for prefix in [own] if isinstance(own, str) else found[::-1]:
+        if all(f"{prefix}{column}" in frame.columns for column in _COLUMNS):
+            return prefix
+    raise InputError(
+        f"The result of {_label(run)} has no columns {', '.join(_COLUMNS)}.",
+        _STATE,
+        'columns="core" (the default) has them: df.claude_batch.attach(run, columns="core")',
+    )
+
+
+def _without_prefix(frame: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """Return the frame with the run's columns under their plain names, so that one metric fits both runs."""
+    if not prefix:
+        return frame
+    plain = {name: name.removeprefix(prefix) for name in frame.columns if isinstance(name, str)}
+    plain = {name: short for name, short in plain.items() if name != short and short}
+    return frame.drop(columns=[short for short in plain.values() if short in frame.columns]).rename(columns=plain)
+
+
+def _pair(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the rows that both frames hold, in the order of `a`."""
+    if a.index.equals(b.index):
+        return np.arange(len(a)), np.arange(len(b))
+    if not a.index.is_unique or not b.index.is_unique:
+        raise FrameMismatchError(
+            f"The rows of {label_a} and {label_b} cannot be paired: their labels differ, and some repeat.",
+            _STATE,
+            "run both on the same frame, or on frames with unique labels (df.reset_index(drop=True))",
+        )
+    at = b.index.get_indexer(a.index)
+    if not (at >= 0).any():
+        raise FrameMismatchError(
+            f"{label_a} and {label_b} have no row label in common.", _STATE, "run both on the same frame"
+        )
+    return np.flatnonzero(at >= 0), at[at >= 0]
+
+
+def _side(run: RunLike, frame: pd.DataFrame, prefix: str, metric: float | None) -> Side:
+    status = frame[f"{prefix}status"]
+    return Side(
+        label=_label(run),
+        n_rows=len(frame),
+        n_succeeded=int(_succeeded(status).sum()),
+        n_failed=int(_failed(frame, prefix).sum()),
+        cost_usd=run.cost_usd,
+        tokens=_total(frame, f"{prefix}tokens"),
+        metric=metric,
+    )
+
+
+def _succeeded(status: pd.Series) -> pd.Series:
+    # With samples > 1 a cell holds one status per sample.
+    return status.map(lambda one: all(s == "succeeded" for s in _each(one))).astype(bool)
+
+
+def _failed(frame: pd.DataFrame, prefix: str) -> pd.Series:
+    fine = {"succeeded", "skipped", "unsent"}
+    failed = frame[f"{prefix}status"].map(lambda one: any(s not in fine for s in _each(one))).astype(bool)
+    if f"{prefix}error" in frame.columns:
+        # A row that could not be sent is skipped too, and has its reason here.
+        failed |= frame[f"{prefix}error"].map(lambda one: any(not pd.isna(e) for e in _each(one))).astype(bool)
+    return failed
+
+
+def _each(cell: Any) -> Sequence[Any]:
+    return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
+
+
+def _total(frame: pd.DataFrame, name: str) -> int:
+    if name not in frame.columns:
+        return 0
+    return int(sum(value for cell in frame[name].array for value in _each(cell) if not pd.isna(value)))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    if pd.api.types.is_scalar(a) and pd.api.types.is_scalar(b):
+        return bool(a == b) if not (pd.isna(a) or pd.isna(b)) else bool(pd.isna(a) and pd.isna(b))
+    return [None if pd.isna(x) else x for x in _each(a)] == [None if pd.isna(x) else x for x in _each(b)]
+
+
+def _measure(metric: Metric, frame: pd.DataFrame, run: RunLike) -> float:
+    value: Any = metric(frame)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise InputError(
+            f"metric returned {clip(type(value).__name__, 40)} for {_label(run)}; it has to return one number.",
+            _STATE,
+            _METRIC_HINT,
+        )
+    return float(value)
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None:
+        return None
+    return b / a if a > 0 else (1.0 if b == 0 else math.inf)

@@ -1,0 +1,318 @@
+"""What a call would cost, before anything is sent: tokens from a counted sample, money from bounds on both ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandas_batch.clock import SYSTEM_CLOCK, Clock
+
+from .amounts import number
+from .bill import CacheForecast, Estimate, check_budget
+from .bounds import Bounds, OfModel, Prefix, minimum_cached_tokens
+from .counting import Seen, count_prefix, count_requests, look_at, params_of, prefix_of, status_code_of, traits_of
+from .forecast import N_COUNTED, Traits, forecast
+
+if TYPE_CHECKING:
+    from pandas_batch.requests.options import Options
+    from pandas_batch.requests.plan import RequestPlan
+    from pandas_batch.wire.wire import Wire
+
+__all__ = ["CacheForecast", "Estimate", "check_budget", "estimate_requests"]
+
+LIMIT_S = 10.0
+"""Seconds for all counting together."""
+
+OFFLINE_BASIS = (
+    "not counted but guessed from the bytes, at about 4 letters or 2 digits or signs per token; the bounds allow "
+    "2 to 8 letters, and 1 to 6 bytes of anything else"
+)
+
+_MAX_SEEN = 2_000
+_MAX_SEEN_OFFLINE = 256
+_MAX_SORTED = 20_000
+_MAX_UPLOADED_BYTES = 16_000_000
+_MAX_SHAPES = 200
+_MIN_COUNTED = 6
+_MAX_PREFIXES = 4
+
+
+def estimate_requests(
+    plan: RequestPlan,
+    unique_positions: np.ndarray,
+    *,
+    options: Options,
+    n_reused: int,
+    n_batches: int,
+    n_bytes: int,
+    wire: Wire | None,
+    at: datetime | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Estimate:
+    """
+    Estimate the bill of the requests at `unique_positions`. Nothing is spent.
+
+    Parameters
+    ----------
+    plan
+        The requests of all rows.
+    unique_positions
+        A row for each request that would be sent: deduplicated, those that are answered already left out, a row
+        standing as often as answers are wanted of it.
+    options
+        Of the call.
+    n_reused
+        Number of requests left out because they are answered already, or in flight.
+    n_batches, n_bytes
+        What would be posted.
+    wire
+        Where tokens are counted; None: nowhere, the stated heuristic is used.
+    at
+        Date of the prices; None is now.
+    clock
+        Tells what now is.
+
+    Returns
+    -------
+    Estimate
+    """
+    unique_positions = np.asarray(unique_positions, np.int64)
+    counts = _Counting(plan, options, wire)
+    models = _by_model(plan, unique_positions, options, counts, clock.now() if at is None else at)
+    prefixes = {of.name: _prefix(plan, of, counts) for of in models}
+    is_marked = bool(options.cache_system)
+    unbounded = _unbounded(plan, models)
+    unpriced = tuple(of.name for of in models if of.rates is None)
+    is_bounded = not unpriced and not unbounded
+    bounds = [Bounds(of, prefixes[of.name] if is_marked else None, is_marked=is_marked) for of in models]
+    return Estimate(
+        rows=plan.n_rows,
+        requests=len(unique_positions) + n_reused,
+        reused=n_reused,
+        batches=n_batches,
+        bytes=n_bytes,
+        input_tokens=_sum(models, "mid"),
+        input_tokens_low=_sum(models, "low"),
+        input_tokens_high=None if unbounded else _sum(models, "high"),
+        output_tokens_max=int(sum(int((of.max_tokens * of.repeats).sum()) for of in models)),
+        cost_usd_min=None if unpriced else sum(bound.low() for bound in bounds),
+        cost_usd_max=sum(bound.high() for bound in bounds) if is_bounded else None,
+        cost_usd_standard=sum(bound.high(standard=True) for bound in bounds) if is_bounded else None,
+        models=tuple(of.name for of in models),
+        unpriced=unpriced,
+        unbounded=unbounded,
+        basis=_basis(models),
+        cache=tuple(
+            _cache_forecast(of, prefix, is_marked=is_marked, is_bounded=is_bounded)
+            for of in models
+            if (prefix := prefixes[of.name]) is not None
+        ),
+        uses_cache=is_marked,
+        notes=tuple(counts.notes),
+    )
+
+
+def _sum(models: Sequence[OfModel], name: str) -> int:
+    total = sum(float((getattr(of.tokens, name) * of.repeats).sum()) for of in models)
+    return int(np.floor(total) if name == "low" else np.ceil(total) if name == "high" else round(total))
+
+
+def _basis(models: Sequence[OfModel]) -> str:
+    n = sum(len(of.positions) for of in models)
+    n_counted = sum(of.tokens.n_counted for of in models)
+    if not n:
+        return ""
+    if not n_counted:
+        return OFFLINE_BASIS
+    if n_counted == n:
+        return f"counted on all {number(n)} requests"
+    return f"counted on {number(n_counted)} of {number(n)} requests, the others by their bytes"
+
+
+def _unbounded(plan: RequestPlan, models: Sequence[OfModel]) -> tuple[str, ...]:
+    reasons = []
+    far = "images or documents are given as URL or file id"
+    if any(of.seen.is_away.any() for of in models):
+        reasons.append(far)
+    if any(of.seen.has_server_tools.any() for of in models):
+        reasons.append("server tools add what they find to the input")
+    if not reasons and any(not np.isfinite(of.tokens.high).all() for of in models):
+        reasons.append("the pages of PDF documents were not counted")
+    if not reasons and plan.unbounded_input and any(len(of.seen.positions) < len(of.positions) for of in models):
+        reasons.append(f"{far}, or are PDF documents whose pages were not counted")
+    return tuple(reasons)
+
+
+class _Counting:
+    """Counts within one time limit, and remembers what stood in the way."""
+
+    def __init__(self, plan: RequestPlan, options: Options, wire: Wire | None) -> None:
+        self._plan = plan
+        self._betas = options.betas
+        self._wire = wire
+        # Bounds that no count will narrow are not worth more than a look at a few hundred requests.
+        self.n_seen = _MAX_SEEN_OFFLINE if wire is None else _MAX_SEEN
+        self._until = time.monotonic() + LIMIT_S
+        self.notes: list[str] = []
+
+    def tokens(self, positions: Sequence[int]) -> dict[int, int]:
+        """Return the tokens of those requests that could be counted."""
+        if self._wire is None or self.notes:
+            return {}
+        counts = count_requests(self._plan, positions, self._wire, betas=self._betas, limit_s=self._left_s())
+        failures = [error for error in counts.errors.values() if status_code_of(error) not in (400, 413, 422)]
+        if failures:
+            code = status_code_of(failures[0])
+            why = type(failures[0]).__name__ if code is None else f"HTTP {code}"
+            self.notes.append(f"Counting tokens failed ({why}), so the estimate is wider than it could be.")
+        elif counts.errors and not counts.tokens:
+            code = status_code_of(next(iter(counts.errors.values())))
+            self.notes.append(f"The server refused to count these requests (HTTP {code}); the preflight will say why.")
+        elif counts.n_unanswered:
+            self.notes.append("Counting tokens took too long, so the estimate is wider than it could be.")
+        return counts.tokens
+
+    def prefix(self, params: dict[str, Any]) -> Prefix:
+        """Return the tokens of everything before the messages."""
+        if self._wire is not None and not self.notes:
+            tokens = count_prefix(params, self._wire, betas=self._betas, limit_s=self._left_s())
+            if tokens is not None:
+                return Prefix(tokens, tokens * 1.05 + 8)
+        import msgspec
+
+        traits = traits_of(msgspec.json.encode(prefix_of(params)))
+        guess = forecast(traits, np.arange(1), np.ones(1), lambda _: {})
+        return Prefix(round(float(guess.mid[0])), float(guess.high[0]))
+
+    def _left_s(self) -> float:
+        return max(self._until - time.monotonic(), 0.1)
+
+
+# -------------------------------------------------------------------- tokens
+
+
+def _by_model(
+    plan: RequestPlan, unique_positions: np.ndarray, options: Options, counts: _Counting, at: datetime
+) -> list[OfModel]:
+    from pandas_batch.answers.pricing import rates
+
+    positions, repeats = _each_once(unique_positions)
+    codes = plan.model_of_row[positions]
+    used = np.unique(codes).tolist()
+    n = max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
+    shapes = np.array(plan.samples_of_shapes(), np.int64)
+    made = []
+    for code in used:
+        mine = positions[codes == code]
+        shapes_of_model = shapes[plan.model_of_row[shapes] == code]
+        first = shapes_of_model[_is_among(shapes_of_model, mine)]
+        seen = look_at(plan, _worth_looking(plan, mine, first, counts.n_seen))
+        of_model = forecast(
+            _all_traits(plan, mine, seen),
+            np.searchsorted(mine, seen.positions[seen.is_countable]),
+            repeats[codes == code],
+            _counter(counts, mine, seen),
+            n=n,
+            also=np.searchsorted(mine, first).tolist(),
+        )
+        name = plan.models[code]
+        made.append(
+            OfModel(
+                name=name,
+                positions=mine,
+                repeats=repeats[codes == code],
+                max_tokens=plan.max_tokens[mine],
+                tokens=of_model,
+                seen=seen,
+                shapes=shapes_of_model,
+                rates=rates(name, at=at, prices=options.prices),
+            )
+        )
+    return made
+
+
+def _each_once(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different positions in ascending order, and how often each stands there."""
+    if bool((np.diff(positions) > 0).all()):
+        return positions, np.ones(len(positions), np.int64)
+    return np.unique(positions, return_counts=True)
+
+
+def _is_among(wanted: np.ndarray, ascending: np.ndarray) -> np.ndarray:
+    places = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    found: np.ndarray = ascending[places] == wanted
+    return found
+
+
+def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[Sequence[int]], dict[int, int]]:
+    n_bytes = dict(zip(seen.positions.tolist(), seen.n_bytes.tolist(), strict=True))
+
+    def count(places: Sequence[int]) -> dict[int, int]:
+        at = {int(positions[place]): int(place) for place in places}
+        by_size = sorted(at, key=n_bytes.__getitem__)
+        uploaded = np.cumsum([n_bytes[position] for position in by_size])
+        few = by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
+        return {at[position]: tokens for position, tokens in counts.tokens(few).items()}
+
+    return count
+
+
+def _worth_looking(plan: RequestPlan, positions: np.ndarray, shapes: np.ndarray, n_seen: int) -> np.ndarray:
+    """Return positions in the order in which they are worth a look: one of each shape, then spread over the sizes."""
+    sizes = plan.text_bytes[positions]
+    if len(positions) > _MAX_SORTED:
+        some = np.append(np.linspace(0, len(positions) - 1, _MAX_SORTED).astype(np.int64), int(sizes.argmax()))
+        positions, sizes = positions[some], sizes[some]
+    by_size = positions[np.argsort(sizes, kind="stable")]
+    n = len(by_size)
+    # Multiples of the golden ratio: wherever the looking stops, what was looked at is spread evenly.
+    steps = np.arange(min(3 * n_seen, 3 * n)) * 0.6180339887498949 % 1.0
+    spread = by_size[np.minimum((steps * n).astype(np.int64), n - 1)]
+    order = np.concatenate([shapes[:_MAX_SHAPES], by_size[-1:], by_size if n <= n_seen else spread])
+    _, first = np.unique(order, return_index=True)
+    return order[np.sort(first)][: max(n_seen, len(shapes[:_MAX_SHAPES]))]
+
+
+def _all_traits(plan: RequestPlan, positions: np.ndarray, seen: Seen) -> Traits:
+    """Return the traits of all requests: read where they were looked at, imputed in proportion elsewhere."""
+    places = np.searchsorted(positions, seen.positions)
+    text_bytes = plan.text_bytes[positions].astype(float)
+    known_bytes = max(float(text_bytes[places].sum()), 1.0)
+    columns = [text_bytes * (float(column.sum()) / known_bytes) for column in seen.traits.columns[:3]]
+    columns += [np.full(len(positions), float(column.mean())) for column in seen.traits.columns[3:]]
+    traits = Traits(*columns)
+    traits.image_tokens[:] = plan.media_tokens[positions]
+    for column, known in zip(traits.columns, seen.traits.columns, strict=True):
+        column[places] = known
+    return traits
+
+
+# -------------------------------------------------------------------- the prompt cache
+
+
+def _prefix(plan: RequestPlan, of: OfModel, counts: _Counting) -> Prefix | None:
+    """Return what the requests of a model share before their messages; None where that is no system prompt."""
+    if not 0 < len(of.shapes) <= _MAX_PREFIXES:
+        return None
+    all_params = [params_of(plan, int(position)) for position in of.shapes]
+    if not all(params.get("system") for params in all_params):
+        return None
+    return max((counts.prefix(params) for params in all_params), key=lambda prefix: prefix.tokens)
+
+
+def _cache_forecast(of: OfModel, prefix: Prefix, *, is_marked: bool, is_bounded: bool) -> CacheForecast:
+    cached, plain = Bounds(of, prefix, is_marked=is_marked), Bounds(of, None, is_marked=is_marked)
+    is_priced = of.rates is not None
+    return CacheForecast(
+        model=of.name,
+        prefix_tokens=prefix.tokens,
+        minimum_tokens=minimum_cached_tokens(of.name),
+        cost_usd_min=cached.low() if is_priced else None,
+        cost_usd_max=cached.high() if is_bounded else None,
+        cost_usd_min_without=plain.low() if is_priced else None,
+        cost_usd_max_without=plain.high() if is_bounded else None,
+    )

@@ -1,0 +1,238 @@
+"""The options of a call, checked and frozen: what `submit`, `start`, `preview` and `estimate` all take."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pandas_batch.errors import InputError
+from pandas_batch.types import DEFAULT_MAX_TOKENS, DEFAULT_MODEL
+
+from .option_checks import ALL_COLUMNS as ALL_COLUMNS
+from .option_checks import CHECKS, EXAMPLES, check_environment_amount, is_plain_schema
+from .option_checks import CORE_COLUMNS as CORE_COLUMNS
+from .option_checks import is_per_row as is_per_row
+from .parameters import check_names, check_parameter
+
+_REQUEST_OPTIONS = ("model", "max_tokens", "system")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Options:
+    """
+    Every option of a call, checked. Made by `parse_options`; the table in the README says what each means.
+
+    Attributes
+    ----------
+    params
+        Further parameters of the Messages API: plain values, Series, or callables ``df -> Series``.
+    extra_params
+        Parameters that are sent unchecked.
+    """
+
+    prompt_col: Hashable = None
+    prompt: str | Callable[..., Any] | None = None
+    few_shot: tuple[tuple[Any, Any], ...] = ()
+    system: Any = None
+    model: Any = DEFAULT_MODEL
+    max_tokens: Any = DEFAULT_MAX_TOKENS
+    images_col: Hashable = None
+    documents_col: Hashable = None
+    output_schema: Any = None
+    schema_prefix: str | None = None
+    cache_system: bool = False
+    warm_cache: bool = False
+    samples: int = 1
+    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    extra_params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    betas: tuple[str, ...] = ()
+    prefix: str = ""
+    overwrite: bool = False
+    columns: str | tuple[str, ...] = "core"
+    on_missing: str = "skip"
+    on_unsendable: str = "raise"
+    dedupe: bool = True
+    reuse: bool = True
+    max_cost_usd: float | None = None
+    prices: Mapping[str, tuple[float, float]] | None = None
+    preflight: bool = True
+    name: str | None = None
+    client: Any = None
+    store: str | None = None
+    lost_answer_grace: float = 600.0
+    poll_interval: float | None = None
+    timeout: float | None = None
+    progress: str = "auto"
+    nested: bool = False
+
+    def __repr__(self) -> str:
+        # Values may be prompts, and a client holds a key: only names are shown.
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        given = [n for n, d in defaults.items() if n != "params" and getattr(self, n) is not d and getattr(self, n)]
+        return f"Options({', '.join([*given, *self.params])})"
+
+    @property
+    def not_remembered(self) -> tuple[str, ...]:
+        """Names of the options whose value is a callable, a Series or a schema class: to be given again."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del values["client"], values["params"], values["extra_params"]
+        values |= self.params
+        names = [name for name, value in values.items() if is_per_row(value)]
+        if self.output_schema is not None and not is_plain_schema(self.output_schema):
+            names.append("output_schema")
+        for name in ("prompt_col", "images_col", "documents_col"):
+            if not _is_json_label(getattr(self, name)):
+                names.append(name)
+        return tuple(sorted(set(names)))
+
+    def given(self, name: str) -> Any:
+        """Return the value of an option or Messages parameter, by the name it was given under."""
+        return self.params[name] if name in self.params else getattr(self, name)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns that are added, without their prefix."""
+        if isinstance(self.columns, str):
+            return ALL_COLUMNS if self.columns == "all" else CORE_COLUMNS
+        return self.columns
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plain options as JSON's own types; `client` and what is `not_remembered` are left out."""
+        made: dict[str, Any] = {}
+        left_out = {"client", "params", "extra_params", *self.not_remembered}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in left_out or (value is f.default and f.name not in _REQUEST_OPTIONS):
+                continue
+            if f.name in ("prompt_col", "images_col", "documents_col"):
+                value = {"label": _label_to_json(value)}
+            made[f.name] = _to_json(value)
+        if params := {k: _to_json(v) for k, v in self.params.items() if k not in left_out}:
+            made["params"] = params
+        if self.extra_params:
+            made["extra_params"] = _to_json(self.extra_params)
+        return made
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], **again: Any) -> Options:
+        """Return the options that `to_json` wrote, with those in `again` given anew."""
+        kwargs = dict(stored)
+        params = kwargs.pop("params", {})
+        for name in ("prompt_col", "images_col", "documents_col"):
+            if name in kwargs:
+                kwargs[name] = _label_from_json(kwargs[name]["label"])
+        if "prompt" in again or again.get("prompt_col") is not None:
+            kwargs.pop("prompt", None)
+            kwargs.pop("prompt_col", None)
+        return parse_options({**kwargs, **params, **again})
+
+
+def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> Options:
+    """
+    Check the keywords of a call and return them frozen, defaults and environment filled in.
+
+    Parameters
+    ----------
+    kwargs
+        Keywords as the user gave them: options and Messages parameters.
+    prompt_col
+        The positional argument, which may also stand in `kwargs`.
+
+    Raises
+    ------
+    UnknownOptionError
+        A `TypeError`: a keyword is neither an option nor a Messages parameter of a batch.
+    InputError
+        A value is not what the option takes.
+
+    Examples
+    --------
+    >>> parse_options({"max_tokens": 64}, prompt_col="review").max_tokens
+    64
+    """
+    given = dict(kwargs)
+    if prompt_col is not None:
+        if given.get("prompt_col") is not None:
+            raise InputError("prompt_col is given twice: as the first argument and as a keyword.")
+        given["prompt_col"] = prompt_col
+    option_names = [f.name for f in dataclasses.fields(Options) if f.name != "params"]
+    given["betas"] = _checked("betas", () if given.get("betas") is None else given["betas"])
+    others = [name for name in given if name not in option_names]
+    check_names(others, option_names, beta=bool(given["betas"]))
+
+    values: dict[str, Any] = {}
+    for name in option_names:
+        if given.get(name) is not None:  # None is the default of every option
+            values[name] = _checked(name, given[name])
+    if "model" not in values and (model := os.environ.get("PANDAS_BATCH_MODEL")):
+        values["model"] = check_parameter("model", model)
+    if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
+        values["max_cost_usd"] = check_environment_amount(cost)
+    params = {
+        name: value if is_per_row(value) else check_parameter(name, value, beta=bool(given["betas"]))
+        for name in others
+        if (value := given[name]) is not None
+    }
+    options = Options(**values, params=MappingProxyType(params))
+    _check_together(options)
+    return options
+
+
+def _checked(name: str, value: Any) -> Any:
+    check = CHECKS.get(name)
+    if check is None:
+        return value
+    try:
+        return check(value, name)
+    except InputError as error:
+        hint = error.hint or EXAMPLES.get(name, "")
+        is_array = getattr(value, "ndim", 0) == 1
+        is_column = is_array or (isinstance(value, list | tuple) and name != "system")
+        if is_column and name in _REQUEST_OPTIONS:
+            hint = f"{name}=pd.Series(values, index=df.index)  # a value per row"
+        raise InputError(error.what, error.state, hint) from None
+
+
+def _check_together(options: Options) -> None:
+    if options.prompt is not None and options.prompt_col is not None:
+        raise InputError("prompt= and prompt_col= are both given; a row has one prompt.", hint="leave one of them out")
+    if options.output_schema is not None:
+        config = options.params.get("output_config")
+        if isinstance(config, Mapping) and config.get("format") is not None:
+            raise InputError(
+                "output_schema= and output_config['format'] both say what the answer looks like.",
+                hint="leave one of them out",
+            )
+    if options.cache_system and options.system is None:
+        raise InputError("cache_system=True has no system prompt to cache.", hint='system="...", cache_system=True')
+    if options.warm_cache and not options.cache_system:
+        raise InputError("warm_cache=True has nothing to warm.", hint="cache_system=True, warm_cache=True")
+    clash = sorted(set(options.extra_params) & {*_REQUEST_OPTIONS, *options.params})
+    if clash:
+        raise InputError(f"extra_params sets {clash[0]!r}, which is also an option.", hint=f"{clash[0]}=...")
+
+
+def _is_json_label(label: Any) -> bool:
+    if isinstance(label, tuple):
+        return all(_is_json_label(part) for part in label)
+    return label is None or type(label) in (str, int, float, bool)
+
+
+def _label_to_json(label: Any) -> Any:
+    return [_label_to_json(part) for part in label] if isinstance(label, tuple) else label
+
+
+def _label_from_json(label: Any) -> Any:
+    return tuple(_label_from_json(part) for part in label) if isinstance(label, list) else label
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    return value

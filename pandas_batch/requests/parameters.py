@@ -1,0 +1,293 @@
+"""The parameters of one request: made plain, and checked before anything is sent.
+
+The server checks params only after the batch has ended, and answers with a whole batch of errored rows.
+So names are checked here, against the SDK's own description of a Messages request.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from pandas_batch.errors import InputError, UnknownOptionError, clip
+from pandas_batch.types import Prompt, System, system_param
+
+SAMPLING = ("temperature", "top_p", "top_k")
+_NOT_IN_BATCHES = {
+    "stream": ("a batch is not streamed, its answers are read when it has ended", "leave it out"),
+    "speed": ("fast mode is not offered for batches", "leave it out"),
+    "fallbacks": ("every row would be refused", 'model="..." takes one model, or a Series of them'),
+    "fallback_credit_token": ("batches have no fallbacks", "leave it out"),
+    "thread": ("batches have no threads", "prompt_col= may name a column of whole conversations"),
+    "extra_headers": ("a batch has one set of headers", "betas=[...], or client=Anthropic(default_headers={...})"),
+    "extra_query": ("its rows have no queries of their own", "client=Anthropic(default_query={...})"),
+    "extra_body": ("its rows have no bodies of their own", "extra_params={...} is sent unchecked in each row"),
+    "messages": ("the messages are made from the rows", "prompt_col=, prompt= or few_shot="),
+}
+_MAX_DEPTH = 60
+_WORD_CHARS = 40
+
+
+@lru_cache(maxsize=2)
+def parameter_hints(beta: bool) -> Mapping[str, Any]:
+    """Return the Messages parameters the SDK knows, by name (those of its beta endpoint with `beta`)."""
+    import typing
+
+    if beta:
+        from anthropic.types.beta.message_create_params import MessageCreateParamsNonStreaming as BetaParams
+
+        return typing.get_type_hints(BetaParams, include_extras=True)
+    from anthropic.types.message_create_params import MessageCreateParamsNonStreaming as Params
+
+    return typing.get_type_hints(Params, include_extras=True)
+
+
+def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: bool) -> None:
+    """
+    Refuse a parameter that is neither an option nor a Messages parameter of a batch.
+
+    Raises
+    ------
+    UnknownOptionError
+        A `TypeError`, with the closest known name.
+    InputError
+        For a parameter that exists but cannot be used in a batch.
+    """
+    wanted = list(names)
+    # The SDK takes most of a second to import: not for a call that names no parameter of it.
+    hints = parameter_hints(beta) if wanted else {}
+    for name in wanted:
+        if name in SAMPLING:
+            raise UnknownOptionError(
+                f"{name}= is gone: the Messages API refuses temperature, top_p and top_k since 2026-10-21.",
+                hint=f'for an older model: extra_params={{"{name}": ...}} and '
+                'client=Anthropic(default_headers={"anthropic-version": "2023-06-01"})',
+            )
+        if name in _NOT_IN_BATCHES:
+            reason, way_out = _NOT_IN_BATCHES[name]
+            raise UnknownOptionError(f"{name}= cannot be used in a batch: {reason}.", hint=way_out)
+        if name not in hints or name == "betas":
+            known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys())})
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            if close:
+                hint = f"did you mean {close[0]}=?"
+            elif not beta and name in parameter_hints(True):
+                hint = f'{name}= is a beta parameter: give its header too, betas=["..."]'
+            else:
+                hint = f'extra_params={{"{name}": ...}} sends it unchecked'
+            raise UnknownOptionError(f"{name}= is neither an option nor a parameter of the Messages API.", hint=hint)
+
+
+def kind_of(value: Any) -> str:
+    """
+    Name the kind of a value for a message, without showing a text.
+
+    Examples
+    --------
+    >>> kind_of("secret"), kind_of(3.5), kind_of([1])
+    ('a str', '3.5', 'a list')
+    """
+    if value is None or isinstance(value, bool | int | float) or _is_numpy_scalar(value):
+        return clip(str(value), 40)
+    if callable(value) and not isinstance(value, type):
+        return "a callable"
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeiou" or name == "ndarray" else f"a {name}"
+
+
+def shown(value: Any) -> str:
+    """
+    Show an option's value for a message: numbers and short words as they are, of all else the kind.
+
+    For values of options only. What stands in a cell may be a prompt, however short: `kind_of` it.
+
+    Examples
+    --------
+    >>> shown("many"), shown("You are a helpful assistant."), shown([])
+    ("'many'", 'a str', 'an empty list')
+    """
+    if isinstance(value, str) and len(value) <= _WORD_CHARS and len(value.split()) <= 1:
+        return quoted(value)
+    if isinstance(value, list | tuple | dict) and not value:
+        return f"an empty {type(value).__name__}"
+    return kind_of(value)
+
+
+def quoted(text: str, n_chars: int = 60) -> str:
+    r"""
+    Return a text in quotes, clipped and on one line.
+
+    Examples
+    --------
+    >>> quoted("two\nlines")
+    "'two\\nlines'"
+    """
+    return f"'{clip(text, n_chars)}'"
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.number | np.bool_)
+
+
+def plain(value: Any, where: str, depth: int = 0) -> Any:
+    """
+    Return `value` in JSON's own types (numpy scalars converted), or refuse it naming `where` it stands.
+
+    Raises
+    ------
+    InputError
+        For NaN, infinity, NA, text that is not Unicode, and every type that JSON does not have.
+    """
+    import numpy as np
+
+    if value is None or type(value) in (bool, int):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        if not is_sendable_text(value):
+            raise InputError(f"{where} holds a lone surrogate, which is not text that can be sent.")
+        return exact_text(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if not math.isfinite(number):
+            raise InputError(f"{where} is {number}, which JSON does not have.")
+        return number
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{where} is nested deeper than {_MAX_DEPTH} levels.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str) or not is_sendable_text(key):
+                raise InputError(f"{where} has a key that is {kind_of(key)}; keys are text.")
+        return {str(key): plain(item, f"{where}[{quoted(key, 40)}]", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        return [plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if isinstance(value, Prompt):
+        return plain(value.render(), where, depth)
+    if hasattr(value, "model_dump") and not isinstance(value, type):
+        return plain(value.model_dump(mode="json", exclude_none=True), where, depth + 1)
+    hint = ""
+    if type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "index"):
+        hint = f"for a value per row give the whole parameter: {where.partition('[')[0]}=lambda df: ..."
+    raise InputError(f"{where} holds {kind_of(value)}, which JSON does not have.", hint=hint)
+
+
+def exact_text(text: str) -> str:
+    """
+    Return a text as exactly `str`: subclasses (numpy's, enums) say something else, or cannot be encoded.
+
+    Examples
+    --------
+    >>> import enum
+    >>> exact_text(enum.Enum("Model", {"FAST": "claude-haiku-4-5"}, type=str).FAST)
+    'claude-haiku-4-5'
+    """
+    return text if type(text) is str else str.__str__(text)
+
+
+def is_sendable_text(text: str) -> bool:
+    r"""
+    Return whether `text` can be UTF-8: a lone surrogate cannot.
+
+    Examples
+    --------
+    >>> is_sendable_text("\ud83d")
+    False
+    """
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_number(value: Any, name: str, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Return `value` as an int, refusing everything that is not a whole number in range."""
+    import numpy as np
+
+    wanted = f"a whole number of at least {at_least}" if at_most is None else f"a whole number, {at_least} to {at_most}"
+    if isinstance(value, np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least or (at_most and value > at_most):
+        raise InputError(f"{name} is {shown(value)}; it has to be {wanted}.")
+    return value
+
+
+def check_model(value: Any) -> str:
+    """Return a model's name, or refuse what cannot be one."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or not is_sendable_text(value):
+        raise InputError(
+            f"model is {shown(value)}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"'
+        )
+    return exact_text(value)
+
+
+def check_max_tokens(value: Any) -> int:
+    """Return `max_tokens`, or refuse what cannot be one."""
+    if not isinstance(value, bool) and isinstance(value, int) and value == 0:
+        raise InputError(
+            "max_tokens is 0, which batches refuse (it only warms the prompt cache).",
+            hint="cache_system=True, warm_cache=True warms the cache with one row",
+        )
+    return whole_number(value, "max_tokens")
+
+
+def check_system(value: Any) -> str | list[dict[str, Any]] | None:
+    """Return a system prompt as the API takes it: text, text blocks, or None where there is nothing to say."""
+    if value is None or isinstance(value, str | Prompt):
+        made = plain(system_param(value), "system")
+        # The API refuses text without a character in it.
+        return made if isinstance(made, str) and made.strip() else None
+    if isinstance(value, list | tuple):
+        blocks: System = plain(value, "system")
+        for i, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            is_text = isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str)
+            if not is_text or not block["text"].strip():
+                raise InputError(
+                    f"system[{i}] is {'a text block with nothing in it' if is_text else 'not a text block'}.",
+                    hint='system=[{"type": "text", "text": "..."}], or plain text',
+                )
+        return system_param(blocks)
+    raise InputError(f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.")
+
+
+def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
+    """
+    Return one per-request option as it goes on the wire.
+
+    Parameters
+    ----------
+    name
+        ``model``, ``max_tokens``, ``system``, or any other Messages parameter.
+    value
+        Its value, for all rows or for one.
+    beta
+        Whether the SDK's beta types say what it may be.
+    """
+    if name == "model":
+        return check_model(value)
+    if name == "max_tokens":
+        return check_max_tokens(value)
+    checked = check_system(value) if name == "system" else plain(value, name)
+    if checked is None or (name == "system" and isinstance(checked, str)):
+        return checked
+    hint = parameter_hints(beta).get(name)
+    if hint is None:
+        return checked
+    from .sdk_types import misshapen
+
+    if problem := misshapen(checked, hint, name):
+        way_out = "" if name == "system" else f'extra_params={{"{name}": ...}} sends it unchecked'
+        raise InputError(problem if problem.endswith("?") else f"{problem}.", hint=way_out)
+    return checked

@@ -1,0 +1,109 @@
+"""The one rule for values per row: an option's value is plain, a Series, or a callable ``df -> Series``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.errors import ColumnNotFoundError, InputError, clip
+
+from .parameters import kind_of, quoted
+
+
+def row_name(index: pd.Index, position: int) -> str:
+    """
+    Name a row for a message: its position and, where the index says more, its label.
+
+    Examples
+    --------
+    >>> row_name(pd.Index(["a", "b"]), 1)
+    "row 1 ('b')"
+    >>> row_name(pd.RangeIndex(3), 1)
+    'row 1'
+    """
+    label = index[position]
+    if isinstance(label, int | np.integer) and label == position:
+        return f"row {position}"
+    return f"row {position} ({clip(repr(label), 40)})"
+
+
+def n_of(n: int, thing: str) -> str:
+    """
+    Count things in words.
+
+    Examples
+    --------
+    >>> n_of(1, "row"), n_of(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{n:,} {thing}" + ("" if n == 1 else "s")
+
+
+def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
+    """
+    Return the one column that `label` names.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        There is none; the message names the closest.
+    InputError
+        There are several.
+    """
+    import difflib
+
+    try:
+        found = frame[label]
+    except (KeyError, TypeError, ValueError):
+        names = [str(name) for name in frame.columns]
+        close = difflib.get_close_matches(str(label), names, n=1, cutoff=0.5)
+        known = ", ".join(quoted(name, 30) for name in names[:10]) + (", ..." if len(names) > 10 else "")
+        hint = f"{option}={close[0]!r}" if close else f"the frame has {known or 'no columns'}"
+        raise ColumnNotFoundError(
+            f"{option} names {clip(repr(label), 60)}, which is not a column.", hint=hint
+        ) from None
+    if not isinstance(found, pd.Series):
+        raise InputError(
+            f"{option} names {clip(repr(label), 60)}, which is {found.shape[1]} columns.",
+            hint="give the columns names of their own: df.columns = [...]",
+        )
+    return found
+
+
+def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option: str) -> pd.Series:
+    """
+    Return one value per row of `frame`, in its order.
+
+    A Series with the identical index is taken by position, any other by label, which must then be unique
+    and complete.
+    """
+    if not isinstance(value, pd.Series):
+        try:
+            value = value(frame.copy(deep=False))
+        except Exception as error:
+            error.add_note(f"raised by the callable given as {option}=. Nothing was sent, nothing was billed.")
+            raise
+        if not isinstance(value, pd.Series):
+            raise InputError(
+                f"The callable given as {option}= returned {kind_of(value)}; it has to return a Series.",
+                hint=f"{option}=lambda df: pd.Series(..., index=df.index)",
+            )
+    if value.index is frame.index or value.index.equals(frame.index):
+        return value
+    by_position = f"{option}=series.set_axis(df.index)  # where its rows are in the frame's order"
+    if not value.index.is_unique:
+        raise InputError(
+            f"The Series given as {option}= has another index than the frame, and repeated labels in it.",
+            hint=by_position,
+        )
+    where = value.index.get_indexer(frame.index)
+    absent = np.flatnonzero(where < 0)
+    if len(absent):
+        rows = ", ".join(row_name(frame.index, i) for i in absent[:3].tolist()) + (", ..." if len(absent) > 3 else "")
+        raise InputError(
+            f"The Series given as {option}= has no value for {n_of(len(absent), 'row')}: {rows}.", hint=by_position
+        )
+    return value.take(where)

@@ -1,0 +1,379 @@
+"""Rows to requests: every row checked, fingerprinted, and written as the bytes that go on the wire.
+
+Nothing here touches the network. Rows that share all their options form a group; a request of a group is
+constant bytes around its prompt, so a row costs one encoding of one string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.errors import InputError, PromptError, clip
+
+from .contents import Content, read_content
+from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
+from .groups import Group, group_rows, rows_by_group
+from .options import Options
+from .per_row import column_of, n_of, row_name, series_of
+from .texts import Texts, text_column
+
+if TYPE_CHECKING:
+    from .schema import OutputSchema
+
+# A slice stays within the processor's cache, and its bytes are made once: larger and smaller ones take longer.
+SLICE_ROWS = 1024
+SLICE_BYTES = 256 * 1024
+MAX_REQUEST_BYTES = 200_000_000
+_LONGEST_ESCAPE = 6  # "\u0000" for one byte of text
+_MAX_NAMED_ROWS = 5
+_ROWS_PER_GROUP = 8  # fewer on average, and rows are better hashed one by one
+_MANY_ROWS = 4096
+
+
+class RequestPlan:
+    """
+    The requests of a frame, one per sendable row.
+
+    Attributes
+    ----------
+    n_rows
+        Number of rows of the frame.
+    fingerprints
+        uint8 (n_rows, 16); zeros where a row is not sent.
+    sendable
+        bool (n_rows,).
+    reasons
+        Position to reason, for rows that cannot be sent; a row without a prompt is not in it.
+    models
+        The distinct models, `model_of_row` has an index into them.
+    max_tokens
+        int64 (n_rows,).
+    text_bytes
+        int64 (n_rows,): UTF-8 bytes of everything textual in the row's params.
+    wire_bytes
+        int64 (n_rows,): bytes of the row's params on the wire, but for the escapes in its prompt.
+    media_tokens
+        int64 (n_rows,): upper bound of the input tokens of the row's images, as far as it is known from here.
+    unbounded_input
+        Whether the tokens of some input cannot be bounded from here: a URL, an uploaded file, a PDF.
+    schema
+        The output schema, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        texts: Texts,
+        contents: Mapping[int, Content],
+        groups: Sequence[Group],
+        group_of_row: np.ndarray,
+        sendable: np.ndarray,
+        reasons: dict[int, str],
+        fingerprints: np.ndarray,
+        schema: OutputSchema | None,
+    ) -> None:
+        self._texts = texts
+        self._contents = contents
+        self._has_content = np.zeros(len(sendable), bool)
+        self._has_content[list(contents)] = True
+        self._groups = groups
+        self._group_of_row = group_of_row
+        self.n_rows = len(sendable)
+        self.sendable = sendable
+        self.reasons = reasons
+        self.fingerprints = fingerprints
+        self.unbounded_input = any(content.is_unbounded for content in contents.values())
+        self.schema = schema
+        models = [str(group.params.get("model", "")) for group in groups]
+        self.models = tuple(dict.fromkeys(models))
+        code = {model: i for i, model in enumerate(self.models)}
+        self.model_of_row = np.array([code[model] for model in models], np.int32)[group_of_row]
+        limits = [int(group.params["max_tokens"]) for group in groups]
+        self.max_tokens = np.array(limits, np.int64)[group_of_row]
+        constant = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
+        self.text_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
+        self.wire_bytes = self.text_bytes.copy()
+        self.media_tokens = np.zeros(self.n_rows, np.int64)
+        for row, content in contents.items():
+            self.text_bytes[row] += content.n_text_bytes
+            self.wire_bytes[row] += content.n_wire_bytes
+            self.media_tokens[row] = content.max_media_tokens
+
+    def __repr__(self) -> str:
+        return f"RequestPlan({self.n_rows} rows, {int(self.sendable.sum())} sendable, models {', '.join(self.models)})"
+
+    def encode(self, positions: np.ndarray) -> Iterator[list[bytes]]:
+        """
+        Yield the params of the rows at `positions` as JSON, in slices of a few hundred.
+
+        Parameters
+        ----------
+        positions
+            Positions of sendable rows, in the order in which they are wanted.
+        """
+        positions = np.asarray(positions, np.int64)
+        start = 0
+        while start < len(positions):
+            part = positions[start : start + SLICE_ROWS]
+            n_fitting = int(np.searchsorted(np.cumsum(self.wire_bytes[part]), SLICE_BYTES, side="right"))
+            part = part[: max(n_fitting, 1)]
+            yield self._encode_slice(part)
+            start += len(part)
+
+    def _encode_slice(self, positions: np.ndarray) -> list[bytes]:
+        codes = self._group_of_row[positions]
+        has_content = self._has_content[positions]
+        if not has_content.any() and (codes == codes[0]).all():
+            before, after = self._groups[int(codes[0])].before, self._groups[int(codes[0])].after
+            return [b"%b%b%b" % (before, text, after) for text in self._texts.as_json(positions)]
+        import msgspec
+
+        encode = msgspec.json.Encoder().encode
+        made = []
+        for row, code, text in zip(positions.tolist(), codes.tolist(), self._texts_of(positions), strict=True):
+            group = self._groups[code]
+            content = self._contents.get(row)
+            if content is None:
+                made.append(b"%b%b%b" % (group.before, encode(text), group.after))
+            else:
+                made.append(content.encode(group, text))
+        return made
+
+    def _texts_of(self, positions: np.ndarray) -> list[str | None]:
+        """Return the text of each row, None where its content says everything."""
+        rows = positions.tolist()
+        found: list[str | None] = [None] * len(rows)
+        with_text = [i for i, row in enumerate(rows) if (c := self._contents.get(row)) is None or c.value is None]
+        for i, text in zip(with_text, self._texts.take(positions[with_text]), strict=True):
+            found[i] = text
+        return found
+
+    def samples_of_shapes(self) -> list[int]:
+        """Return one sendable position for each distinct model and set of options."""
+        at = np.flatnonzero(self.sendable)
+        _, first = np.unique(self._group_of_row[at], return_index=True)
+        return sorted(at[first].tolist())
+
+
+def plan_requests(
+    frame: pd.DataFrame,
+    options: Options,
+    *,
+    base_url: str,
+    api_version: str,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+) -> RequestPlan:
+    """
+    Check every row of `frame` and return its requests; nothing is sent.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    options
+        What to ask of them.
+    base_url, api_version
+        Where the requests will go and the API version they speak: parts of their fingerprints.
+    max_request_bytes
+        Largest request that can be sent.
+
+    Raises
+    ------
+    PromptError
+        Rows are missing a prompt (with ``on_missing="raise"``) or hold one that cannot be sent.
+    InputError
+        The options do not fit the frame.
+    """
+    texts = _texts_of(frame, options)
+    schema = None
+    if options.output_schema is not None:
+        from .schema import OutputSchema
+
+        schema = OutputSchema.of(options.output_schema)
+    groups, group_of_row = group_rows(frame, options, schema, base_url=base_url, api_version=api_version)
+    missing = texts.missing.copy()
+    reasons = dict(texts.reasons)
+    contents = _read_contents(texts, missing, reasons)
+    _read_attachments(frame, options, missing, reasons, contents)
+    _find_too_large(texts, contents, groups, group_of_row, missing, reasons, max_request_bytes)
+    _raise_for_rows(frame, options, missing, reasons)
+    sendable = ~missing
+    sendable[list(reasons)] = False
+    contents = {row: content for row, content in contents.items() if sendable[row]}
+    return RequestPlan(
+        texts=texts,
+        contents=contents,
+        groups=groups,
+        group_of_row=group_of_row,
+        sendable=sendable,
+        reasons=reasons,
+        fingerprints=_fingerprints(texts, contents, groups, group_of_row, sendable),
+        schema=schema,
+    )
+
+
+def preview_requests(plan: RequestPlan, n: int = 3) -> list[dict[str, Any]]:
+    """Return the first `n` requests as they would go on the wire, under a custom_id of no batch."""
+    import msgspec
+
+    at = np.flatnonzero(plan.sendable)[: max(n, 0)]
+    ids = custom_ids("preview00000", plan.fingerprints[at], np.zeros(len(at), np.uint16))
+    bodies = [body for part in plan.encode(at) for body in part]
+    return [
+        {"custom_id": custom_id.decode("ascii"), "params": msgspec.json.decode(body)}
+        for custom_id, body in zip(ids, bodies, strict=True)
+    ]
+
+
+def _texts_of(frame: pd.DataFrame, options: Options) -> Texts:
+    if options.prompt is not None:
+        if isinstance(options.prompt, str):
+            from .templates import parse_template
+
+            return parse_template(options.prompt, frame.columns).texts(frame)
+        return text_column(series_of(options.prompt, frame, "prompt"))
+    if options.prompt_col is None:
+        raise InputError("Neither prompt_col= nor prompt= says where the prompts are.", hint=_hint_of_prompt(frame))
+    return text_column(column_of(frame, options.prompt_col, "prompt_col"))
+
+
+def _hint_of_prompt(frame: pd.DataFrame) -> str:
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column, pd.Series) and pd.api.types.is_string_dtype(column.dtype):
+            return f"df.claude_batch.submit({name!r})"
+    return 'df.claude_batch.submit("column of prompts")'
+
+
+def _read_contents(texts: Texts, missing: np.ndarray, reasons: dict[int, str]) -> dict[int, Content]:
+    """Read the rows that hold lists in place of text, adding to `missing` and `reasons`."""
+    contents: dict[int, Content] = {}
+    for row, value in texts.structured.items():
+        try:
+            content = read_content(value)
+        except InputError as error:
+            reasons[row] = error.what.rstrip(".")
+            continue
+        if content is None:
+            missing[row] = True
+        else:
+            contents[row] = content
+    return contents
+
+
+def _read_attachments(
+    frame: pd.DataFrame,
+    options: Options,
+    missing: np.ndarray,
+    reasons: dict[int, str],
+    contents: dict[int, Content],
+) -> None:
+    """Put the images and documents of each row before its prompt, adding to `reasons`."""
+    labels = {"images_col": options.images_col, "documents_col": options.documents_col}
+    if all(label is None for label in labels.values()):
+        return
+    from .media import MediaReader, Unsendable, check_together
+
+    cells = []
+    for column, label in labels.items():
+        if label is not None:
+            cells.append((MediaReader(column), column_of(frame, label, column).tolist()))
+    for row in np.flatnonzero(~missing).tolist():
+        if row in reasons:
+            continue
+        try:
+            attachments = [attachment for reader, values in cells for attachment in reader.read_cell(values[row])]
+            check_together(attachments)
+        except Unsendable as error:
+            reasons[row] = str(error)
+            continue
+        if attachments:
+            before = contents.get(row, Content())
+            contents[row] = Content(before.value, before.is_messages, tuple(attachments))
+
+
+def _find_too_large(
+    texts: Texts,
+    contents: Mapping[int, Content],
+    groups: Sequence[Group],
+    group_of_row: np.ndarray,
+    missing: np.ndarray,
+    reasons: dict[int, str],
+    max_request_bytes: int,
+) -> None:
+    import msgspec
+
+    rest = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
+    for row, content in contents.items():
+        rest[row] += content.n_wire_bytes
+    n_text_bytes = texts.n_bytes()
+    longest = n_text_bytes * _LONGEST_ESCAPE + len('""') + rest
+    for row in np.flatnonzero(~missing & (longest > max_request_bytes)).tolist():
+        if row in reasons:
+            continue
+        n_bytes = int(rest[row])
+        if n_text_bytes[row]:
+            n_bytes += len(msgspec.json.encode(texts.take(np.array([row]))[0]))
+        if n_bytes > max_request_bytes:
+            reasons[row] = too_large(n_bytes, max_request_bytes)
+
+
+def _fingerprints(
+    texts: Texts,
+    contents: Mapping[int, Content],
+    groups: Sequence[Group],
+    group_of_row: np.ndarray,
+    sendable: np.ndarray,
+) -> np.ndarray:
+    made = np.zeros((len(sendable), FINGERPRINT_BYTES), np.uint8)
+    only_text = sendable.copy()
+    only_text[list(contents)] = False
+    rows = np.flatnonzero(only_text)
+    if len(groups) * _ROWS_PER_GROUP < len(rows) or len(groups) == 1:
+        for code, of_group in rows_by_group(rows, group_of_row):
+            made[of_group] = texts.fingerprints(groups[code].digest, of_group)
+    else:
+        for start in range(0, len(rows), _MANY_ROWS):
+            part = rows[start : start + _MANY_ROWS]
+            for row, code, text in zip(part.tolist(), group_of_row[part].tolist(), texts.take(part), strict=True):
+                made[row] = fingerprint_strings(groups[code].digest, [text.encode("utf-8")])[0]
+    for row, content in contents.items():
+        own = texts.take(np.array([row]))[0] if content.value is None else None
+        digest = groups[int(group_of_row[row])].digest
+        made[row] = np.frombuffer(fingerprint_json(digest, content.fingerprint_content(own)), np.uint8)
+    return made
+
+
+def too_large(n_bytes: int, max_bytes: int) -> str:
+    """Say that a request is too large."""
+    return f"the request has {n_bytes / 1e6:,.1f} MB, a request may have {max_bytes / 1e6:,.1f} MB"
+
+
+def _raise_for_rows(frame: pd.DataFrame, options: Options, missing: np.ndarray, reasons: Mapping[int, str]) -> None:
+    if options.on_unsendable == "raise" and reasons:
+        at = sorted(reasons)
+        _raise_prompt_error(frame, options, at, [reasons[i] for i in at], "cannot be sent", 'on_unsendable="skip"')
+    if options.on_missing == "raise" and missing.any():
+        at = np.flatnonzero(missing).tolist()
+        _raise_prompt_error(frame, options, at, ["no prompt"] * len(at), "have no prompt", 'on_missing="skip"')
+
+
+def _raise_prompt_error(
+    frame: pd.DataFrame, options: Options, at: list[int], reasons: list[str], what: str, way_out: str
+) -> None:
+    source = f"column {clip(repr(options.prompt_col), 60)}" if options.prompt_col is not None else "prompt="
+    named = "; ".join(
+        f"{row_name(frame.index, i)}: {reason}" for i, reason in zip(at[:_MAX_NAMED_ROWS], reasons, strict=False)
+    )
+    more = f"; and {len(at) - _MAX_NAMED_ROWS} more (all in .rows)" if len(at) > _MAX_NAMED_ROWS else ""
+    hint = f"{way_out}  # leaves these rows out"
+    if any("not text" in reason for reason in reasons) and options.prompt_col is not None:
+        column = clip(repr(options.prompt_col), 60)
+        hint = f'df.assign(**{{{column}: df[{column}].astype("string")}})  # makes them text\n{hint}'
+    rows = pd.DataFrame({"position": at, "reason": reasons}, index=frame.index.take(at))
+    n_rows = f"{len(at):,} of {n_of(len(frame), 'row')}"
+    raise PromptError(f"{n_rows} of {source} {what}: {named}{more}.", hint=hint, rows=rows)

@@ -1,0 +1,276 @@
+"""Structured answers: what the user asks for as the API takes it, and answers as typed columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.errors import InputError, clip
+
+from .json_schema import check_askable, misfits, resolved, with_single_types
+from .option_checks import is_plain_schema
+from .parameters import is_sendable_text, kind_of, plain, quoted
+
+if TYPE_CHECKING:
+    import pydantic
+
+_SCHEMA_WORDS = frozenset({"type", "properties", "$ref", "$defs", "anyOf", "oneOf", "allOf", "$schema"})
+_INT64_MAX = 2**63 - 1
+_HINT = 'output_schema={"sentiment": Literal["pos", "neg"], "score": float}, a pydantic model, or a JSON schema'
+_CUT = {
+    "max_tokens": "the answer was cut at max_tokens",
+    "model_context_window_exceeded": "the answer was cut at the end of the context window",
+    "refusal": "the model refused to answer",
+    "pause_turn": "the model paused before it had answered",
+}
+
+
+class OutputSchema:
+    """
+    The shape of an answer. Made with `OutputSchema.of`.
+
+    Attributes
+    ----------
+    canonical
+        The JSON schema as the user gave it, before the SDK adapts it: what a fingerprint covers.
+    columns
+        Name of each field, in their order.
+
+    Examples
+    --------
+    >>> schema = OutputSchema.of({"score": float})
+    >>> columns, invalid = schema.to_columns(['{"score": 0.5}', "no idea", None])
+    >>> columns["score"].tolist(), sorted(invalid)
+    ([0.5, <NA>, <NA>], [1])
+    """
+
+    def __init__(self, canonical: dict[str, Any], read: Callable[[str], Mapping[str, Any]]) -> None:
+        self.canonical = canonical
+        self._read = read
+        top = resolved(canonical, canonical)
+        self._fields = {str(name): dict(field) for name, field in top["properties"].items()}
+        self._kinds = {name: self._kind(field) for name, field in self._fields.items()}
+        self._whole = [name for name, kind in self._kinds.items() if kind == "integer"]
+        self.columns = tuple(self._fields)
+
+    @classmethod
+    def of(cls, schema: Any) -> OutputSchema:
+        """
+        Read a pydantic model (or dataclass, or TypedDict), a JSON schema, or a dict of names to types.
+
+        Raises
+        ------
+        InputError
+            It is none of these, or a part of it would be lost on its way to the model.
+        """
+        if isinstance(schema, Mapping):
+            if not schema:
+                raise InputError("output_schema is empty.", hint=_HINT)
+            if all(isinstance(key, str) for key in schema) and _is_json_schema(schema):
+                return cls._of_json(plain(dict(schema), "output_schema"))
+            return cls._of_type(_model_of(schema), from_names=True)
+        is_value = isinstance(schema, str | int | float | list | tuple | set) or hasattr(schema, "model_dump")
+        if is_value and not isinstance(schema, type):
+            raise InputError(f"output_schema is {kind_of(schema)}, not a type.", hint=_HINT)
+        return cls._of_type(schema, from_names=False)
+
+    @classmethod
+    def _of_json(cls, schema: dict[str, Any]) -> OutputSchema:
+        check_askable(schema)
+
+        def read(text: str) -> Mapping[str, Any]:
+            value = json.loads(text, parse_constant=_refuse_constant)
+            if problem := misfits(value, schema, schema):
+                raise ValueError(problem)
+            if not isinstance(value, dict):
+                raise ValueError("the answer is not an object")
+            return value
+
+        return cls(schema, read)
+
+    @classmethod
+    def _of_type(cls, kind: Any, *, from_names: bool) -> OutputSchema:
+        import pydantic
+
+        try:
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
+            schema = adapter.json_schema()
+        except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
+            raise InputError(
+                f"output_schema is {clip(repr(kind), 60)}, of which no JSON schema can be made "
+                f"({clip(str(error).splitlines()[0], 100)}).",
+                hint=_HINT,
+            ) from None
+        if from_names:
+            schema.pop("title", None)
+            for field in schema.get("properties", {}).values():
+                field.pop("title", None)
+        check_askable(schema)
+
+        def read(text: str) -> Mapping[str, Any]:
+            answer = adapter.validate_json(text)
+            read_fields: Mapping[str, Any] = adapter.dump_python(answer, mode="json", by_alias=True, warnings=False)
+            return read_fields
+
+        return cls(schema, read)
+
+    def output_config(self) -> dict[str, Any]:
+        """Return the part of ``output_config`` that asks for this schema."""
+        import anthropic
+
+        try:
+            schema = anthropic.transform_schema(with_single_types(self.canonical))
+        except (ValueError, AssertionError, AttributeError, TypeError) as error:
+            raise InputError(f"The SDK refuses the output_schema: {clip(str(error), 120)}", hint=_HINT) from None
+        return {"format": {"type": "json_schema", "schema": schema}}
+
+    def to_columns(
+        self, outputs: Sequence[str | None], stop_reasons: Sequence[str | None] | None = None
+    ) -> tuple[dict[str, pd.Series], dict[int, str]]:
+        """
+        Return the answers as typed columns, and why rows do not fit.
+
+        Parameters
+        ----------
+        outputs
+            The text of each answer; None where there is none (its fields are NA, and it is not invalid).
+        stop_reasons
+            Why each answer ended: a cut or refused answer is told apart from one that is wrong.
+
+        Returns
+        -------
+        dict of str to pandas.Series
+            One Series per field, with a RangeIndex.
+        dict of int to str
+            Position to reason; the fields of these rows are NA.
+        """
+        rows: list[Mapping[str, Any] | None] = [None] * len(outputs)
+        invalid: dict[int, str] = {}
+        for i, output in enumerate(outputs):
+            if not isinstance(output, str):
+                continue
+            try:
+                row = self._read(output)
+                self._check_range(row)
+                rows[i] = row
+            except (ValueError, RecursionError, OverflowError) as error:
+                stop = stop_reasons[i] if stop_reasons is not None else None
+                cut = _CUT.get(stop) if isinstance(stop, str) else None
+                invalid[i] = cut or f"the answer does not fit output_schema: {_reason(error)}"
+        columns = {}
+        for name, field in self._fields.items():
+            default = field.get("default")
+            values = [None if row is None else row.get(name, default) for row in rows]
+            columns[name] = _column(values, self._kinds[name])
+        return columns, invalid
+
+    def _check_range(self, row: Mapping[str, Any]) -> None:
+        for name in self._whole:
+            value = row.get(name)
+            if isinstance(value, int) and not -_INT64_MAX <= value <= _INT64_MAX:
+                raise ValueError(f"{clip(name, 40)}: does not fit in 64 bits")
+
+    def _kind(self, field: Mapping[str, Any]) -> Any:
+        """Return what a column of a field is: a name, or the list of its categories."""
+        field = resolved(field, self.canonical)
+        variants = [v for key in ("anyOf", "oneOf") for v in field.get(key) or ()]
+        if variants:
+            kinds = [self._kind(variant) for variant in variants]
+            kinds = [kind for kind in kinds if kind != "null"]
+            return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else "object"
+        if len(field.get("allOf") or ()) == 1:
+            return self._kind(field["allOf"][0])
+        if "enum" in field or "const" in field:
+            values = field["enum"] if "enum" in field else [field["const"]]
+            return [value for value in values if value is not None]
+        types = field.get("type")
+        names = [name for name in (types if isinstance(types, list) else [types]) if name != "null"]
+        if len(names) != 1:
+            return "object" if names else "null"
+        if names[0] == "string" and field.get("format") in ("date", "date-time"):
+            return field["format"]
+        return names[0]
+
+
+def _is_json_schema(schema: Mapping[str, Any]) -> bool:
+    if not is_plain_schema(schema):
+        return False
+    if not _SCHEMA_WORDS & schema.keys():
+        raise InputError("output_schema is a dict of neither types nor a JSON schema.", hint=_HINT)
+    return True
+
+
+def _model_of(fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
+    """Return a model with fields of these names, whatever the names are."""
+    import pydantic
+
+    definitions: dict[str, Any] = {}
+    for i, (name, kind) in enumerate(fields.items()):
+        if not isinstance(name, str) or not name.strip() or not is_sendable_text(name):
+            raise InputError(f"output_schema has a field named {clip(repr(name), 40)}; names are text.")
+        if isinstance(kind, str | int | float) or kind is None:
+            raise InputError(f"output_schema[{quoted(name, 40)}] is {kind_of(kind)}, not a type.", hint=_HINT)
+        # Field names that Python or pydantic keep for themselves are fine as aliases.
+        definitions[f"field_{i}"] = (kind, pydantic.Field(alias=name))
+    try:
+        return pydantic.create_model("Answer", **definitions)
+    except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
+        raise InputError(f"output_schema: {clip(str(error).splitlines()[0], 120)}", hint=_HINT) from None
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with an answer without quoting it."""
+    if isinstance(error, json.JSONDecodeError):
+        return "it is not JSON"
+    details = getattr(error, "errors", None)
+    if callable(details):
+        problems = details(include_url=False, include_input=False, include_context=False)
+        first = problems[0]
+        if first["type"] == "json_invalid":
+            return "it is not JSON"
+        # The name of a field that is too much comes from the answer, and an answer may quote its prompt.
+        loc = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
+        where = ".".join(str(part) for part in loc) or "answer"
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return clip(f"{where}: {first['msg']}{more}", 160)
+    return clip(str(error) or type(error).__name__, 160)
+
+
+def _column(values: list[Any], kind: Any) -> pd.Series:
+    if isinstance(kind, list):
+        return pd.Series(pd.Categorical(values, categories=list(dict.fromkeys(kind))))
+    if kind in _DTYPES:
+        column: pd.Series = pd.Series(values, dtype=_DTYPES[kind])
+        return column
+    if kind in ("date", "date-time"):
+        return _dates(values, aware=kind == "date-time")
+    objects = np.empty(len(values), object)
+    objects[:] = values
+    return pd.Series(objects, dtype=object)
+
+
+_DTYPES: dict[str, Any] = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+
+
+def _dates(values: list[Any], *, aware: bool) -> pd.Series:
+    """Return ISO dates as datetimes; a time without a zone is taken as UTC."""
+    # Not pandas' own parser: before pandas 3 it knows nanoseconds only, and loses the years 1 to 1677.
+    made = np.full(len(values), "NaT", "datetime64[us]")
+    for i, value in enumerate(values):
+        if value is not None:
+            at = datetime.fromisoformat(value)
+            made[i] = at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo is not None else at
+    dates: pd.Series[Any] = pd.Series(made)
+    if not aware:
+        return dates
+    in_utc: pd.Series = dates.dt.tz_localize("UTC")
+    return in_utc
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which JSON does not have")

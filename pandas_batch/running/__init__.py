@@ -1,0 +1,1 @@
+"""Runs: written down, posted once, polled, collected, merged, retried, recovered."""

@@ -1,0 +1,58 @@
+"""Remove a run, here and on the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pandas_batch.errors import NotEndedError
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_PATIENCE_S = 60.0
+
+
+def delete_run(run: Run, *, server: bool, force: bool) -> None:
+    """Remove `run` and what no other run points at; an unfinished run is canceled first."""
+    store = run.store
+    shared = {b.key for b in store.batches_of_run(run.id) if set(store.runs_of_batch(b.key)) - {run.id}}
+    mine = [batch for batch in store.batches_of_run(run.id) if batch.key not in shared]
+    unproved = [batch for batch in mine if "candidate_id" in batch.extra]
+    if unproved and not force:
+        raise NotEndedError(
+            f"Run {run.id} has a batch ({unproved[0].extra['candidate_id']}) that is only believed to be ours.",
+            "Nothing was deleted: were it deleted here, nobody would bring its answers home.",
+            "run.wait(); run.delete()   # or run.delete(force=True)",
+        )
+    if not run.is_settled():
+        run.cancel(force=force)
+        engine = run.engine
+        if engine is not None and not engine.wait(_PATIENCE_S):
+            raise NotEndedError(
+                f"Run {run.id} is being canceled and has not ended yet; the server lets nothing be deleted before.",
+                "Nothing was deleted.",
+                "run.wait(); run.delete()",
+            )
+    if run.engine is not None:
+        run.engine.join(_PATIENCE_S)
+    if server:
+        ids = [
+            str(batch.batch_id) for batch in store.batches_of_run(run.id) if batch.key not in shared and batch.batch_id
+        ]
+        wire = run.wire()
+        for batch_id in ids:
+            _delete_on_server(wire, batch_id)
+    store.delete_run(run.id)
+
+
+def _delete_on_server(wire: object, batch_id: str) -> None:
+    from pandas_batch.wire.failures import is_not_found
+    from pandas_batch.wire.wire import Wire
+
+    if not isinstance(wire, Wire):
+        raise TypeError("a batch is deleted through a Wire")
+    try:
+        wire.delete(batch_id)
+    except Exception as error:
+        if not is_not_found(error):
+            raise

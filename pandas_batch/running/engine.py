@@ -1,0 +1,401 @@
+"""Drive the batches of a run to their end, in one daemon thread, and tell observers what happens.
+
+The engine knows no widget and no frame. It takes one step after the other (post, look for a lost batch, poll,
+collect) under a lease per batch, so that two kernels on one store never do the same thing twice; what another
+process is already driving is only watched. Everything that matters is in the store before the next step
+begins: the thread may die at any instant.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from pandas_batch.clock import Clock, tick_s
+from pandas_batch.errors import StoreError
+from pandas_batch.types import RunStatus
+
+from .collecting import FIRST_POLL_S, Collector, Poller
+from .failpoints import reached
+from .posting import Poster, Step, Workplace, times_of
+from .reconciling import Reconciler
+
+if TYPE_CHECKING:
+    from pandas_batch.store import BatchRecord, Lease, Store
+    from pandas_batch.wire.wire import Wire
+
+Observer = Callable[[RunStatus], None]
+
+SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
+"""States of a batch in which nothing is left to do."""
+
+CANCEL_ASKED = "cancel_asked"
+"""Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
+
+_INSTANT_S = 0.001
+"""What is due within this is due now: a shorter wait may be none at all for a clock."""
+_WATCH_S = 1.0
+_N_WORKERS = 3
+_LAST_ROUNDS = 2
+"""How often what has ended is still brought home when the run cannot go on: it is paid for."""
+
+
+@dataclass(frozen=True)
+class _Tools:
+    wire: Wire
+    poster: Poster
+    reconciler: Reconciler
+    poller: Poller
+    collector: Collector
+
+
+class Engine:
+    """
+    Drives one run.
+
+    Parameters
+    ----------
+    store, run_id
+        What to drive.
+    wire
+        Called when the network is first needed: a finished run needs neither key nor network.
+    describe
+        Makes the status record that observers get.
+    keep
+        Tells, by the key of a batch that is home, of which positions a retry may need the requests again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        wire: Callable[[], Wire],
+        describe: Callable[[Engine], RunStatus],
+        clock: Clock,
+        poll_interval_s: float | None = None,
+        lost_answer_grace_s: float = 600.0,
+        prices: Mapping[str, tuple[float, float]] | None = None,
+        warm_first: bool = False,
+        keep: Callable[[int], bool | Collection[int]] = lambda key: True,
+    ) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.clock = clock
+        self.message = ""
+        self.error: BaseException | None = None
+        self.last_poll_at: datetime | None = None
+        self.next_poll_at: datetime | None = None
+        self.posts_stopped = False
+        self.warnings: list[str] = []
+        self._make_wire = wire
+        self._describe = describe
+        self._poll_interval_s = poll_interval_s
+        self._lost_answer_grace_s = lost_answer_grace_s
+        self._prices = prices
+        self._keep = keep
+        self._warm_key = store.run(run_id).batch_keys[0] if warm_first else None
+        self._wake = threading.Event()
+        self.future: Future[None] = Future()
+        self._is_over = threading.Event()
+        self._cancel: bool | None = None
+        self._cancel_done = threading.Event()
+        self._check_now = False
+        self._observers: list[Observer] = []
+        self._observers_lock = threading.Lock()
+        self._leases: dict[int, Lease] = {}
+        self._due_s: dict[int, float] = {}
+        self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
+        self._thread: threading.Thread | None = None
+        self._tools: _Tools | None = None
+
+    # ---------------------------------------------------------------- from other threads
+
+    def start(self) -> None:
+        """Begin to drive the run, in a thread that keeps this cell's context (its prints and widgets stay here)."""
+        run, name = contextvars.copy_context().run, f"pandas_batch {self.run_id}"
+        self._thread = threading.Thread(target=run, args=(self._run,), name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the engine is still at work."""
+        return self._thread is not None and not self.future.done()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until every answer is home or nothing can go on; return whether that is so."""
+        try:
+            self.future.result(timeout_s)
+        except FutureTimeout:
+            return False
+        return True
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the thread has put everything away too; return whether it has."""
+        return self._is_over.wait(timeout_s)
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer` with each new status, in the engine's thread."""
+        with self._observers_lock:
+            self._observers.append(observer)
+
+    def forget(self, observer: Observer) -> None:
+        """Call `observer` no more."""
+        with self._observers_lock:
+            if observer in self._observers:
+                self._observers.remove(observer)
+
+    def go_on(self) -> None:
+        """Post again where posting was stopped."""
+        if self.posts_stopped:
+            self.posts_stopped = False
+            self._wake.set()
+
+    def check_now(self) -> None:
+        """Poll at once."""
+        self._check_now = True
+        self._wake.set()
+
+    def stop_posting(self) -> None:
+        """Let what is posted go on, and post nothing more."""
+        self.posts_stopped = True
+        self._wake.set()
+
+    def request_cancel(self, *, force: bool = False) -> threading.Event:
+        """Ask for a cancel of the run's own batches; the event is set when it has been asked of the server."""
+        self._cancel_done.clear()
+        self._cancel = force
+        self._wake.set()
+        return self._cancel_done
+
+    # ---------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        try:
+            self._drive()
+        except BaseException as error:
+            self.error = error
+            self.message = "The run stopped: " + (error.what if isinstance(error, StoreError) else type(error).__name__)
+        finally:
+            self._settle()
+            for lease in self._leases.values():
+                lease.close()
+            self._leases.clear()
+            self._is_over.set()
+
+    def _settle(self) -> None:
+        """Tell everybody who waits that this is the end."""
+        if self.future.done():
+            return
+        self.next_poll_at = None
+        try:
+            self._tell()
+        except Exception as error:
+            # Whoever waits is told, and never left waiting.
+            self.error = self.error or error
+        finally:
+            self._cancel_done.set()
+            self.future.set_result(None)
+
+    def _drive(self) -> None:
+        started_s, n_last_rounds = self.clock.monotonic_s(), 0
+        with ThreadPoolExecutor(_N_WORKERS, thread_name_prefix="pandas_batch step") as workers:
+            while True:
+                self._wake.clear()
+                if self._cancel is not None:
+                    self._cancel_batches(force=self._cancel)
+                    self._cancel = None
+                    self._cancel_done.set()
+                open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
+                if not open_batches:
+                    self.message = ""
+                    self._settle()
+                    self._compact()
+                    return
+                due_in_s = self._step_all(open_batches, workers)
+                if self.error is not None:
+                    n_last_rounds += 1
+                    if n_last_rounds > _LAST_ROUNDS or not self._has_ended():
+                        return
+                    self.posts_stopped = True
+                    continue
+                self._tell()
+                if due_in_s is None:
+                    return
+                if due_in_s > 0:
+                    most_s = tick_s(self.clock.monotonic_s() - started_s)
+                    self.clock.wait(max(_INSTANT_S, min(due_in_s, most_s)), self._wake)
+
+    def _has_ended(self) -> bool:
+        return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
+
+    def _step_all(self, open_batches: list[BatchRecord], workers: ThreadPoolExecutor) -> float | None:
+        """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
+        mine = [self.store.batch(batch.key) for batch in open_batches if self._hold(batch.key)]
+        dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
+        messages: list[str] = []
+        steps = self._due_steps(mine, dues)
+        for (batch, _), done in zip(steps, workers.map(lambda pair: pair[1](pair[0]), steps), strict=True):
+            messages.append(done.message)
+            self._due_s[batch.key] = self._now_s() + (done.due_in_s or 0.0)
+            dues.append(done.due_in_s or 0.0)
+            self._stop(done)
+            if batch.state in ("intent", "refused", "posting", "unknown") and done.due_in_s == 0.0:
+                first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
+                self._poll_due_s = self._now_s() + first_poll_s
+        bound = [batch for batch in mine if batch.state == "bound"]
+        if any(batch.extra.get(CANCEL_ASKED) and batch.cancel_initiated_at is None for batch in bound):
+            self._cancel_batches(force=False)
+        if bound:
+            dues.append(self._poll(bound, messages))
+        self._check_now = False
+        if self._tools is not None:
+            self.warnings += self._tools.collector.warnings
+            self._tools.collector.warnings.clear()
+        if messages:
+            self.message = next((message for message in messages if message), "")
+        return min(dues) if dues else None
+
+    def _due_steps(
+        self, mine: list[BatchRecord], dues: list[float]
+    ) -> list[tuple[BatchRecord, Callable[[BatchRecord], Step]]]:
+        """Return the steps to take now; the seconds until the others are added to `dues`."""
+        tools = self._tools or self._make_tools()
+        now_s = self._now_s()
+        # The cache is written by the first batch alone; the others wait for it and read.
+        warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
+        steps: list[tuple[BatchRecord, Callable[[BatchRecord], Step]]] = []
+        step: Callable[[BatchRecord], Step]
+        for batch in mine:
+            if batch.state == "intent" and batch.extra.get(CANCEL_ASKED):
+                step = self._withdraw  # looked for in vain: it is canceled, not due once more
+            elif batch.state in ("intent", "refused"):
+                if self.posts_stopped:
+                    continue
+                if warming is not None and batch.key != warming:
+                    continue
+                step = tools.poster.step if batch.state == "intent" else self._again(tools.poster)
+            elif batch.state in ("posting", "unknown"):
+                step = tools.reconciler.step
+            elif batch.state == "ended":
+                step = tools.collector.step
+            else:
+                continue
+            due_in_s = self._due_s.get(batch.key, 0.0) - now_s
+            if due_in_s <= _INSTANT_S or self._check_now:
+                steps.append((batch, step))
+            else:
+                dues.append(due_in_s)
+        return steps
+
+    def _poll(self, bound: list[BatchRecord], messages: list[str]) -> float:
+        """Poll the posted batches if that is due; return the seconds until the next poll."""
+        tools = self._tools or self._make_tools()
+        if self._poll_due_s <= self._now_s() + _INSTANT_S or self._check_now:
+            polled = tools.poller.poll(bound)
+            self.last_poll_at = self.clock.now()
+            messages.append(polled.message)
+            self._stop(polled)
+            self._poll_due_s = self._now_s() + (polled.due_in_s or 0.0)
+        due_in_s = max(0.0, self._poll_due_s - self._now_s())
+        self.next_poll_at = self.clock.now() + timedelta(seconds=due_in_s)
+        return due_in_s
+
+    def _stop(self, step: Step) -> None:
+        if self.error is None and step.error is not None:
+            self.error = step.error
+            self.message = step.message
+
+    def _again(self, poster: Poster) -> Callable[[BatchRecord], Step]:
+        """Post a batch once more that was refused when the run was driven before: the user has come back."""
+
+        def step(batch: BatchRecord) -> Step:
+            if not self.store.transition(batch.key, expect={"refused"}, to="intent"):
+                return Step(due_in_s=0.0)
+            return poster.step(self.store.batch(batch.key))
+
+        return step
+
+    def _withdraw(self, batch: BatchRecord) -> Step:
+        self.store.transition(batch.key, expect={"intent"}, to="withdrawn")
+        return Step(due_in_s=0.0)
+
+    def _make_tools(self) -> _Tools:
+        place = Workplace(
+            store=self.store, wire=self._make_wire(), clock=self.clock, lost_answer_grace_s=self._lost_answer_grace_s
+        )
+        self._tools = _Tools(
+            wire=place.wire,
+            poster=Poster(place),
+            reconciler=Reconciler(place),
+            poller=Poller(place, poll_interval_s=self._poll_interval_s),
+            collector=Collector(place, prices=self._prices),
+        )
+        return self._tools
+
+    def _hold(self, key: int) -> bool:
+        """Hold the lease of a batch: only its holder takes steps for it."""
+        if key not in self._leases:
+            lease = self.store.lease(f"batch-{key}")
+            if lease is None:
+                return False
+            self._leases[key] = lease
+        return True
+
+    def _now_s(self) -> float:
+        # Wall time: a laptop that slept for hours has slept through its polls too.
+        return self.clock.now().timestamp()
+
+    # ---------------------------------------------------------------- cancel, compact, tell
+
+    def _cancel_batches(self, *, force: bool) -> None:
+        """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
+        for batch in self.store.batches_of_run(self.run_id):
+            # Without the lease too: where another kernel drives the run, this one's cancel is meant no less.
+            if batch.run_id != self.run_id or batch.state in SETTLED:
+                continue
+            if self.store.transition(batch.key, expect={"intent", "refused"}, to="withdrawn"):
+                continue
+            if batch.state in ("posting", "unknown"):
+                self.store.update_batch(batch.key, extra=dict(batch.extra) | {CANCEL_ASKED: True})
+            batch_id = batch.batch_id or (batch.extra.get("candidate_id") if force else None)
+            if batch_id is None:
+                continue
+            tools = self._tools or self._make_tools()
+            try:
+                canceled = tools.wire.cancel(str(batch_id))
+            except Exception as error:
+                # A batch that has just ended cannot be canceled: its answers are wanted, not an error.
+                self.message = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."
+            else:
+                self.store.transition(batch.key, expect={"bound"}, to="bound", **times_of(canceled))
+        self._poll_due_s = 0.0
+
+    def _compact(self) -> None:
+        """Put away what is no longer needed of the batches that are home."""
+        for batch in self.store.batches_of_run(self.run_id):
+            if batch.state == "collected" and batch.run_id == self.run_id and self._hold(batch.key):
+                self.store.compact(batch.key, keep_requests=self._keep(batch.key))
+                reached("batch compacted")
+
+    def _tell(self) -> None:
+        with self._observers_lock:
+            observers = list(self._observers)
+        if not observers:
+            return
+        status = self._describe(self)
+        for observer in observers:
+            try:
+                observer(status)
+            except Exception as error:
+                self.forget(observer)
+                # Told later, where the user waits: turned into an error here it would stop the run.
+                self.warnings.append(
+                    f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
+                )

@@ -1,0 +1,203 @@
+"""The runs of a store: list them, load one, bring answers home when the store itself is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.requests.options import Options
+
+from .run import Run
+from .status import state_of
+
+if TYPE_CHECKING:
+    from pandas_batch.estimates.comparing import Comparison
+
+
+def runs(store: str | None = None) -> pd.DataFrame:
+    """
+    Return the runs of a store, newest first, one per row; nothing is asked of the server.
+
+    Parameters
+    ----------
+    store
+        Path of the store; None: the one that a submit here would use.
+
+    Returns
+    -------
+    DataFrame
+        Index: run id. Columns: ``name``, ``status``, ``model``, ``rows``, ``requests``, ``reused``, ``batches``,
+        ``created_at``, ``base_url``, ``parent``.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely."]})
+    >>> out = df.claude_batch.submit("review", client=client, progress="off", name="first try")
+    >>> pandas_batch.runs()["name"].tolist()
+    ['first try']
+    """
+    from pandas_batch.store import Store
+
+    opened = Store.find(store)
+    records = [] if opened is None else opened.runs()
+    lines = []
+    for record in records:
+        batches = [] if opened is None else opened.batches_of_run(record.id)
+        lines.append(
+            {
+                "run": record.id,
+                "name": record.name,
+                "status": state_of(batches, is_blocked=False),
+                "model": record.model,
+                "rows": record.n_rows,
+                "requests": record.n_requests,
+                "reused": record.n_reused,
+                "batches": len(batches),
+                "created_at": record.created_at,
+                "base_url": record.base_url,
+                "parent": record.parent_id,
+            }
+        )
+    columns = [
+        "run",
+        "name",
+        "status",
+        "model",
+        "rows",
+        "requests",
+        "reused",
+        "batches",
+        "created_at",
+        "base_url",
+        "parent",
+    ]
+    return pd.DataFrame(lines, columns=columns).set_index("run")
+
+
+def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, clock: Clock = SYSTEM_CLOCK) -> Run:
+    """
+    Return a stored run, by its id or the newest of that name.
+
+    Its ``result()`` is the added columns on the index of the frame that was submitted. A finished run needs no
+    key and no network.
+
+    Raises
+    ------
+    RunNotFoundError
+        There is no such run; the message names those that are spelled alike.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely."]}, index=["a"])
+    >>> out = df.claude_batch.submit("review", client=client, progress="off", name="loved")
+    >>> pandas_batch.load("loved").result().loc["a", "status"]
+    'succeeded'
+    """
+    from pandas_batch.store import Store
+
+    opened = Store.open(store)
+    record = opened.find_run(run_id_or_name)
+    stored = {name: value for name, value in record.options.items() if name != "not_remembered"}
+    options = Options.from_json(stored, **({} if client is None else {"client": client}))
+    schema = None
+    if options.output_schema is not None:
+        from pandas_batch.requests.schema import OutputSchema
+
+        # A class is not remembered, what JSON can hold is.
+        schema = OutputSchema.of(options.output_schema)
+    return Run(opened, record.id, options, schema=schema, clock=clock)
+
+
+def compare_runs(
+    a: Run | str,
+    b: Run | str,
+    metric: Any = None,
+    max_cost_ratio: float | None = None,
+    *,
+    max_metric_drop: float = 0.0,
+    max_more_failures: int = 0,
+) -> Comparison:
+    """
+    Compare two runs over the same rows: what they cost, how often they agree, which is better by `metric`.
+
+    Parameters
+    ----------
+    a, b
+        Runs, or their ids or names: the baseline and the candidate.
+    metric
+        ``callable(frame) -> float``, higher is better; applied to each run's result.
+    max_cost_ratio
+        The comparison is not ``ok`` when an answered row of `b` costs more than this many times one of `a`.
+    max_metric_drop
+        How much lower the metric of `b` may be.
+    max_more_failures
+        How many more rows of `b` may have failed.
+
+    Returns
+    -------
+    Comparison
+        ``ok``, ``reasons``, ``raise_if_worse()`` for a CI job.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+    >>> base = df.claude_batch.start("review", system="In one word?", client=client, progress="off")
+    >>> shorter = df.claude_batch.start("review", client=client, progress="off")
+    >>> compare_runs(base, shorter, max_cost_ratio=1.0).ok
+    True
+    """
+    from pandas_batch.estimates import comparing
+
+    first = load(a) if isinstance(a, str) else a
+    second = load(b) if isinstance(b, str) else b
+    return comparing.compare_runs(
+        first,
+        second,
+        metric=metric,
+        max_cost_ratio=max_cost_ratio,
+        max_metric_drop=max_metric_drop,
+        max_more_failures=max_more_failures,
+    )
+
+
+def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> pd.DataFrame:
+    """
+    Bring answers home when the store is lost: find our batches on the server, by their custom_ids.
+
+    Nothing is sent but questions, and nothing is paid. Each custom_id holds the fingerprint of its request, so an
+    answer finds its row in any frame that asks the same, whatever its order.
+
+    Parameters
+    ----------
+    frame
+        The rows that were submitted (or some of them).
+    **options
+        The options of that call, `prompt_col` or `prompt` among them.
+
+    Returns
+    -------
+    DataFrame
+        The frame with the answers; rows whose answer was not found are ``unsent``. The answers are in the store
+        from now on, so that the same submit pays only for the rest.
+
+    Raises
+    ------
+    FrameMismatchError
+        No ended batch on the server (of the last 29 days) holds a row of the frame.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> df = pd.DataFrame({"review": ["Lovely."]})
+    >>> out = df.claude_batch.submit("review", client=client, progress="off", store=tempfile.mkdtemp())
+    >>> recover(df, prompt_col="review", client=client, progress="off")["status"].tolist()  # another, empty store
+    ['succeeded']
+    """
+    from .recovering import recover_run
+    from .starting import Call, parse
+
+    prompt_col = options.pop("prompt_col", None)
+    call = Call(frame, parse(options, prompt_col), clock=clock)
+    return recover_run(call, call.open_store()).result()

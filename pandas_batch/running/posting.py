@@ -1,0 +1,368 @@
+"""Bring one recorded batch onto the server, exactly once.
+
+Each function here takes one step and returns at once with what is due next; nobody sleeps. The order of the
+writes is the whole point: what will be sent is durable before the first byte leaves, and a create whose
+answer was lost is looked for (`pandas_batch.running.reconciling`), never repeated blindly.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pandas_batch.clock import Clock
+from pandas_batch.errors import LostAnswerError, PandasBatchError, StoreError, clip
+
+from .failpoints import reached
+
+if TYPE_CHECKING:
+    from pandas_batch.store import BatchRecord, NewBatch, Store
+    from pandas_batch.wire.wire import Created, Wire
+
+CONNECT_PATIENCE_S = 600.0
+"""How long a server that cannot even be reached is tried before the run stops in words."""
+
+LOST_AFTER_S = "lost_after_s"
+"""Names, in a batch's `extra`, how long after its POST began the connection was lost: the grace begins there."""
+
+_MAX_BACKOFF_S = 60.0
+_NONCE_ALPHABET = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """
+    What one step of a batch led to.
+
+    Attributes
+    ----------
+    due_in_s
+        Seconds until the next step is worth taking; 0 is at once, None means nothing is left to do here.
+    message
+        One sentence for the panel, or "".
+    error
+        What stops the run until the user does something; None while it can go on by itself.
+    """
+
+    due_in_s: float | None
+    message: str = ""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """What every step needs: the store, the server, the time."""
+
+    store: Store
+    wire: Wire
+    clock: Clock
+    lost_answer_grace_s: float = 600.0
+
+
+def new_nonce() -> str:
+    """Return 12 random characters that no other batch will have (62 bits)."""
+    return "".join(secrets.choice(_NONCE_ALPHABET) for _ in range(12))
+
+
+def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = _MAX_BACKOFF_S) -> float:
+    """
+    Return the pause after the n-th failure in a row: doubling, bounded, with jitter.
+
+    Examples
+    --------
+    >>> 0.75 <= backoff_s(1) <= 1.25
+    True
+    >>> backoff_s(50) <= 75
+    True
+    """
+    pause_s = min(most_s, first_s * 2.0 ** min(n_failures - 1, 16))
+    return pause_s * (0.75 + secrets.randbelow(501) / 1000)
+
+
+class Poster:
+    """Posts the batches of one run; remembers between steps how often a thing has failed."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._n_failures: dict[int, int] = {}
+        self._unreachable_since: float | None = None
+
+    def step(self, batch: BatchRecord) -> Step:
+        """
+        Post `batch` (in state ``intent``), whose lease the caller holds.
+
+        Returns
+        -------
+        Step
+            With ``due_in_s=0`` when the batch has changed its state (``bound``, ``unknown`` or ``split``), with
+            an error when the create was refused (state ``refused``).
+        """
+        marked = self._with_watermark(batch)
+        if isinstance(marked, Step):
+            return marked
+        return self._post(marked)
+
+    # ---------------------------------------------------------------- before the POST
+
+    def _with_watermark(self, batch: BatchRecord) -> BatchRecord | Step:
+        """Read the newest batch on the server: what is newer afterwards may be the one whose answer got lost."""
+        from pandas_batch.wire.failures import is_auth, is_not_found, is_transient, never_sent, server_time
+
+        place = self._place
+        watermark_id: str | None = None
+        watermark_at: datetime | None = None
+        server_at: datetime | None = None
+        try:
+            page = place.wire.list(limit=1)
+        except Exception as error:
+            n_failures = self._n_failures.get(batch.key, 0) + 1
+            self._n_failures[batch.key] = n_failures
+            if is_auth(error):
+                return self._blocked(error, "the key was not accepted")
+            if never_sent(error):
+                return self._unreachable(error, n_failures)
+            if is_transient(error) and n_failures <= 3:
+                return Step(due_in_s=backoff_s(n_failures), message="The server is not answering; trying again.")
+            # A gateway without a list, or one that stays broken: the server's own clock, less a margin, has to
+            # stand in for the newest batch. Without even that nothing could be found again, so nothing is sent.
+            server_at = server_time(error)
+            if server_at is None:
+                if is_not_found(error) or not is_transient(error):
+                    return self._blocked(
+                        error, "batches cannot be listed here, so a lost answer could not be found again"
+                    )
+                return Step(due_in_s=backoff_s(n_failures), message="The server is not answering; trying again.")
+        else:
+            self._n_failures.pop(batch.key, None)
+            self._unreachable_since = None
+            server_at = page.server_at
+            if page.batches:
+                watermark_id = str(page.batches[0]["id"])
+                watermark_at = datetime.fromisoformat(page.batches[0]["created_at"])
+        reached("watermark read")
+        changes: dict[str, Any] = {
+            "watermark_id": watermark_id,
+            "watermark_at": watermark_at,
+            "server_posted_at": server_at,
+            "posted_at": place.clock.now(),
+            "attempts": batch.attempts + 1,
+        }
+        if not place.store.transition(batch.key, expect={"intent"}, to="posting", **changes):
+            return Step(due_in_s=0.0)
+        reached("posting recorded")
+        return replace(batch, state="posting", **changes)
+
+    # ---------------------------------------------------------------- the POST, once
+
+    def _post(self, batch: BatchRecord) -> Step:
+        from pandas_batch.wire.wire import Body
+
+        place = self._place
+        began_s = place.clock.monotonic_s()
+        created = place.wire.create(Body.from_path(place.store.spool_path(batch.key)), betas=batch.betas)
+        reached("create answered")
+        if created.outcome == "created":
+            return self._bind(batch, created)
+        if created.outcome == "unknown":
+            lost = dict(batch.extra) | {LOST_AFTER_S: place.clock.monotonic_s() - began_s}
+            place.store.transition(batch.key, expect={"posting"}, to="unknown", error=_words(created.error), extra=lost)
+            reached("loss recorded")
+            return Step(due_in_s=0.0, message="The answer to a create was lost; looking for the batch.")
+        if created.outcome == "too_large":
+            return self._too_large(batch, created)
+        if created.outcome == "retry":
+            n_failures = self._n_failures.get(batch.key, 0) + 1
+            self._n_failures[batch.key] = n_failures
+            place.store.transition(batch.key, expect={"posting"}, to="intent", error=_words(created.error))
+            if created.retry_after_s is not None:
+                return Step(
+                    due_in_s=max(created.retry_after_s, backoff_s(1)),
+                    message="The rate limit of this account is reached; posting goes on as soon as it allows.",
+                )
+            if created.status_code == 429:
+                return Step(
+                    due_in_s=backoff_s(n_failures, first_s=5.0),
+                    message="The rate limit of this account is reached; posting goes on as soon as it allows.",
+                )
+            return self._unreachable(created.error, n_failures)
+        place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
+        return Step(due_in_s=None, error=created.error, message="The server refused a batch.")
+
+    def _bind(self, batch: BatchRecord, created: Created) -> Step:
+        if created.batch is None:
+            raise PandasBatchError("A created batch came without its description.")
+        batch_id = str(created.batch["id"])
+        try:
+            bound = self._place.store.transition(
+                batch.key,
+                expect={"posting", "unknown"},
+                to="bound",
+                batch_id=batch_id,
+                proved=True,
+                workspace_id=created.workspace_id,
+                error="",
+                **times_of(created.batch),
+            )
+        except StoreError as error:
+            raise StoreError(
+                f"Batch {batch_id} was created ({batch.n_requests:,} requests) and could not be recorded: {error.what}",
+                "It is on the server and will be billed. Keep this id; as soon as the store can be written again, "
+                "the same line finds the batch by itself and pays for nothing twice.",
+                error.hint,
+            ) from error
+        reached("batch bound")
+        if not bound:
+            raise LostAnswerError(
+                f"Batch {batch_id} was created, but its record changed meanwhile.",
+                "Nothing else was sent.",
+                n_requests=batch.n_requests,
+                posted_at=batch.posted_at,
+            )
+        self._n_failures.pop(batch.key, None)
+        return Step(due_in_s=0.0)
+
+    def _too_large(self, batch: BatchRecord, created: Created) -> Step:
+        if batch.n_requests < 2:
+            self._place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
+            return Step(due_in_s=None, error=created.error, message="One request alone is too large for the server.")
+        halves = split_spool(self._place.store, batch)
+        self._place.store.split_batch(batch.key, halves, expect={"posting"})
+        return Step(due_in_s=0.0, message="The server found a batch too large; it goes in two halves.")
+
+    # ---------------------------------------------------------------- what cannot go on by itself
+
+    def _blocked(self, error: BaseException, why: str) -> Step:
+        return Step(due_in_s=None, error=error, message=f"Posting stopped: {why}.")
+
+    def _unreachable(self, error: BaseException | None, n_failures: int) -> Step:
+        now_s = self._place.clock.monotonic_s()
+        if self._unreachable_since is None:
+            self._unreachable_since = now_s
+        if now_s - self._unreachable_since >= CONNECT_PATIENCE_S:
+            return Step(due_in_s=None, error=error, message="The server could not be reached.")
+        return Step(due_in_s=backoff_s(n_failures), message="The server cannot be reached; trying again.")
+
+
+def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
+    """Write the requests of `batch` as two new batches, under ids of their own."""
+    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.store import NewBatch
+
+    fingerprints, draws = store.requests_of(batch.key)
+    middle = batch.n_requests // 2
+    halves = []
+    with store.open_spool(batch.key) as spool:
+        lines = spool_lines(spool)
+        for start, stop in ((0, middle), (middle, batch.n_requests)):
+            nonce = new_nonce()
+            ids = custom_ids(nonce, fingerprints[start:stop], draws[start:stop])
+            writer = SpoolBody(store)
+            for custom_id in ids:
+                writer.write_line(custom_id, params_of_line(next(lines)))
+            halves.append(
+                NewBatch(
+                    nonce=nonce,
+                    fingerprints=fingerprints[start:stop],
+                    draws=draws[start:stop],
+                    spool=writer.close(),
+                    base_url=batch.base_url,
+                    betas=batch.betas,
+                )
+            )
+    return halves
+
+
+# -------------------------------------------------------------------- the body of a create, on disk
+
+_HEAD = b'{"requests":[\n'
+_TAIL = b"\n]}"
+_LINE_START = b'{"custom_id":"'
+_LINE_PARAMS = b'","params":'
+LINE_OVERHEAD = len(_LINE_START) + 47 + len(_LINE_PARAMS) + len(b"}") + len(b",\n")
+"""Bytes of a request on the wire beyond its params."""
+BODY_OVERHEAD = len(_HEAD) + len(_TAIL)
+
+
+class SpoolBody:
+    """
+    The body of one create, written line by line: the bytes on disk are the bytes on the wire.
+
+    One request stands on each line, so that the requests of failed rows can be taken up again without parsing
+    the others (a JSON string never holds a raw newline).
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._spool = store.new_spool()
+        self._spool.write(_HEAD)
+        self.n_requests = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the body so far, its end included."""
+        return int(self._spool.n_bytes) + len(_TAIL)
+
+    def write_line(self, custom_id: bytes, params: bytes) -> None:
+        """Add one request."""
+        self.write_lines([custom_id], [params])
+
+    def write_lines(self, custom_ids: Sequence[bytes], params: Sequence[bytes]) -> None:
+        """Add requests, one for each id."""
+        block = b"},\n".join(
+            [_LINE_START + custom_id + _LINE_PARAMS + body for custom_id, body in zip(custom_ids, params, strict=True)]
+        )
+        self._spool.write((b",\n" if self.n_requests else b"") + block + b"}")
+        self.n_requests += len(custom_ids)
+
+    def close(self) -> Any:
+        """End the body, make it durable, and return the store's spool."""
+        self._spool.write(_TAIL)
+        self._spool.close()
+        return self._spool
+
+
+def spool_lines(spool: Any) -> Any:
+    """Yield the request lines of a spool, without the commas between them."""
+    for raw in spool:
+        line = raw.rstrip(b"\n")
+        if line in (b'{"requests":[', b"]}"):
+            continue
+        yield line[:-1] if line.endswith(b",") else line
+
+
+def params_of_line(line: bytes) -> bytes:
+    """
+    Return the params of a request line, as they go on the wire.
+
+    Examples
+    --------
+    >>> params_of_line(b'{"custom_id":"' + b"x" * 47 + b'","params":{"model":"m"}}')
+    b'{"model":"m"}'
+    """
+    return line[len(_LINE_START) + 47 + len(_LINE_PARAMS) : -1]
+
+
+def custom_id_of_line(line: bytes) -> bytes:
+    """Return the custom_id of a request line."""
+    return line[len(_LINE_START) : len(_LINE_START) + 47]
+
+
+# -------------------------------------------------------------------- reading the API's batch object
+
+
+def times_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the times and counts of a batch object as the store keeps them."""
+    times: dict[str, Any] = {
+        name: datetime.fromisoformat(batch[name]) if isinstance(batch.get(name), str) else None
+        for name in ("created_at", "expires_at", "ended_at", "cancel_initiated_at", "archived_at")
+    }
+    counts = batch.get("request_counts")
+    times["counts"] = {str(k): int(v or 0) for k, v in counts.items()} if isinstance(counts, dict) else {}
+    return times
+
+
+def _words(error: BaseException | None) -> str:
+    return "" if error is None else f"{type(error).__name__}: {clip(str(error))}"

@@ -1,0 +1,375 @@
+"""From a frame to a run that is written down: which requests it needs, which of them are there already.
+
+When `record` returns, everything that will be sent is durable, under the ids it will be sent with.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.errors import InputError, StoreError
+from pandas_batch.types import MAX_BATCH_REQUESTS
+
+from .failpoints import reached
+from .posting import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody, new_nonce
+
+if TYPE_CHECKING:
+    from pandas_batch.requests.options import Options
+    from pandas_batch.requests.plan import RequestPlan
+    from pandas_batch.store import NewBatch, RunRecord, Store
+
+BATCH_BYTES = 200_000_000
+"""Where a body is cut: below the API's 256 MB, with room for gateways that count differently."""
+
+_FIRST_FREE_DRAW = 1_000
+_DRAWS = 60_000
+
+
+@dataclass(frozen=True)
+class Needs:
+    """
+    The distinct requests of a plan.
+
+    Attributes
+    ----------
+    rows
+        int64: the row that each request is encoded from.
+    fingerprints, draws
+        uint8 (n, 16) and uint16 (n,): the address of each answer. Draws count from 0 where nothing asks for more.
+    request_of_row
+        int32: the (first) request of each row, -1 where the row is not sent.
+    identity
+        What makes the same call the same run.
+    """
+
+    rows: np.ndarray
+    fingerprints: np.ndarray
+    draws: np.ndarray
+    request_of_row: np.ndarray
+    identity: str
+
+    @property
+    def n_requests(self) -> int:
+        """Number of requests."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the store has answers, or requests in flight: batch key and position by request, -1 for neither."""
+
+    keys: np.ndarray
+    positions: np.ndarray
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Return the requests that have to be sent."""
+        return np.flatnonzero(self.keys < 0)
+
+    @property
+    def n_reused(self) -> int:
+        """Number of requests that need not be sent."""
+        return int((self.keys >= 0).sum())
+
+
+def needs_of(plan: RequestPlan, options: Options) -> Needs:
+    """Return the distinct requests that `plan` needs, in the order of their first rows."""
+    from pandas_batch.requests.fingerprints import identity
+
+    rows = np.flatnonzero(plan.sendable)
+    first, codes = distinct(plan.fingerprints[rows])
+    draws = np.zeros(len(first), dtype=np.uint16)
+    if not options.dedupe:
+        occurrence = pd.Series(codes).groupby(codes).cumcount().to_numpy()
+        if occurrence.max(initial=0) > np.iinfo(np.uint16).max:
+            raise InputError("dedupe=False with more than 65,536 equal rows.", hint="dedupe=True")
+        first, codes, draws = np.arange(len(rows)), np.arange(len(rows)), occurrence.astype(np.uint16)
+    request_of_row = np.full(plan.n_rows, -1, dtype=np.int32)
+    request_of_row[rows] = codes * options.samples
+    if options.samples > 1:
+        n = options.samples
+        draws = (np.repeat(draws.astype(np.int64) * n, n) + np.tile(np.arange(n), len(first))).astype(np.uint16)
+        first = np.repeat(first, n)
+    draw_of_row = np.zeros(plan.n_rows, dtype=np.uint16)
+    draw_of_row[rows] = draws[request_of_row[rows]] if len(rows) else 0
+    salt = "" if options.reuse else "reuse=False"
+    if not options.reuse and options.name is None:
+        salt = f"reuse=False {secrets.token_hex(16)}"
+    if options.samples > 1:
+        salt += f" samples={options.samples}"
+    return Needs(
+        rows=rows[first],
+        fingerprints=np.ascontiguousarray(plan.fingerprints[rows[first]]),
+        draws=draws,
+        request_of_row=request_of_row,
+        identity=identity(options.name, plan.fingerprints, draw_of_row, salt=salt),
+    )
+
+
+def distinct(fingerprints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where each distinct fingerprint stands first, and for each row which of them it has.
+
+    Examples
+    --------
+    >>> a, b = np.zeros((1, 16), np.uint8), np.ones((1, 16), np.uint8)
+    >>> first, codes = distinct(np.vstack([b, a, b]))
+    >>> first.tolist(), codes.tolist()
+    ([0, 1], [0, 1, 0])
+    """
+    halves = np.ascontiguousarray(fingerprints).view(np.uint64).reshape(-1, 2)
+    codes, _ = pd.factorize(halves[:, 0])
+    first = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    if not np.array_equal(halves[first[codes], 1], halves[:, 1]):
+        # Two fingerprints share their first half by chance or by design: look at all of it.
+        whole, _ = pd.factorize(np.array([row.tobytes() for row in halves], dtype=object))
+        codes = whole
+        first = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
+        first[codes[::-1]] = np.arange(len(codes))[::-1]
+    return first, codes.astype(np.int64)
+
+
+def find_existing(store: Store, needs: Needs, options: Options, *, base_url: str) -> Found:
+    """Return which of the requests the store has an answer for, or in flight."""
+    nothing = np.full(needs.n_requests, -1, dtype=np.int64)
+    if not options.reuse or needs.n_requests == 0:
+        return Found(nothing, nothing.astype(np.int32))
+    keys, positions = store.find_answers(needs.fingerprints, needs.draws, base_url=base_url)
+    return Found(keys, positions)
+
+
+def n_bytes_of(plan: RequestPlan, rows: np.ndarray) -> int:
+    """Return about how many bytes the bodies for `rows` have."""
+    return int(plan.wire_bytes[rows].sum()) + len(rows) * LINE_OVERHEAD + BODY_OVERHEAD
+
+
+def n_batches_of(n_requests: int, n_bytes: int) -> int:
+    """Return into how many batches so much goes, at least."""
+    if n_requests == 0:
+        return 0
+    return max(-(-n_requests // MAX_BATCH_REQUESTS), -(-n_bytes // BATCH_BYTES))
+
+
+def record(
+    store: Store,
+    plan: RequestPlan,
+    needs: Needs,
+    options: Options,
+    *,
+    index: pd.Index | None,
+    base_url: str,
+    api_version: str,
+    now: datetime,
+    cost_usd_max: float | None,
+    estimate: Mapping[str, Any] | None = None,
+) -> tuple[RunRecord, bool]:
+    """
+    Write a run down, or find the one that this call already is.
+
+    Parameters
+    ----------
+    estimate
+        What the call was estimated to send, in JSON's own types: the bill is held against it afterwards.
+
+    Returns
+    -------
+    run
+        The record, durable.
+    is_new
+        False where the same call has been made before, here or in another kernel.
+    """
+    from pandas_batch.store import RunRecord
+
+    with store.preparing():
+        existing = store.newest_of_identity(needs.identity)
+        if existing is not None:
+            return existing, False
+        found = find_existing(store, needs, options, base_url=base_url)
+        missing = found.missing
+        draws = needs.draws
+        if not options.reuse:
+            # Draws nobody else asks for: these answers neither replace nor serve those of other runs.
+            draws = (draws.astype(np.int64) + _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)).astype(np.uint16)
+        _need_room(store, plan, needs.rows[missing])
+        batches, keys_of_missing, positions_of_missing = _spool(
+            store, plan, needs.rows[missing], needs.fingerprints[missing], draws[missing], options, base_url
+        )
+        reached("run planned")
+        keys, positions = found.keys.copy(), found.positions.copy()
+        keys[missing], positions[missing] = keys_of_missing, positions_of_missing
+        run = RunRecord(
+            id=new_run_id(now),
+            name=options.name,
+            identity=needs.identity,
+            created_at=now,
+            base_url=base_url,
+            model=", ".join(plan.models) or str(options.model),
+            n_rows=plan.n_rows,
+            n_requests=needs.n_requests,
+            n_reused=found.n_reused,
+            n_skipped=int((~plan.sendable).sum()),
+            options=options.to_json() | {"not_remembered": list(options.not_remembered)},
+            cost_usd_max=cost_usd_max,
+            extra={"api_version": api_version} | ({} if estimate is None else {"estimate": dict(estimate)}),
+        )
+        recorded = store.add_run(
+            run,
+            rows=rows_table(needs.request_of_row, plan.reasons),
+            requests=requests_table(needs.fingerprints, draws, keys, positions, found.keys >= 0),
+            batches=batches,
+            index=index,
+        )
+    reached("run recorded")
+    return recorded, True
+
+
+def new_run_id(now: datetime) -> str:
+    """Return an id that sorts by time and cannot collide."""
+    return f"run_{now:%y%m%d_%H%M%S}_{secrets.token_hex(3)}"
+
+
+def _need_room(store: Store, plan: RequestPlan, rows: np.ndarray) -> None:
+    """Refuse before paying when the disk has no room for the requests and their answers."""
+    n_bytes = n_bytes_of(plan, rows)
+    expected = 2 * n_bytes + 4 * int(plan.max_tokens[rows].clip(max=1024).sum())
+    free = store.free_bytes()
+    if free < expected:
+        raise StoreError(
+            f"The store at {store.path} has {free / 1e6:,.0f} MB free; this run may need {expected / 1e6:,.0f} MB.",
+            "Nothing was sent, nothing was billed.",
+            'df.claude_batch.submit(..., store="/a/larger/disk/.pandas_batch")',
+        )
+
+
+def _spool(
+    store: Store,
+    plan: RequestPlan,
+    rows: np.ndarray,
+    fingerprints: np.ndarray,
+    draws: np.ndarray,
+    options: Options,
+    base_url: str,
+) -> tuple[list[NewBatch], np.ndarray, np.ndarray]:
+    """Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position."""
+    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.store import NewBatch
+
+    keys = np.empty(len(rows), dtype=np.int64)
+    positions = np.empty(len(rows), dtype=np.int32)
+    batches: list[NewBatch] = []
+    body: SpoolBody | None = None
+    nonce, start = "", 0
+
+    def close(stop: int) -> None:
+        if body is not None:
+            batches.append(
+                NewBatch(
+                    nonce=nonce,
+                    fingerprints=fingerprints[start:stop],
+                    draws=draws[start:stop],
+                    spool=body.close(),
+                    base_url=base_url,
+                    betas=options.betas,
+                )
+            )
+
+    n_done = 0
+    for params in _slices(plan, rows):
+        for part in _cut(params, body, warm=options.warm_cache and not batches and body is None):
+            if part.opens or body is None:
+                close(n_done)
+                body, nonce, start = SpoolBody(store), new_nonce(), n_done
+            stop = n_done + len(part.params)
+            ids = custom_ids(nonce, fingerprints[n_done:stop], draws[n_done:stop], start=n_done - start)
+            body.write_lines(ids, part.params)
+            keys[n_done:stop] = -(len(batches) + 1)
+            positions[n_done:stop] = np.arange(n_done - start, stop - start)
+            n_done = stop
+    close(n_done)
+    return batches, keys, positions
+
+
+def _slices(plan: RequestPlan, rows: np.ndarray) -> Iterator[list[bytes]]:
+    """Yield the encoded params of `rows`; a row that stands several times in a row is encoded once."""
+    if len(rows) == 0:
+        return
+    changes = np.flatnonzero(np.diff(rows, prepend=rows[0] - 1))
+    if len(changes) == len(rows):
+        yield from plan.encode(rows)
+        return
+    repeats = np.diff(changes, append=len(rows)).tolist()
+    times = iter(repeats)
+    for params in plan.encode(rows[changes]):
+        yield [body for body in params for _ in range(next(times))]
+
+
+@dataclass(frozen=True)
+class _Part:
+    params: list[bytes]
+    opens: bool
+
+
+def _cut(params: list[bytes], body: SpoolBody | None, *, warm: bool) -> Iterator[_Part]:
+    """Cut a slice where a batch is full; `warm` puts the very first request into a batch of its own."""
+    n_requests = 0 if body is None else body.n_requests
+    n_bytes = BODY_OVERHEAD if body is None else body.n_bytes
+    if warm:
+        yield _Part(params[:1], opens=True)
+        params, n_requests, n_bytes = params[1:], MAX_BATCH_REQUESTS, n_bytes
+    sizes = np.fromiter(map(len, params), dtype=np.int64, count=len(params)) + LINE_OVERHEAD
+    if n_requests + len(params) <= MAX_BATCH_REQUESTS and n_bytes + int(sizes.sum()) <= BATCH_BYTES:
+        yield _Part(params, opens=False)
+        return
+    part: list[bytes] = []
+    opens = False
+    for body_bytes, size in zip(params, sizes.tolist(), strict=True):
+        if n_requests + 1 > MAX_BATCH_REQUESTS or n_bytes + size > BATCH_BYTES:
+            if part:
+                yield _Part(part, opens=opens)
+            part, opens, n_requests, n_bytes = [], True, 0, BODY_OVERHEAD
+        part.append(body_bytes)
+        n_requests += 1
+        n_bytes += size
+    if part:
+        yield _Part(part, opens=opens)
+
+
+def rows_table(request_of_row: np.ndarray, reasons: dict[int, str]) -> Any:
+    """Return the rows of a run as the store takes them."""
+    import pyarrow as pa
+
+    if reasons:
+        texts = [None] * len(request_of_row)
+        reason = pa.array([reasons.get(i) for i in range(len(texts))], type=pa.large_string())
+    else:
+        reason = pa.nulls(len(request_of_row), pa.large_string())
+    return pa.table({"request": pa.array(request_of_row), "reason": reason})
+
+
+def requests_table(
+    fingerprints: np.ndarray, draws: np.ndarray, keys: np.ndarray, positions: np.ndarray, reused: np.ndarray
+) -> Any:
+    """Return the requests of a run as the store takes them."""
+    import pyarrow as pa
+
+    n = len(fingerprints)
+    address = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), n, [None, pa.py_buffer(np.ascontiguousarray(fingerprints))]
+    )
+    return pa.table(
+        {
+            "fingerprint": address,
+            "draw": pa.array(draws, type=pa.uint16()),
+            "batch_key": pa.array(keys, type=pa.int64()),
+            "position": pa.array(positions, type=pa.int32()),
+            "reused": pa.array(reused, type=pa.bool_()),
+        }
+    )

@@ -1,0 +1,279 @@
+"""`Run`: the durable handle of what was asked of Claude for the rows of a frame."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.answers.merge import insert_columns
+from pandas_batch.errors import NotEndedError
+
+from .bound import Bound, agree
+from .collecting import gone_error
+from .driving import DrivenRun
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+__all__ = ["Bound", "Run"]
+
+_CANCEL_PATIENCE_S = 30.0
+
+
+class Run(DrivenRun):
+    """
+    What was asked of Claude for the rows of a frame; survives the kernel, and is never paid for twice.
+
+    Made by ``df.claude_batch.start()``, ``df.claude_batch.attach()`` and ``pandas_batch.load()``.
+
+    Attributes
+    ----------
+    id
+        Unique; `pandas_batch.load` takes it.
+    name
+        The name it was given, or None.
+
+    Examples
+    --------
+    >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+    >>> run = df.claude_batch.start("review", client=client, progress="off", name="reviews")
+    >>> run.wait().status, run.counts
+    ('collected', {'succeeded': 2})
+    >>> pandas_batch.load("reviews").cost_usd == run.cost_usd == run.paid_usd
+    True
+    """
+
+    # ---------------------------------------------------------------- the answers
+
+    def result(self, partial: bool = False) -> pd.DataFrame:
+        """
+        Return the frame with the answers as columns, waiting for them first.
+
+        Parameters
+        ----------
+        partial
+            Do not wait: rows without an answer yet have status ``pending``.
+
+        Returns
+        -------
+        DataFrame
+            The frame as it was at the call of ``start()``, with the columns added; the added columns on the
+            stored index where the run is not bound to a frame.
+
+        Raises
+        ------
+        ResultsGoneError
+            The server no longer has the results (29 days after the batch was made, or deleted).
+        """
+        if not partial:
+            self.wait(self._options.timeout)
+            gone = [batch for batch in self._batches() if batch.state == "gone"]
+            if gone:
+                raise gone_error(gone[0])
+            self._warn_once()
+        columns, _ = self._columns(self._options.column_names)
+        frame = self._bound.frame
+        if frame is None:
+            index = self._store.index_of(self.id)
+            frame = pd.DataFrame(index=pd.RangeIndex(self.record.n_rows) if index is None else index)
+        return insert_columns(frame, columns)
+
+    def _columns(self, names: tuple[str, ...], rows: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray]:
+        prefix = self._options.prefix
+        schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
+        answers = self.answers()
+        answers.read_typed()
+        columns, codes = answers.columns(
+            names,
+            rows=rows,
+            request_of_row=self._bound.request_of_row,
+            reasons=self._bound.reasons,
+            schema_prefix="\0" + schema_prefix,
+        )
+        return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes
+
+    def to_arrow(self) -> pa.Table:
+        """Return the added columns as an Arrow table, in the order of the rows; texts are not copied."""
+        import pyarrow as pa
+
+        columns, _ = self._columns(self._options.column_names)
+        return pa.table({name: _to_arrow(values) for name, values in columns.items()})
+
+    def wrote(self, names: Sequence[str]) -> bool:
+        """Return whether `names` are columns of its frame that this run has written there."""
+        frame = self._bound.frame
+        if frame is None:
+            return False
+        columns, _ = self._columns(self._options.column_names)
+        return all(name in columns and agree(frame[name], columns[name]) for name in names)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows that have no usable answer: label as index, ``position``, ``status`` and ``error``."""
+        answers = self.answers()
+        positions = answers.failed_positions()
+        columns, _ = answers.columns(["status", "error"], rows=positions)
+        index = self._store.index_of(self.id)
+        labels = pd.RangeIndex(self.record.n_rows) if index is None else index
+        return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
+
+    def _warn_once(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        for text in self._warnings():
+            warnings.warn(text, UserWarning, stacklevel=_stacklevel())
+
+    def _warnings(self) -> list[str]:
+        from .summary import warnings_of
+
+        engine = self._engine
+        return [*(engine.warnings if engine is not None else ()), *warnings_of(self.answers(), self.id)]
+
+    def summary(self) -> pd.Series:
+        """Return what the run did and cost, one value per line."""
+        from .summary import summary_of
+
+        return summary_of(self.snapshot(), self.answers(), self.record, prices=self._options.prices)
+
+    def plot(self, ax: Any = None) -> Any:
+        """
+        Draw rows by status and the bill; returns the matplotlib axes (extra ``plot``).
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed; the message says what to install.
+        """
+        from .summary import plot_run
+
+        return plot_run(self.snapshot(), ax)
+
+    def to_jsonl(self, path: str | Path) -> Path:
+        """
+        Write the raw result lines, as the server sent them, to `path`, and return it.
+
+        Raises
+        ------
+        NotEndedError
+            Not every batch is home yet.
+        """
+        from pathlib import Path
+
+        if not self.is_settled():
+            raise NotEndedError(
+                f"Run {self.id} has not ended; its raw results are not all here.",
+                "Nothing was written.",
+                f'run.wait(); run.to_jsonl("{path}")',
+            )
+        target = Path(path)
+        with target.open("wb") as out:
+            for batch in self._batches():
+                if batch.state == "collected":
+                    with self._store.open_results(batch.key) as raw:
+                        last = b"\n"
+                        while block := raw.read(1 << 20):
+                            out.write(block)
+                            last = block
+                    if not last.endswith(b"\n"):
+                        out.write(b"\n")
+        return target
+
+    # ---------------------------------------------------------------- cancel, retry, delete
+
+    def cancel(self, *, force: bool = False) -> str:
+        """
+        Cancel the batches that this run posted; answers that are there already are kept (and were billed).
+
+        Parameters
+        ----------
+        force
+            Cancel also a batch that is only believed to be ours (its create answer was lost and it has not
+            ended yet, so nothing proves it).
+
+        Returns
+        -------
+        str
+            What was done, and which other runs wait for the same batches.
+        """
+        engine = self._go_on()
+        if engine is None:
+            return f"Run {self.id} has ended already; there is nothing to cancel."
+        engine.request_cancel(force=force).wait(_CANCEL_PATIENCE_S)
+        mine = [batch for batch in self._batches() if batch.run_id == self.id]
+        n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
+        told = f"Run {self.id}: {n_canceling} of {len(mine)} batches are being canceled."
+        n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
+        if n_unknown:
+            told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
+        unproved = [batch.extra["candidate_id"] for batch in mine if "candidate_id" in batch.extra]
+        if unproved and not force:
+            told += f" {unproved[0]} is not proved to be ours and was left alone (run.cancel(force=True))."
+        waiting = sorted({other for batch in mine for other in self._store.runs_of_batch(batch.key)} - {self.id})
+        if waiting:
+            told += f" Waiting for the same batches: {', '.join(waiting)}."
+        return told
+
+    def retry_failed(self, *, errors: str = "transient", **overrides: Any) -> Run:
+        """
+        Ask again for the rows that failed, in a new run whose result is the whole frame again.
+
+        Parameters
+        ----------
+        errors
+            ``"transient"``: expired, canceled, missing, api_error, overloaded, rate_limit and timeout rows;
+            ``"all"``: those that would probably fail again as well.
+        **overrides
+            Options of the requests to change for the retried rows, such as ``max_tokens=4096`` or ``model=...``.
+
+        Returns
+        -------
+        Run
+            The new run (or this one, where there is nothing to retry).
+        """
+        from .retrying import retry_run
+
+        return retry_run(self, errors=errors, overrides=overrides)
+
+    def delete(self, *, server: bool = False, force: bool = False) -> None:
+        """
+        Remove the run and everything that no other run points at, really: files, database pages, log.
+
+        Parameters
+        ----------
+        server
+            Delete its batches on the server as well (prompts and answers stay there for 29 days otherwise).
+        force
+            Also touch a batch that is not proved to be ours.
+
+        Raises
+        ------
+        NotEndedError
+            The run is unfinished and its cancel has not come through yet; what to do stands in the message.
+        """
+        from .deleting import delete_run
+
+        delete_run(self, server=server, force=force)
+
+
+def _to_arrow(values: Any) -> Any:
+    import pyarrow as pa
+
+    return values.__arrow_array__() if hasattr(values, "__arrow_array__") else pa.array(values)
+
+
+def _stacklevel() -> int:
+    """Return the level of the first frame outside this package: a warning points at the user's own line."""
+    frame = sys._getframe(1)
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("pandas_batch"):
+        frame = frame.f_back  # type: ignore[assignment]
+        level += 1
+    return level

@@ -1,0 +1,327 @@
+"""From a call on a frame to a run at work: plan, refuse, estimate, write down, drive."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
+from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.errors import FrameMismatchError, InputError
+from pandas_batch.requests.options import Options, parse_options
+
+from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
+from .run import Bound, Run
+
+if TYPE_CHECKING:
+    from pandas_batch.estimates.estimate import Estimate
+    from pandas_batch.requests.plan import RequestPlan
+    from pandas_batch.store import RunRecord, Store
+    from pandas_batch.wire.wire import Wire
+
+
+class Call:
+    """
+    One call on a frame, understood: its options, its requests, and the run it may already be.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    options
+        What to ask of them.
+    address
+        Base URL and API version of the requests, where they are not those of the client (a stored run has its own).
+    """
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        options: Options,
+        *,
+        address: tuple[str, str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        from pandas_batch.wire.clients import address_of
+
+        self.options = options
+        self.clock = clock
+        self.base_url, self.api_version = address or address_of(options.client)
+        self.bound = Bound(frame)
+        self.index: pd.Index | None = frame.index
+        self.column_names: Collection[Hashable] = frame.columns
+        self.plan: RequestPlan = self._plan(frame)
+        self.needs: Needs = needs_of(self.plan, options)
+        self._wire: Wire | None = None
+
+    def _plan(self, frame: pd.DataFrame) -> RequestPlan:
+        from pandas_batch.requests.plan import plan_requests
+
+        return plan_requests(frame, self.options, base_url=self.base_url, api_version=self.api_version)
+
+    def wire(self) -> Wire:
+        """Return the one connection of this call, made at first use."""
+        if self._wire is None:
+            from pandas_batch.wire.wire import Wire
+
+            self._wire = Wire(self.options.client, clock=self.clock)
+        return self._wire
+
+    def open_store(self) -> Store:
+        """Return the store, made where there is none yet."""
+        from pandas_batch.store import Store
+
+        return Store.open(self.options.store)
+
+    def run_of(self, store: Store, run: RunRecord) -> Run:
+        """Return the handle of a recorded run, bound to this call's frame."""
+        return Run(
+            store,
+            run.id,
+            self.options,
+            bound=self.bound,
+            schema=self.plan.schema,
+            wire=self.wire,
+            clock=self.clock,
+        )
+
+    def preflight(self) -> None:
+        """Ask the server, for free, about what would make every row fail."""
+        from pandas_batch.estimates.preflight import preflight
+
+        preflight(self.plan, self.options, self.wire(), clock=self.clock)
+
+    def estimate(self, *, store: Store | None = None, online: bool = True) -> Estimate:
+        """Return what the call would send and cost at most; nothing is spent."""
+        from pandas_batch.estimates.estimate import estimate_requests
+        from pandas_batch.store import Store
+
+        if store is None:
+            store = Store.find(self.options.store)
+        found = (
+            Found(np.full(self.needs.n_requests, -1, np.int64), np.full(self.needs.n_requests, -1, np.int32))
+            if store is None
+            else find_existing(store, self.needs, self.options, base_url=self.base_url)
+        )
+        rows = self.needs.rows[found.missing]
+        n_bytes = n_bytes_of(self.plan, rows)
+        return estimate_requests(
+            self.plan,
+            rows,
+            options=self.options,
+            n_reused=found.n_reused,
+            n_batches=n_batches_of(len(rows), n_bytes),
+            n_bytes=n_bytes,
+            wire=self.wire() if online and len(rows) else None,
+            at=self.clock.now(),
+            clock=self.clock,
+        )
+
+
+def start_run(frame: pd.DataFrame, options: Options, *, blocking: bool, clock: Clock = SYSTEM_CLOCK) -> Run:
+    """
+    Return the run that this call is, at work; new where it was never made before.
+
+    Everything that the call gets wrong is raised before anything is sent.
+    """
+    return start_call(Call(frame, options, clock=clock), blocking=blocking)
+
+
+def start_call(call: Call, *, blocking: bool) -> Run:
+    """Return the run that `call` is, at work."""
+    store = call.open_store()
+    existing = store.newest_of_identity(call.needs.identity)
+    if existing is None:
+        refuse_clash(call, None)
+        existing = _record(call, store)
+        run = call.run_of(store, existing)
+    else:
+        run = call.run_of(store, existing)
+        refuse_clash(call, run)
+        _say_what_failed(run)
+    if not run.is_settled():
+        # Without credentials there is nothing to wait for: said here, not from the background.
+        call.wire()
+    run.show(blocking=blocking)
+    return run
+
+
+def _record(call: Call, store: Store) -> RunRecord:
+    options = call.options
+    found = find_existing(store, call.needs, options, base_url=call.base_url)
+    estimate: Estimate | None = None
+    if len(found.missing):
+        from pandas_batch.estimates.bill import check_budget
+
+        call.wire()
+        if options.preflight:
+            # Before the budget: of a misspelled model no price is known, and its name is what is wrong.
+            call.preflight()
+        has_budget = options.max_cost_usd is not None
+        estimate = call.estimate(store=store, online=has_budget)
+        if has_budget:
+            check_budget(estimate, options.max_cost_usd)
+    if not options.reuse and options.name is None:
+        sys.stderr.write(
+            "reuse=False without name=: each call is a new run and is paid again. Give it a name= to come back to it.\n"
+        )
+    recorded, _ = record(
+        store,
+        call.plan,
+        call.needs,
+        options,
+        index=call.index,
+        base_url=call.base_url,
+        api_version=call.api_version,
+        now=call.clock.now(),
+        cost_usd_max=0.0 if estimate is None else estimate.cost_usd_max,
+        estimate=None if estimate is None else estimate.to_json(),
+    )
+    return recorded
+
+
+def _say_what_failed(run: Run) -> None:
+    status = run.snapshot()
+    if status.state == "collected" and status.n_failed:
+        sys.stderr.write(
+            f"Run {run.id} was made before; {status.n_failed:,} of its {status.n_rows:,} rows failed. "
+            f'To ask again for those worth it: pandas_batch.load("{run.id}").retry_failed()\n'
+        )
+
+
+def added_columns(options: Options, schema: Any) -> list[str]:
+    """Return the names of the columns that a call adds."""
+    names = [options.prefix + name for name in options.column_names]
+    if schema is not None:
+        schema_prefix = options.prefix if options.schema_prefix is None else options.schema_prefix
+        fields = [schema_prefix + field for field in schema.columns]
+        twice = [name for name in fields if name in names]
+        if twice:
+            raise InputError(
+                f"The schema's field {twice[0]!r} would have the name of a column that this package adds.",
+                hint='schema_prefix="answer_"',
+            )
+        names += fields
+    return names
+
+
+def refuse_clash(call: Call, run: Run | None) -> None:
+    """Refuse to write over columns that this same run did not write."""
+    names = added_columns(call.options, call.plan.schema)
+    clash = [name for name in names if name in call.column_names]
+    if not clash or call.options.overwrite:
+        return
+    if run is not None and run.wrote(clash):
+        return
+    shown = ", ".join(repr(name) for name in clash[:4]) + (", ..." if len(clash) > 4 else "")
+    raise InputError(
+        f"The frame already has {'a column' if len(clash) == 1 else 'columns'} {shown}, which this call would add.",
+        hint='df.claude_batch.submit(..., prefix="claude_")   # other names\n'
+        "df.claude_batch.submit(..., overwrite=True)      # replace them",
+    )
+
+
+def attach_run(
+    frame: pd.DataFrame, run: Run | str, again: dict[str, Any], *, store: str | None = None, clock: Clock = SYSTEM_CLOCK
+) -> Run:
+    """Return a stored run bound to `frame`: each row gets the answer of its own request, wherever it stands now."""
+    from pandas_batch.store import Store
+
+    if isinstance(run, Run):
+        opened, recorded = run.store, run.record
+        clock = run.clock
+        if run.options.client is not None:
+            again.setdefault("client", run.options.client)
+    else:
+        opened = Store.open(store)
+        recorded = opened.find_run(run)
+    stored = dict(recorded.options)
+    needed = [name for name in stored.pop("not_remembered", []) if name not in again]
+    if isinstance(run, Run):
+        again = {name: run.options.given(name) for name in needed} | again
+        needed = []
+    if needed:
+        raise InputError(
+            f"Run {recorded.id} was made with {', '.join(needed)} as a callable, Series or class, which are not "
+            "remembered.",
+            "Nothing was sent.",
+            f'df.claude_batch.attach("{recorded.id}", {", ".join(f"{name}=..." for name in needed)})',
+        )
+    options = Options.from_json(stored, **again)
+    address = (recorded.base_url, str(recorded.extra["api_version"]))
+    call = Call(frame, options, address=address, clock=clock)
+    request_of_row = requests_of_frame(call, opened, recorded)
+    attached = Run(
+        opened,
+        recorded.id,
+        options,
+        bound=Bound(frame, request_of_row, call.plan.reasons),
+        schema=call.plan.schema,
+        wire=call.wire,
+        clock=clock,
+    )
+    refuse_clash(call, attached)
+    return attached
+
+
+def requests_of_frame(call: Call, store: Store, run: RunRecord) -> np.ndarray:
+    """
+    Return for each row of the call's frame the request of `run` that is its own, by fingerprint.
+
+    Raises
+    ------
+    FrameMismatchError
+        Not one row belongs to the run.
+    """
+    table = store.requests_table_of(run.id)
+    n_samples = int(run.options.get("samples", 1))
+    stored = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
+    stored = stored[: 16 * table.num_rows].reshape(-1, 16)[::n_samples]
+    of_row = np.full(call.plan.n_rows, NOT_SENT, dtype=np.int32)
+    rows = np.flatnonzero(call.plan.sendable)
+    of_row[rows] = match(call.plan.fingerprints[rows], stored, n_samples)
+    if len(rows) and (of_row[rows] == NOT_OF_THIS_RUN).all():
+        raise FrameMismatchError(
+            f"None of the {len(rows):,} rows of this frame belongs to run {run.id} "
+            f"({run.n_rows:,} rows, {run.created_at:%Y-%m-%d %H:%M} UTC).",
+            "Nothing was changed; the run's answers are safe in the store.",
+            f'pandas_batch.load("{run.id}").result()   # its answers, on the index of the frame that was submitted',
+        )
+    return of_row
+
+
+def match(wanted: np.ndarray, stored: np.ndarray, n_samples: int = 1) -> np.ndarray:
+    """
+    Return the request of each wanted fingerprint; the k-th of equal rows gets the k-th of equal requests.
+
+    Examples
+    --------
+    >>> a, b = np.zeros((1, 16), np.uint8), np.ones((1, 16), np.uint8)
+    >>> match(np.vstack([b, a, b]), np.vstack([a, b])).tolist()
+    [1, 0, 1]
+    """
+    from .preparing import distinct
+
+    if not len(wanted) or not len(stored):
+        return np.full(len(wanted), NOT_OF_THIS_RUN, dtype=np.int32)
+    _, codes = distinct(np.vstack([stored, wanted]))
+    of_stored, of_wanted = codes[: len(stored)], codes[len(stored) :]
+    order = np.argsort(of_stored, kind="stable")
+    counts = np.bincount(of_stored, minlength=codes.max() + 1)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    occurrence = pd.Series(of_wanted).groupby(of_wanted).cumcount().to_numpy()
+    n_equal = counts[of_wanted]
+    known = n_equal > 0
+    place = starts[of_wanted] + np.minimum(occurrence, np.maximum(n_equal - 1, 0))
+    matched = np.full(len(wanted), NOT_OF_THIS_RUN, dtype=np.int32)
+    matched[known] = order[place[known]] * n_samples
+    return matched
+
+
+def parse(kwargs: dict[str, Any], prompt_col: Any) -> Options:
+    """Return the checked options of an accessor call."""
+    return parse_options(kwargs, prompt_col=prompt_col)

@@ -1,0 +1,203 @@
+"""What there is to show of a run at one instant, drawn from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pandas_batch.answers.merge import RunAnswers, Totals
+from pandas_batch.answers.row_status import FAILED
+from pandas_batch.errors import clip
+from pandas_batch.types import BatchStatus, FailedRow, RunStatus
+
+if TYPE_CHECKING:
+    from pandas_batch.answers.rates import Prices
+    from pandas_batch.requests.schema import OutputSchema
+    from pandas_batch.store import BatchRecord, RunRecord, Store
+
+N_FAILED_SHOWN = 20
+
+_BATCH_STATES = {"intent": "waiting", "refused": "blocked", "unknown": "unproved", "withdrawn": "canceled"}
+
+
+def state_of(batches: Sequence[BatchRecord], *, is_blocked: bool) -> str:
+    """
+    Return the state of a run from the states of its batches.
+
+    Examples
+    --------
+    >>> state_of([], is_blocked=False)
+    'collected'
+    """
+    states = {batch.state for batch in batches}
+    if is_blocked or "refused" in states:
+        return "blocked"
+    if states & {"intent", "posting", "unknown"}:
+        return "submitting"
+    if any(batch.state == "bound" and batch.cancel_initiated_at is not None for batch in batches):
+        return "canceling"
+    if "bound" in states:
+        return "in_progress"
+    if "ended" in states:
+        return "ended"
+    return "collected"
+
+
+class StatusMaker:
+    """Makes the status records of one run; counts again only when a batch has changed its state."""
+
+    def __init__(
+        self, store: Store, run_id: str, *, schema: OutputSchema | None = None, prices: Prices | None = None
+    ) -> None:
+        self._store = store
+        self._schema = schema
+        self._prices = prices
+        self._run_id = run_id
+        self._seen: tuple[Any, ...] = ()
+        self._answers: RunAnswers | None = None
+        self._counts: dict[str, int] = {}
+        self._totals = Totals(None, None, None, None)
+        self._failed: tuple[FailedRow, ...] | None = None
+
+    def answers(self) -> RunAnswers:
+        """Return the answers as they are in the store now."""
+        self._refresh()
+        if self._answers is None:
+            raise RuntimeError("a status was read before it was made")
+        return self._answers
+
+    def counts(self) -> dict[str, int]:
+        """Return rows by status."""
+        self._refresh()
+        return self._counts
+
+    def totals(self) -> Totals:
+        """Return what the answers cost."""
+        self._refresh()
+        return self._totals
+
+    def _refresh(self) -> tuple[RunRecord, list[BatchRecord]]:
+        record = self._store.run(self._run_id)
+        batches = self._store.batches_of_run(self._run_id)
+        seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
+        if seen != self._seen or self._answers is None:
+            self._answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
+            self._counts = self._answers.counts()
+            self._totals = self._answers.totals()
+            self._failed = None  # looked up when there is somebody to show it to
+            self._seen = seen
+        return record, batches
+
+    def _first_failed(self) -> tuple[FailedRow, ...]:
+        if self._failed is None:
+            self._failed = self._look_up_failed()
+        return self._failed
+
+    def _look_up_failed(self) -> tuple[FailedRow, ...]:
+        answers = self._answers
+        if answers is None:
+            return ()
+        positions = answers.failed_positions()[:N_FAILED_SHOWN]
+        labels = self._labels(positions)
+        columns, _ = answers.columns(["status", "error"], rows=positions)
+        return tuple(
+            FailedRow(label=label, position=int(position), status=first_of(status), error=clip(first_of(error), 200))
+            for label, position, status, error in zip(
+                labels, positions.tolist(), columns["status"], columns["error"], strict=True
+            )
+        )
+
+    def _labels(self, positions: np.ndarray) -> list[str]:
+        index = self._store.index_of(self._run_id)
+        if index is None:
+            return [str(position) for position in positions.tolist()]
+        return [clip(str(label), 60) for label in index[positions]]
+
+    def make(
+        self,
+        *,
+        now: datetime,
+        is_blocked: bool = False,
+        message: str = "",
+        last_poll_at: datetime | None = None,
+        next_poll_at: datetime | None = None,
+        can_cancel: bool = False,
+    ) -> RunStatus:
+        """Return the status of the run now."""
+        record, batches = self._refresh()
+        state = state_of(batches, is_blocked=is_blocked)
+        counts = self._counts
+        n_answered = sum(
+            counts.get(s, 0) for s in ("succeeded", "errored", "expired", "canceled", "missing", "invalid")
+        )
+        ends = [batch.ended_at for batch in batches if batch.ended_at is not None]
+        expiries = [b.expires_at for b in batches if b.expires_at is not None and b.state in ("bound", "unknown")]
+        return RunStatus(
+            run_id=record.id,
+            name=record.name,
+            model=record.model,
+            base_url=record.base_url,
+            store_path=str(self._store.path),
+            state=state,
+            message=message,
+            now=now,
+            started_at=record.created_at,
+            expires_at=min(expiries, default=None),
+            last_poll_at=last_poll_at,
+            next_poll_at=next_poll_at,
+            finished_at=(max(ends, default=record.created_at) if state == "collected" else None),
+            n_rows=record.n_rows,
+            n_rows_answered=n_answered,
+            counts=counts,
+            batches=tuple(batch_status(batch, run_id=record.id) for batch in batches),
+            n_failed=self.n_failed(),
+            failed=self._first_failed(),
+            cost_usd=self._totals.cost_usd,
+            paid_usd=self._totals.paid_usd,
+            cost_usd_standard=self._totals.cost_usd_standard,
+            saved_by_reuse_usd=self._totals.saved_by_reuse_usd,
+            cost_usd_max=record.cost_usd_max,
+            n_requests=record.n_requests,
+            n_reused=record.n_reused,
+            reattach=f'run = pandas_batch.load("{record.id}")',
+            can_cancel=can_cancel and state in ("submitting", "in_progress"),
+        )
+
+    def n_failed(self) -> int:
+        """Return how many rows have no usable answer although they had a prompt."""
+        self._refresh()
+        answers = self._answers
+        n_unsendable = 0 if answers is None else len(answers.unsendable_positions())
+        return n_unsendable + sum(self._counts.get(status, 0) for status in FAILED)
+
+
+def batch_status(batch: BatchRecord, *, run_id: str) -> BatchStatus:
+    """Return what a panel shows of one batch."""
+    state = _BATCH_STATES.get(batch.state, batch.state)
+    if batch.state == "bound":
+        state = "canceling" if batch.cancel_initiated_at is not None else "in_progress"
+    counts = batch.counts or {}
+    return BatchStatus(
+        batch_id=batch.batch_id,
+        state=state,
+        n_requests=batch.n_requests,
+        processing=counts.get("processing", 0 if counts else batch.n_requests),
+        succeeded=counts.get("succeeded", 0),
+        errored=counts.get("errored", 0),
+        canceled=counts.get("canceled", 0),
+        expired=counts.get("expired", 0),
+        created_at=batch.created_at,
+        ended_at=batch.ended_at,
+        expires_at=batch.expires_at,
+        reused=batch.run_id != run_id,
+    )
+
+
+def first_of(value: Any) -> str:
+    """Return a cell as text; of a list of samples the first that says something."""
+    if isinstance(value, list):
+        return next((str(v) for v in value if isinstance(v, str)), "")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,156 @@
+"""What a finished run did and cost, in words, in numbers and as a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pandas_batch.estimates.bill import Estimate
+
+if TYPE_CHECKING:
+    from pandas_batch.answers.merge import RunAnswers
+    from pandas_batch.answers.rates import Prices
+    from pandas_batch.store import RunRecord
+    from pandas_batch.types import RunStatus
+
+_COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
+_WORDS = {
+    "max_tokens": "were cut at max_tokens",
+    "refusal": "were refused by the model",
+    "pause_turn": "paused before they were finished",
+    "model_context_window_exceeded": "filled the model's context window",
+}
+
+
+def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
+    """Return what a user has to be told once about the answers of a run."""
+    told = []
+    stop_reasons = answers.count_values("stop_reason")
+    parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
+    if parts:
+        told.append(
+            f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
+            f'To ask these again: pandas_batch.load("{run_id}").retry_failed(errors="all", max_tokens=...)'
+        )
+    tiers = {tier: n for tier, n in answers.count_values("service_tier").items() if tier != "batch"}
+    if tiers:
+        shown = ", ".join(f"{n:,} as {tier!r}" for tier, n in tiers.items())
+        told.append(f"Run {run_id}: the server reports answers outside the batch tier ({shown}); check the bill.")
+    unpriced = answers.unpriced_models()
+    if unpriced:
+        told.append(
+            f"No price is known for {', '.join(unpriced)}: cost_usd is missing there. "
+            f'Give it: prices={{"{unpriced[0]}": (input, output)}}, in USD per million tokens, without the discount.'
+        )
+    return told
+
+
+def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices: Prices | None = None) -> pd.Series:
+    """
+    Return the account of a run, one value per line.
+
+    Parameters
+    ----------
+    status, answers, run
+        What there is to say of it.
+    prices
+        Prices of the call, which go before the published ones.
+    """
+    cached = answers.sum_tokens("cache_read_tokens")
+    lines: dict[str, Any] = {
+        "run": status.run_id,
+        "name": status.name,
+        "status": status.state,
+        "model": status.model,
+        "rows": status.n_rows,
+        **{f"rows {name}": n for name, n in status.counts.items()},
+        "requests": status.n_requests,
+        "requests reused": status.n_reused,
+        "batches": len(status.batches),
+        "input tokens": answers.sum_tokens("input_tokens"),
+        "cache read tokens": cached,
+        "cache write tokens": answers.sum_tokens("cache_write_tokens"),
+        "output tokens": answers.sum_tokens("output_tokens"),
+        "cost (USD)": status.cost_usd,
+        "paid by this run (USD)": status.paid_usd,
+        "without batching (USD)": status.cost_usd_standard,
+        "spared by reuse and dedupe (USD)": status.saved_by_reuse_usd,
+        "spared by prompt caching (USD)": spared_by_cache_usd(answers, prices),
+        "upper bound before (USD)": status.cost_usd_max,
+        "started at": status.started_at,
+        "finished at": status.finished_at,
+    }
+    # A retry asks for less than its parent was estimated for, and a run under way has no bill yet.
+    if "estimate" in run.extra and run.parent_id is None and status.state == "collected":
+        estimate = Estimate.from_json(run.extra["estimate"])
+        parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+        n_input = sum(answers.sum_tokens(name, bought_only=True) for name in parts)
+        lines |= {
+            "estimated input tokens": estimate.input_tokens,
+            "billed input tokens": n_input,
+            "estimate and bill": estimate.against(status.paid_usd, n_input),
+        }
+    return pd.Series(lines, name=status.run_id, dtype=object)
+
+
+def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> float | None:
+    """
+    Return what prompt caching has spared, in US dollars; None where a price is unknown.
+
+    The same answers are priced as if every cached token had been plain input. Below 0, writing the cache has cost
+    more than reading it has spared.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from pandas_batch.answers.pricing import add_costs
+
+    spared = 0.0
+    for table, at in answers.bought_at():
+        read, written = (table.column(f"cache_{kind}_tokens").fill_null(0) for kind in ("read", "write"))
+        cached = table.filter(pc.greater(pc.add(read, written), 0))
+        if not cached.num_rows:
+            continue
+        parts = [cached.column(f"{name}_tokens").fill_null(0) for name in ("input", "cache_read", "cache_write")]
+        nothing = pa.array(np.zeros(cached.num_rows, np.int64))
+        plain = cached
+        for name, values in {
+            "input_tokens": pc.add(pc.add(parts[0], parts[1]), parts[2]),
+            "cache_read_tokens": nothing,
+            "cache_write_tokens": nothing,
+            "cache_write_1h_tokens": nothing,
+        }.items():
+            plain = plain.set_column(plain.column_names.index(name), name, values)
+        without, with_cache = (add_costs(priced, at=at, prices=prices).column("cost_usd") for priced in (plain, cached))
+        if without.null_count or with_cache.null_count:
+            return None
+        spared += pc.sum(without).as_py() - pc.sum(with_cache).as_py()
+    return round(spared, 12)
+
+
+def plot_run(status: RunStatus, ax: Any = None) -> Any:
+    """Draw rows by status, and the bill in the title; return the axes."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("run.plot() needs matplotlib: pip install 'pandas-batch[plot]'") from error
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6, 0.6 + 0.4 * max(len(status.counts), 1)))
+    names = list(status.counts)[::-1]
+    numbers = np.array([status.counts[name] for name in names])
+    colors = [
+        "#2e7d32" if name == "succeeded" else "#9e9e9e" if name in ("skipped", "pending") else "#c62828"
+        for name in names
+    ]
+    bars = ax.barh(names, numbers, color=colors)
+    ax.bar_label(bars, labels=[f"{n:,}" for n in numbers], padding=3)
+    cost = "cost unknown" if status.cost_usd is None else f"${status.cost_usd:,.4f}"
+    ax.set_title(f"{status.name or status.run_id}: {status.n_rows:,} rows, {cost}")
+    ax.set_xlabel("rows")
+    ax.margins(x=0.12)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    return ax

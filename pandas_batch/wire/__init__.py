@@ -1,0 +1,1 @@
+"""The only door to the anthropic SDK, and what its answers and failures mean."""
