@@ -17,7 +17,7 @@ def style_element() -> str:
     >>> style_element()[:12]
     '<style>.pdb{'
     """
-    css = files("pandas_batch").joinpath("panel.css").read_text(encoding="utf-8")
+    css = files("pandas_batch.display").joinpath("panel.css").read_text(encoding="utf-8")
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     css = re.sub(r"\s+", " ", css)
     return "<style>" + re.sub(r" ?([{};,>!]|(?<=[a-z]):(?= )) ?", r"\1", css).strip() + "</style>"
