@@ -29,7 +29,7 @@ def cluster() -> Iterator[Any]:
     """Two workers that are processes of their own."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     patience = {f"distributed.comm.timeouts.{kind}": "120s" for kind in ("connect", "tcp")}  # of a busy machine
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
     options["silence_logs"] = logging.CRITICAL
     with (
         dask.config.set(patience),

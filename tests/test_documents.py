@@ -180,7 +180,7 @@ def test_every_command_in_the_readme_exists() -> None:
 def test_the_readme_tells_the_run_whole() -> None:
     """Every public name of a run is described, or is a matter of the notebook or of other rooms."""
     shown = set(re.findall(r"run\.(\w+)", README))
-    public = {name for name in vars(pandas_batch.Run) if not name.startswith("_")}
+    public = {name for name in dir(pandas_batch.Run) if not name.startswith("_")}
     assert shown <= public | {"id", "name"}
     inner = {"answers", "clock", "engine", "is_settled", "observe", "options", "record", "show", "sibling", "snapshot"}
     inner |= {"result_async", "schema", "start_engine", "store", "to_arrow", "wire", "wrote", "batches"}
