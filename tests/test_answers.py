@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -23,12 +22,11 @@ from pandas_batch.answers.answers import (
     Decoded,
     decode_results,
     decode_to_file,
-    iter_lines,
     read_answers,
     result_of_line,
-    write_answers,
 )
 from pandas_batch.answers.pricing import add_costs, cost_of_message
+from pandas_batch.answers.result_lines import iter_lines
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"
@@ -524,9 +522,8 @@ def test_straight_to_a_file_is_the_same_as_by_way_of_memory(results_file: Path, 
     straight = decode_to_file(results_file, tmp_path / "a.arrow", prefix=PREFIX, n_requests=n, at=AT)
     decoded = decode_results(results_file, prefix=PREFIX, n_requests=n)
     table = add_costs(decoded.table, at=AT)
-    write_answers(table, tmp_path / "b.arrow")
     assert straight.table.schema == table.schema == ANSWER_SCHEMA
-    assert rows(straight.table) == rows(table) == rows(read_answers(tmp_path / "b.arrow"))
+    assert rows(straight.table) == rows(table)
     assert straight.complete
     assert straight.n_junk == 1
     assert sum(row["cost_usd"] or 0 for row in rows(straight.table)) > 0
@@ -557,15 +554,6 @@ def test_answers_are_private_whatever_the_umask(tmp_path: Path, umask: int, exis
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_answers(path)["output"].to_pylist() == ["x"]
-
-
-def test_answers_can_go_to_an_open_file(tmp_path: Path) -> None:
-    """A caller that fsyncs and renames gives its own file."""
-    table = add_costs(decode([line(0, answer("x"))]).table, at=AT)
-    file = io.BytesIO()
-    write_answers(table, file)
-    (tmp_path / "a.arrow").write_bytes(file.getvalue())
-    assert rows(read_answers(tmp_path / "a.arrow")) == rows(table)
 
 
 def test_a_missing_file_is_an_oserror(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from pandas_batch.client import bodies
 from pandas_batch.client.bodies import Requests, encode_requests
 from pandas_batch.client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
-from pandas_batch.client.downloads import LineSplitter
 from pandas_batch.errors import (
     BatchTooLargeError,
     InputError,
@@ -463,17 +462,6 @@ def test_split_loses_nothing_and_fits(lines: list[bytes], most: int, most_bytes:
         assert part.n_bytes == part.body().n_bytes == len(b"".join(part.body()))
         assert 1 <= len(part) <= most
         assert part.n_bytes <= most_bytes or len(part) == 1
-
-
-@given(st.lists(st.text(alphabet="ab\u2028\u0085\x0b", min_size=1, max_size=8), max_size=10), st.data())
-def test_lines_are_cut_at_newlines_alone(lines: list[str], data: st.DataObject) -> None:
-    """However a stream is cut into blocks, its lines are the same; U+2028 and its kin end none."""
-    whole = "\n".join(lines).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
-    blocks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    splitter = LineSplitter()
-    found = [line for block in blocks for line in splitter.feed(block)] + list(splitter.rest())
-    assert found == [line.encode() for line in lines]
 
 
 # -------------------------------------------------------------------- failing polls

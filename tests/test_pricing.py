@@ -13,7 +13,7 @@ import pytest
 from genai_prices import extract_usage
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import StartDateConstraint
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.answers.answers import decode_results
@@ -23,7 +23,6 @@ from pandas_batch.answers.pricing import (
     rates,
     unpriced_models,
     unpriced_warning,
-    upper_bound_usd,
 )
 from pandas_batch.errors import InputError
 
@@ -315,27 +314,3 @@ def test_many_unknown_names_are_many_null_rows() -> None:
     told = [message(f"{name}-{i}") for i in range(300) for name in ("made-up", "claude-haiku-4-5-x")]
     costs = priced(succeeded(*told))["cost_usd"].to_pylist()
     assert costs == [None, 3.0] * 300
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(answers(), min_size=1, max_size=8), st.sampled_from(MODELS))
-@example([message("claude-haiku-5-5", input_tokens=100_001)], "claude-haiku-5-5")
-def test_the_upper_bound_is_never_passed(told: list[dict[str, Any]], model: str) -> None:
-    """No usage of that many input and output tokens costs more than the bound, whatever is cached and where."""
-    told = [one | {"model": model, "usage": one["usage"] | {"server_tool_use": None}} for one in told]
-    usages = [one["usage"] for one in told]
-    n_input = [
-        usage["input_tokens"]
-        + (usage.get("cache_creation_input_tokens") or 0)
-        + (usage.get("cache_read_input_tokens") or 0)
-        for usage in usages
-    ]
-    n_output = [usage["output_tokens"] for usage in usages]
-    bound = upper_bound_usd(model, n_input, n_output, at=TODAY, cached=True, inference_geo="us")
-    assert bound is not None
-    assert sum(cost_of_message(one, at=TODAY) or 0 for one in told) <= bound
-
-
-def test_an_upper_bound_without_a_price_is_none() -> None:
-    """What cannot be priced cannot be bounded."""
-    assert upper_bound_usd("gpt-2", [1], [1], at=TODAY) is None

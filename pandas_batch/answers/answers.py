@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -18,17 +18,15 @@ from pandas_batch.types import BatchResult
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, iter_lines, read_line, texts_of
+from .result_lines import INVALID_TYPE, Error, Usage, read_line, texts_of
 
 __all__ = [
     "ANSWER_SCHEMA",
     "Decoded",
     "decode_results",
     "decode_to_file",
-    "iter_lines",
     "read_answers",
     "result_of_line",
-    "write_answers",
 ]
 
 # A slice of lines and their objects stays within the processor's cache: larger ones are half as fast.
@@ -190,10 +188,7 @@ def _record_batches(
 
 
 @contextlib.contextmanager
-def _private_file(path: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    if not isinstance(path, (str, os.PathLike)):
-        yield path
-        return
+def _private_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
     with open(descriptor, "wb") as file:
         if hasattr(os, "fchmod"):  # an existing file keeps its mode, and the umask may have taken from a new one's
@@ -205,26 +200,6 @@ def _writer(file: BinaryIO) -> Any:
     # The words of later rows are not known when the first rows are written.
     options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
     return pa.ipc.new_file(file, ANSWER_SCHEMA, options=options)
-
-
-def write_answers(table: pa.Table, path: str | os.PathLike[str] | BinaryIO) -> None:
-    """
-    Write answers as Arrow IPC, uncompressed so that they can be mapped back.
-
-    Parameters
-    ----------
-    table
-        A table of `ANSWER_SCHEMA`.
-    path
-        A path (the file is made with mode 0600) or a binary file; neither is fsynced here.
-
-    Raises
-    ------
-    OSError
-        Where the file cannot be written.
-    """
-    with _private_file(path) as file, _writer(file) as writer:
-        writer.write_table(table.select(ANSWER_SCHEMA.names).cast(ANSWER_SCHEMA))
 
 
 def read_answers(path: str | os.PathLike[str]) -> pa.Table:
@@ -249,7 +224,7 @@ def result_of_line(
     Parameters
     ----------
     line
-        A line as `iter_lines` yields it.
+        A line, without its end.
     at, prices
         As in `pandas_batch.answers.pricing.cost_of_message`.
 
@@ -305,8 +280,3 @@ def _message_dict(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError, TypeError, KeyError):
         return {}
     return message if isinstance(message, dict) else {}
-
-
-def results_of(blocks: Iterable[bytes], *, at: datetime | None = None) -> Iterator[BatchResult]:
-    """Read results as they arrive, in the server's order and in constant memory."""
-    return (result_of_line(line, at=at) for line in iter_lines(blocks))

@@ -15,7 +15,6 @@ All sums are made of integers, so that a column of floats holds the same figures
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,6 @@ __all__ = [
     "rates",
     "unpriced_models",
     "unpriced_warning",
-    "upper_bound_usd",
 ]
 
 
@@ -256,57 +254,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
-
-
-def upper_bound_usd(
-    model: str,
-    input_tokens: np.ndarray | Sequence[int],
-    max_tokens: np.ndarray | Sequence[int],
-    *,
-    at: datetime | None = None,
-    prices: Prices | None = None,
-    batch: bool = True,
-    cached: bool = False,
-    inference_geo: str | None = None,
-) -> Decimal | None:
-    """
-    Return the most that requests can cost, in USD, or None where the model's price is not known.
-
-    Web searches are not in it: their number is not known before.
-
-    Parameters
-    ----------
-    model
-        The model of all these requests.
-    input_tokens, max_tokens
-        One number per request: tokens of the prompt and the most that may be answered.
-    at, prices, batch
-        As in `add_costs`.
-    cached
-        Whether the requests write a prompt cache; each input token may then cost as much as a write for 1 h.
-    inference_geo
-        As requested; ``"us"`` costs more.
-
-    Examples
-    --------
-    >>> from datetime import datetime, UTC
-    >>> upper_bound_usd("claude-haiku-4-5", [1000, 2000], [100, 100], at=datetime(2026, 11, 1, tzinfo=UTC))
-    Decimal('0.002')
-    """
-    import numpy as np
-
-    found = rates(model, at=at, prices=prices)
-    if found is None:
-        return None
-    n_input = np.asarray(input_tokens, np.int64)
-    n_output = np.asarray(max_tokens, np.int64)
-    tiers = found.batch if batch else found.standard
-    if cached:
-        tiers = tuple(replace(tier, input=max(tier.prices[:4])) for tier in tiers)
-    factor = US_FACTOR if found.us_surcharge and inference_geo == "us" else Decimal(1)
-    nothing = np.zeros(len(n_input), np.int64)
-    sums, n_digits = _cost_integers([n_input, nothing, nothing, nothing, n_output, nothing], tiers, factor, Decimal(0))
-    return Decimal(sum(sums.tolist())).scaleb(-n_digits, EXACT).normalize(EXACT)
 
 
 def unpriced_models(table: pa.Table) -> list[str]:

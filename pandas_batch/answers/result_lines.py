@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -131,29 +130,54 @@ def reason_of(result: Result) -> str:
     return result.error.error.message or ""
 
 
-def iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+class LineSplitter:
     r"""
-    Split a stream of bytes into lines, whatever its chunks are.
+    Cut a stream of blocks into lines, whatever its blocks are.
 
     Only ``\n`` ends a line: U+2028 and its kin are legal inside JSON texts. Blank lines, carriage returns at the
     end and a byte order mark are dropped. The time is linear in the length of a line.
 
     Examples
     --------
+    >>> splitter = LineSplitter()
+    >>> [line for block in (b'{"a', b'":1}\r\n\n{"b":', b"2}") for line in splitter.feed(block)]
+    [b'{"a":1}']
+    >>> list(splitter.rest())
+    [b'{"b":2}']
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        """Yield the lines that end in `block`."""
+        *ended, rest = block.split(b"\n")
+        for line in ended:
+            self._parts.append(line)
+            yield from self.rest()
+        self._parts.append(rest)
+
+    def rest(self) -> Iterator[bytes]:
+        """Yield what came after the last line end, if it is not blank."""
+        line = strip_line(b"".join(self._parts))
+        self._parts.clear()
+        if line:
+            yield line
+
+
+def iter_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""
+    Split a stream of bytes into lines, as `LineSplitter` does.
+
+    Examples
+    --------
     >>> list(iter_lines([b'{"a', b'":1}\r\n\n{"b":', b'2}']))
     [b'{"a":1}', b'{"b":2}']
     """
-    parts: list[bytes] = []
+    splitter = LineSplitter()
     for block in blocks:
-        head, newline, rest = block.partition(b"\n")
-        parts.append(head)
-        if newline:
-            for line in chain((b"".join(parts),), (lines := rest.split(b"\n"))[:-1]):
-                if stripped := strip_line(line):
-                    yield stripped
-            parts = [lines[-1]]
-    if stripped := strip_line(b"".join(parts)):
-        yield stripped
+        yield from splitter.feed(block)
+    yield from splitter.rest()
 
 
 def strip_line(line: bytes) -> bytes:

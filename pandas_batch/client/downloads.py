@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
 
 from pandas_batch.clock import Clock
@@ -18,8 +18,6 @@ N_DOWNLOADS = 5
 FAILING_PATIENCE_S = 600.0
 """How long downloads may go on failing before the error is told."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
 
 def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = 60.0) -> float:
     """
@@ -32,38 +30,6 @@ def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = 60.0) ->
     """
     pause_s = min(most_s, first_s * 2.0 ** min(max(n_failures, 1) - 1, 16))
     return pause_s * (0.75 + secrets.randbelow(501) / 1000)
-
-
-class LineSplitter:
-    r"""
-    Cut a stream of blocks into lines at ``\n`` alone; time is linear in the length of a line.
-
-    Examples
-    --------
-    >>> splitter = LineSplitter()
-    >>> [line for block in (b'{"a', b'":1}\r\n\n{"b":', b"2}") for line in splitter.feed(block)]
-    [b'{"a":1}']
-    >>> list(splitter.rest())
-    [b'{"b":2}']
-    """
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def feed(self, block: bytes) -> Iterator[bytes]:
-        """Yield the lines that end in `block`."""
-        *ended, rest = block.split(b"\n")
-        for line in ended:
-            self._parts.append(line)
-            yield from self.rest()
-        self._parts.append(rest)
-
-    def rest(self) -> Iterator[bytes]:
-        """Yield what came after the last line end, if it is not blank."""
-        line = b"".join(self._parts).removeprefix(_BYTE_ORDER_MARK).strip(b" \t\r")
-        self._parts.clear()
-        if line:
-            yield line
 
 
 def results_flow(
@@ -94,6 +60,7 @@ def results_flow(
         When the batch was made: answers are priced as of then.
     """
     from pandas_batch.answers.answers import result_of_line
+    from pandas_batch.answers.result_lines import LineSplitter
 
     seen: dict[int, int] = {}
     unknown: set[str] = set()
