@@ -45,11 +45,11 @@ ROOMS = {
         "wording stylesheet fragments account pace clicks panel notebook_display progress",
         "ipywidgets IPython comm tqdm",
     ),
-    "comparing": Room("comparing", "numpy pandas"),
+    "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status gathering merge status summary posting reconciling collecting engine preparing bound driving "
-        "retrying deleting run",
+        "row_status gathering merge status summary posting reconciling collecting steps engine preparing bound driving "
+        "waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,10 +20,10 @@ from pandas_batch.clock import Clock, tick_s
 from pandas_batch.errors import StoreError
 from pandas_batch.types import RunStatus
 
-from .collecting import FIRST_POLL_S, Collector, Poller
+from .collecting import FIRST_POLL_S
 from .failpoints import reached
-from .posting import Poster, Step, Workplace, times_of
-from .reconciling import Reconciler
+from .posting import Step, Workplace, times_of
+from .steps import CANCEL_ASKED, INSTANT_S, Steps
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, Lease, Store
@@ -35,24 +34,10 @@ Observer = Callable[[RunStatus], None]
 SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
 """States of a batch in which nothing is left to do."""
 
-CANCEL_ASKED = "cancel_asked"
-"""Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
-
-_INSTANT_S = 0.001
-"""What is due within this is due now: a shorter wait may be none at all for a clock."""
 _WATCH_S = 1.0
 _N_WORKERS = 3
 _LAST_ROUNDS = 2
 """How often what has ended is still brought home when the run cannot go on: it is paid for."""
-
-
-@dataclass(frozen=True)
-class _Tools:
-    wire: Wire
-    poster: Poster
-    reconciler: Reconciler
-    poller: Poller
-    collector: Collector
 
 
 class Engine:
@@ -110,10 +95,9 @@ class Engine:
         self._observers: list[Observer] = []
         self._observers_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
-        self._due_s: dict[int, float] = {}
         self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
-        self._tools: _Tools | None = None
+        self._steps: Steps | None = None
 
     # ---------------------------------------------------------------- from other threads
 
@@ -230,7 +214,7 @@ class Engine:
                     return
                 if due_in_s > 0:
                     most_s = tick_s(self.clock.monotonic_s() - started_s)
-                    self.clock.wait(max(_INSTANT_S, min(due_in_s, most_s)), self._wake)
+                    self.clock.wait(max(INSTANT_S, min(due_in_s, most_s)), self._wake)
 
     def _has_ended(self) -> bool:
         return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
@@ -240,11 +224,12 @@ class Engine:
         mine = [self.store.batch(batch.key) for batch in open_batches if self._hold(batch.key)]
         dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
         messages: list[str] = []
-        steps = self._due_steps(mine, dues)
+        tools = self._steps or self._make_steps()
+        steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
+        dues += later_s
         for (batch, _), done in zip(steps, workers.map(lambda pair: pair[1](pair[0]), steps), strict=True):
             messages.append(done.message)
-            self._due_s[batch.key] = self._now_s() + (done.due_in_s or 0.0)
-            dues.append(done.due_in_s or 0.0)
+            dues.append(tools.taken(batch, done))
             self._stop(done)
             if batch.state in ("intent", "refused", "posting", "unknown") and done.due_in_s == 0.0:
                 first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
@@ -255,49 +240,15 @@ class Engine:
         if bound:
             dues.append(self._poll(bound, messages))
         self._check_now = False
-        if self._tools is not None:
-            self.warnings += self._tools.collector.warnings
-            self._tools.collector.warnings.clear()
+        self.warnings += tools.pop_warnings()
         if messages:
             self.message = next((message for message in messages if message), "")
         return min(dues) if dues else None
 
-    def _due_steps(
-        self, mine: list[BatchRecord], dues: list[float]
-    ) -> list[tuple[BatchRecord, Callable[[BatchRecord], Step]]]:
-        """Return the steps to take now; the seconds until the others are added to `dues`."""
-        tools = self._tools or self._make_tools()
-        now_s = self._now_s()
-        # The cache is written by the first batch alone; the others wait for it and read.
-        warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
-        steps: list[tuple[BatchRecord, Callable[[BatchRecord], Step]]] = []
-        step: Callable[[BatchRecord], Step]
-        for batch in mine:
-            if batch.state == "intent" and batch.extra.get(CANCEL_ASKED):
-                step = self._withdraw  # looked for in vain: it is canceled, not due once more
-            elif batch.state in ("intent", "refused"):
-                if self.posts_stopped:
-                    continue
-                if warming is not None and batch.key != warming:
-                    continue
-                step = tools.poster.step if batch.state == "intent" else self._again(tools.poster)
-            elif batch.state in ("posting", "unknown"):
-                step = tools.reconciler.step
-            elif batch.state == "ended":
-                step = tools.collector.step
-            else:
-                continue
-            due_in_s = self._due_s.get(batch.key, 0.0) - now_s
-            if due_in_s <= _INSTANT_S or self._check_now:
-                steps.append((batch, step))
-            else:
-                dues.append(due_in_s)
-        return steps
-
     def _poll(self, bound: list[BatchRecord], messages: list[str]) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
-        tools = self._tools or self._make_tools()
-        if self._poll_due_s <= self._now_s() + _INSTANT_S or self._check_now:
+        tools = self._steps or self._make_steps()
+        if self._poll_due_s <= self._now_s() + INSTANT_S or self._check_now:
             polled = tools.poller.poll(bound)
             self.last_poll_at = self.clock.now()
             messages.append(polled.message)
@@ -312,32 +263,12 @@ class Engine:
             self.error = step.error
             self.message = step.message
 
-    def _again(self, poster: Poster) -> Callable[[BatchRecord], Step]:
-        """Post a batch once more that was refused when the run was driven before: the user has come back."""
-
-        def step(batch: BatchRecord) -> Step:
-            if not self.store.transition(batch.key, expect={"refused"}, to="intent"):
-                return Step(due_in_s=0.0)
-            return poster.step(self.store.batch(batch.key))
-
-        return step
-
-    def _withdraw(self, batch: BatchRecord) -> Step:
-        self.store.transition(batch.key, expect={"intent"}, to="withdrawn")
-        return Step(due_in_s=0.0)
-
-    def _make_tools(self) -> _Tools:
+    def _make_steps(self) -> Steps:
         place = Workplace(
             store=self.store, wire=self._make_wire(), clock=self.clock, lost_answer_grace_s=self._lost_answer_grace_s
         )
-        self._tools = _Tools(
-            wire=place.wire,
-            poster=Poster(place),
-            reconciler=Reconciler(place),
-            poller=Poller(place, poll_interval_s=self._poll_interval_s),
-            collector=Collector(place, prices=self._prices),
-        )
-        return self._tools
+        self._steps = Steps(place, poll_interval_s=self._poll_interval_s, prices=self._prices, warm_key=self._warm_key)
+        return self._steps
 
     def _hold(self, key: int) -> bool:
         """Hold the lease of a batch: only its holder takes steps for it."""
@@ -367,9 +298,9 @@ class Engine:
             batch_id = batch.batch_id or (batch.extra.get("candidate_id") if force else None)
             if batch_id is None:
                 continue
-            tools = self._tools or self._make_tools()
+            wire = (self._steps or self._make_steps()).wire
             try:
-                canceled = tools.wire.cancel(str(batch_id))
+                canceled = wire.cancel(str(batch_id))
             except Exception as error:
                 # A batch that has just ended cannot be canceled: its answers are wanted, not an error.
                 self.message = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."

@@ -15,7 +15,7 @@ from pandas_batch.errors import NotEndedError
 
 from .bound import Bound, agree
 from .collecting import gone_error
-from .driving import DrivenRun
+from .waiting import AwaitedRun
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ __all__ = ["Bound", "Run"]
 _CANCEL_PATIENCE_S = 30.0
 
 
-class Run(DrivenRun):
+class Run(AwaitedRun):
     """
     What was asked of Claude for the rows of a frame; survives the kernel, and is never paid for twice.
 

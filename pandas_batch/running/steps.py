@@ -1,0 +1,126 @@
+"""Which step each batch of a run is due for: post it, look for it, collect it, or leave it alone for now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .collecting import Collector, Poller
+from .posting import Poster, Step, Workplace
+from .reconciling import Reconciler
+
+if TYPE_CHECKING:
+    from pandas_batch.store import BatchRecord
+
+CANCEL_ASKED = "cancel_asked"
+"""Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
+
+INSTANT_S = 0.001
+"""What is due within this is due now: a shorter wait may be none at all for a clock."""
+
+TakeStep = Callable[["BatchRecord"], Step]
+
+
+class Steps:
+    """
+    The steps of one run's batches, and when each is due.
+
+    Parameters
+    ----------
+    place
+        Where they are taken.
+    warm_key
+        The batch that writes the prompt cache: while it is at hand the others wait for it.
+    """
+
+    def __init__(
+        self,
+        place: Workplace,
+        *,
+        poll_interval_s: float | None = None,
+        prices: Mapping[str, tuple[float, float]] | None = None,
+        warm_key: int | None = None,
+    ) -> None:
+        self.wire = place.wire
+        self.poller = Poller(place, poll_interval_s=poll_interval_s)
+        self._place = place
+        self._poster = Poster(place)
+        self._reconciler = Reconciler(place)
+        self._collector = Collector(place, prices=prices)
+        self._warm_key = warm_key
+        self._due_s: dict[int, float] = {}
+
+    def due(
+        self, mine: Sequence[BatchRecord], *, posts_stopped: bool, at_once: bool
+    ) -> tuple[list[tuple[BatchRecord, TakeStep]], list[float]]:
+        """
+        Choose what to do now.
+
+        Parameters
+        ----------
+        mine
+            The open batches whose leases are held.
+        posts_stopped
+            Nothing is posted.
+        at_once
+            What waits for its time is done now.
+
+        Returns
+        -------
+        list
+            The batches to take a step with, and the step.
+        list
+            The seconds until the others are due.
+        """
+        now_s = self._now_s()
+        # The cache is written by the first batch alone; the others wait for it and read.
+        warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
+        steps: list[tuple[BatchRecord, TakeStep]] = []
+        dues: list[float] = []
+        for batch in mine:
+            step = self._step_of(batch, posts_stopped=posts_stopped or warming not in (None, batch.key))
+            if step is None:
+                continue
+            due_in_s = self._due_s.get(batch.key, 0.0) - now_s
+            if due_in_s <= INSTANT_S or at_once:
+                steps.append((batch, step))
+            else:
+                dues.append(due_in_s)
+        return steps, dues
+
+    def _step_of(self, batch: BatchRecord, *, posts_stopped: bool) -> TakeStep | None:
+        if batch.state == "intent" and batch.extra.get(CANCEL_ASKED):
+            return self._withdraw  # looked for in vain: it is canceled, not due once more
+        if batch.state in ("intent", "refused"):
+            if posts_stopped:
+                return None
+            return self._poster.step if batch.state == "intent" else self._again
+        if batch.state in ("posting", "unknown"):
+            return self._reconciler.step
+        return self._collector.step if batch.state == "ended" else None
+
+    def taken(self, batch: BatchRecord, done: Step) -> float:
+        """Note when the next step of `batch` is due, and return in how many seconds."""
+        due_in_s = done.due_in_s or 0.0
+        self._due_s[batch.key] = self._now_s() + due_in_s
+        return due_in_s
+
+    def pop_warnings(self) -> list[str]:
+        """Return what the steps since the last call have to tell the user."""
+        warnings = list(self._collector.warnings)
+        self._collector.warnings.clear()
+        return warnings
+
+    def _again(self, batch: BatchRecord) -> Step:
+        """Post a batch once more that was refused when the run was driven before: the user has come back."""
+        if not self._place.store.transition(batch.key, expect={"refused"}, to="intent"):
+            return Step(due_in_s=0.0)
+        return self._poster.step(self._place.store.batch(batch.key))
+
+    def _withdraw(self, batch: BatchRecord) -> Step:
+        self._place.store.transition(batch.key, expect={"intent"}, to="withdrawn")
+        return Step(due_in_s=0.0)
+
+    def _now_s(self) -> float:
+        # Wall time: a laptop that slept for hours has slept through its polls too.
+        return self._place.clock.now().timestamp()
