@@ -43,7 +43,7 @@ from .types import BatchJob, BatchRequest, BatchResult, Prompt, RunStatus
 if TYPE_CHECKING:
     from . import simulator
     from .client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
-    from .estimates.comparing import Comparison
+    from .estimates.comparison import Comparison
     from .estimates.estimate import Estimate
     from .requests.media import upload_files
     from .running.library import compare_runs, load, recover, runs
@@ -54,7 +54,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "AsyncBatchClient": "client.client",
     "BatchClient": "client.client",
-    "Comparison": "estimates.comparing",
+    "Comparison": "estimates.comparison",
     "Estimate": "estimates.estimate",
     "Run": "running.run",
     "arun_prompts": "client.client",

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from pandas_batch.errors import FrameMismatchError, InputError, WorseRunError, clip
+from pandas_batch.errors import FrameMismatchError, InputError, clip
 
-from .amounts import html_table, money, number, percent, text_table
-
-if TYPE_CHECKING:
-    from .amounts import Row
+from .amounts import money, number
+from .comparison import COMPARING_SPENDS_NOTHING, Comparison, Side, ratio_of
 
 Metric = Callable[[pd.DataFrame], float]
-_STATE = "Comparing spends nothing; both runs are as they were."
 _METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
 _COLUMNS = ("output", "status")
 
@@ -40,146 +36,6 @@ class RunLike(Protocol):
 
     def result(self) -> pd.DataFrame:
         """Return the frame with the run's columns."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """
-    One of the two runs of a comparison.
-
-    Attributes
-    ----------
-    label
-        Name or id of the run.
-    n_rows, n_succeeded, n_failed
-        Rows, those with an answer, and those that were asked and have none.
-    cost_usd, cost_usd_per_row
-        What the answers cost, in all and per answered row; None where unknown.
-    tokens
-        Sum over the answered rows.
-    metric
-        Value of the metric, or None without one.
-    """
-
-    label: str
-    n_rows: int
-    n_succeeded: int
-    n_failed: int
-    cost_usd: float | None
-    tokens: int
-    metric: float | None = None
-
-    @property
-    def cost_usd_per_row(self) -> float | None:
-        """Return what an answered row cost; None where nothing was answered or the cost is unknown."""
-        return None if self.cost_usd is None or not self.n_succeeded else self.cost_usd / self.n_succeeded
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
-    """
-    Run `b` against run `a`, row by row. Made by `compare_runs`.
-
-    Attributes
-    ----------
-    a, b
-        The two `Side` records; `a` is the baseline.
-    n_paired
-        Rows that both runs hold.
-    n_both_succeeded, n_agree
-        Of those: rows that both answered, and rows with the same answer.
-    differing
-        Frame of the rows with different answers: ``output_a``, ``output_b``.
-    reasons
-        In what `b` is worse, one sentence each; empty where it is not.
-    """
-
-    a: Side
-    b: Side
-    n_paired: int
-    n_both_succeeded: int
-    n_agree: int
-    differing: pd.DataFrame = field(repr=False)
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether `b` is no worse than `a`."""
-        return not self.reasons
-
-    @property
-    def agreement(self) -> float | None:
-        """Share of rows answered by both that got the same answer; None where there is no such row."""
-        return self.n_agree / self.n_both_succeeded if self.n_both_succeeded else None
-
-    @property
-    def cost_ratio(self) -> float | None:
-        """Cost per answered row of `b` over that of `a`; None where either is unknown."""
-        return _ratio(self.a.cost_usd_per_row, self.b.cost_usd_per_row)
-
-    @property
-    def metric_change(self) -> float | None:
-        """Metric of `b` minus that of `a`; None without a metric."""
-        return None if self.a.metric is None or self.b.metric is None else self.b.metric - self.a.metric
-
-    def raise_if_worse(self) -> None:
-        """
-        Raise where `b` is worse than `a`: the last line of a CI job.
-
-        Raises
-        ------
-        WorseRunError
-            An `AssertionError`; its message holds every reason and the table.
-        """
-        if self.reasons:
-            raise WorseRunError(
-                f"{self.b.label} is worse than {self.a.label}: {'; '.join(self.reasons)}.",
-                _STATE,
-                str(self),
-            )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the two sides as columns ``a`` and ``b``, one measure per row."""
-        names = ("label", "n_rows", "n_succeeded", "n_failed", "cost_usd", "cost_usd_per_row", "tokens", "metric")
-        return pd.DataFrame(
-            {side: [getattr(getattr(self, side), name) for name in names] for side in ("a", "b")},
-            index=pd.Index(names, name="measure"),
-            dtype=object,
-        )
-
-    def _rows(self) -> list[Row]:
-        a, b = self.a, self.b
-        rows: list[Row] = [
-            ("rows", f"{number(a.n_rows)} → {number(b.n_rows)}", f"{number(self.n_paired)} paired"),
-            ("answered", f"{number(a.n_succeeded)} → {number(b.n_succeeded)}"),
-            ("failed", f"{number(a.n_failed)} → {number(b.n_failed)}"),
-            (
-                "same answer",
-                percent(self.agreement) if self.n_both_succeeded else "no row",
-                f"of {number(self.n_both_succeeded)} rows that both answered",
-            ),
-            ("tokens", f"{number(a.tokens)} → {number(b.tokens)}"),
-            ("cost", f"{money(a.cost_usd)} → {money(b.cost_usd)}"),
-            (
-                "cost per answered row",
-                f"{money(a.cost_usd_per_row)} → {money(b.cost_usd_per_row)}",
-                "" if self.cost_ratio is None else f"× {self.cost_ratio:.2f}",
-            ),
-        ]
-        if a.metric is not None and b.metric is not None:
-            rows.append(("metric", f"{a.metric:.4g} → {b.metric:.4g}", f"{b.metric - a.metric:+.4g}"))
-        return rows
-
-    def _title(self) -> str:
-        return f"{self.a.label} → {self.b.label}: {'no worse' if self.ok else 'worse'}"
-
-    def __str__(self) -> str:
-        return text_table(self._title(), self._rows(), [f"worse: {reason}" for reason in self.reasons])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return html_table(self._title(), self._rows(), [f"worse: {reason}" for reason in self.reasons])
 
 
 def compare_runs(
@@ -224,7 +80,7 @@ def compare_runs(
     _need(_is_number(max_metric_drop), "max_metric_drop", max_metric_drop)
     _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
     if metric is not None and not callable(metric):
-        raise InputError("metric is not a function.", _STATE, _METRIC_HINT)
+        raise InputError("metric is not a function.", COMPARING_SPENDS_NOTHING, _METRIC_HINT)
     frames = a.result(), b.result()
     places = _pair(*frames, _label(a), _label(b))
     prefixes = _prefix(frames[0], a), _prefix(frames[1], b)
@@ -264,7 +120,7 @@ def _reasons(
 ) -> tuple[str, ...]:
     reasons = []
     if max_cost_ratio is not None:
-        ratio = _ratio(a.cost_usd_per_row, b.cost_usd_per_row)
+        ratio = ratio_of(a.cost_usd_per_row, b.cost_usd_per_row)
         if ratio is None:
             reasons.append("the cost per answered row is unknown, so max_cost_ratio cannot be kept")
         elif ratio > max_cost_ratio * (1 + 1e-9):
@@ -287,7 +143,7 @@ def _reasons(
 def _need(is_right: bool, name: str, value: Any) -> None:
     if not is_right:
         what = f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0."
-        raise InputError(what, _STATE, "compare_runs(a, b, max_cost_ratio=1.1)")
+        raise InputError(what, COMPARING_SPENDS_NOTHING, "compare_runs(a, b, max_cost_ratio=1.1)")
 
 
 def _is_number(value: Any, above: float | None = None) -> bool:
@@ -309,7 +165,7 @@ def _prefix(frame: pd.DataFrame, run: RunLike) -> str:
             return prefix
     raise InputError(
         f"The result of {_label(run)} has no columns {', '.join(_COLUMNS)}.",
-        _STATE,
+        COMPARING_SPENDS_NOTHING,
         'columns="core" (the default) has them: df.claude_batch.attach(run, columns="core")',
     )
 
@@ -330,13 +186,15 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> tuple
     if not a.index.is_unique or not b.index.is_unique:
         raise FrameMismatchError(
             f"The rows of {label_a} and {label_b} cannot be paired: their labels differ, and some repeat.",
-            _STATE,
+            COMPARING_SPENDS_NOTHING,
             "run both on the same frame, or on frames with unique labels (df.reset_index(drop=True))",
         )
     at = b.index.get_indexer(a.index)
     if not (at >= 0).any():
         raise FrameMismatchError(
-            f"{label_a} and {label_b} have no row label in common.", _STATE, "run both on the same frame"
+            f"{label_a} and {label_b} have no row label in common.",
+            COMPARING_SPENDS_NOTHING,
+            "run both on the same frame",
         )
     return np.flatnonzero(at >= 0), at[at >= 0]
 
@@ -389,13 +247,7 @@ def _measure(metric: Metric, frame: pd.DataFrame, run: RunLike) -> float:
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise InputError(
             f"metric returned {clip(type(value).__name__, 40)} for {_label(run)}; it has to return one number.",
-            _STATE,
+            COMPARING_SPENDS_NOTHING,
             _METRIC_HINT,
         )
     return float(value)
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    if a is None or b is None:
-        return None
-    return b / a if a > 0 else (1.0 if b == 0 else math.inf)

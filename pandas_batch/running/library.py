@@ -13,7 +13,7 @@ from .run import Run
 from .status import state_of
 
 if TYPE_CHECKING:
-    from pandas_batch.estimates.comparing import Comparison
+    from pandas_batch.estimates.comparison import Comparison
 
 
 def runs(store: str | None = None) -> pd.DataFrame:
