@@ -93,6 +93,12 @@ def client(api: simulator.Simulator) -> anthropic.Anthropic:
     return api.client()
 
 
+@pytest.fixture
+def once(api: simulator.Simulator) -> anthropic.Anthropic:
+    """The SDK without its own retries, so that one call is one request."""
+    return api.client(max_retries=0, timeout=5.0)
+
+
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
     """Let a test that interrupts itself be interrupted: the worker processes of xdist are deaf to Ctrl-C."""

@@ -10,52 +10,9 @@ from typing import Any
 
 import anthropic
 import pytest
+from simulator_lab import HEADERS, Answer, ask, request, requests
 
 from pandas_batch import simulator
-
-HEADERS = {"authorization": "Bearer key", "anthropic-version": "2026-10-21", "content-type": "application/json"}
-DAY_S = 86400.0
-
-
-def request(custom_id: str, prompt: object = "Hi", **params: Any) -> dict[str, Any]:
-    return {
-        "custom_id": custom_id,
-        "params": {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 64,
-            "messages": [{"role": "user", "content": prompt}],
-            **params,
-        },
-    }
-
-
-def requests(n: int) -> list[Any]:
-    return [request(f"r{number}", f"prompt {number}") for number in range(n)]
-
-
-class Answer:
-    """One raw HTTP answer."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    api: simulator.Simulator, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
-) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", api.port)
-    try:
-        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, content, HEADERS if headers is None else headers)
-        return Answer(connection.getresponse())
-    finally:
-        connection.close()
 
 
 def _counted(params: dict[str, Any]) -> dict[str, Any]:

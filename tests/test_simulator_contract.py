@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from anthropic.types import Message, MessageTokensCount, ModelInfo
 from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
+from simulator_lab import DAY_S, ask, request, requests
 
 from pandas_batch import simulator
 from pandas_batch.simulator.faults import RowOutcome
@@ -19,50 +19,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "fixtures"
 needs_recordings = pytest.mark.skipif(
     not SHARED.exists(), reason="the recordings of the real API are not on this machine"
 )
-
-HEADERS = {"authorization": "Bearer key", "anthropic-version": "2026-10-21", "content-type": "application/json"}
-DAY_S = 86400.0
-
-
-def request(custom_id: str, prompt: object = "Hi", **params: Any) -> dict[str, Any]:
-    return {
-        "custom_id": custom_id,
-        "params": {
-            "model": "claude-haiku-4-5",
-            "max_tokens": 64,
-            "messages": [{"role": "user", "content": prompt}],
-            **params,
-        },
-    }
-
-
-def requests(n: int) -> list[Any]:
-    return [request(f"r{number}", f"prompt {number}") for number in range(n)]
-
-
-class Answer:
-    """One raw HTTP answer."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    api: simulator.Simulator, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
-) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", api.port)
-    try:
-        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        connection.request(method, path, content, HEADERS if headers is None else headers)
-        return Answer(connection.getresponse())
-    finally:
-        connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,32 +11,10 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+from simulator_lab import N_ROWS, requests
 
 from pandas_batch import simulator
 from pandas_batch.simulator import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
-
-N_ROWS = 6
-
-
-def requests(n: int = N_ROWS) -> list[Any]:
-    return [
-        {
-            "custom_id": f"r{number}",
-            "params": {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 64,
-                "messages": [{"role": "user", "content": f"prompt {number}"}],
-            },
-        }
-        for number in range(n)
-    ]
-
-
-@pytest.fixture
-def once(api):
-    """The SDK without its own retries, so that one call is one request."""
-    return api.client(max_retries=0, timeout=5.0)
-
 
 # ---- errors
 

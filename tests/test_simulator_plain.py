@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator_lab import VERSION, params
 
 from pandas_batch.simulator.models import MODELS
 from pandas_batch.simulator.plain import PlainRows
 from pandas_batch.simulator.rendering import _Row
 from pandas_batch.simulator.tokens import PromptCache
-
-VERSION = "2026-10-21"
-
-
-def params(prompt: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "model": "claude-haiku-4-5",
-        "max_tokens": 64,
-        "messages": [{"role": "user", "content": prompt}],
-        **changes,
-    }
 
 
 @given(

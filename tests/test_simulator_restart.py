@@ -15,25 +15,12 @@ from typing import Any
 
 import anthropic
 import pytest
+from simulator_lab import requests
 
 from pandas_batch import simulator
 from pandas_batch.simulator import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
 from pandas_batch.simulator.__main__ import main
 from pandas_batch.simulator.plan import from_json, to_json
-
-
-def requests(n: int, prompt: str = "prompt {}") -> list[Any]:
-    return [
-        {
-            "custom_id": f"r{number}",
-            "params": {
-                "model": "claude-haiku-4-5",
-                "max_tokens": 4096,
-                "messages": [{"role": "user", "content": prompt.format(number)}],
-            },
-        }
-        for number in range(n)
-    ]
 
 
 @contextlib.contextmanager
@@ -72,13 +59,13 @@ def test_batches_survive_kill_9(tmp_path):
     """A killed server comes back with every batch, its cancel, its settled results and its clock."""
     with program("--port", "0", "--path", str(tmp_path), "--seconds-per-batch", "1000") as (process, port):
         with client_of(port) as client:
-            done = client.messages.batches.create(requests=requests(5, "word " * 100 + "{}"))
+            done = client.messages.batches.create(requests=requests(5, "word " * 100 + "{}", max_tokens=4096))
             call(port, "POST", "/simulator/clock", {"advance_s": 1500})
             first = [row.to_json() for row in client.messages.batches.results(done.id)]
             canceled = client.messages.batches.create(requests=requests(4))
             call(port, "POST", "/simulator/clock", {"advance_s": 500})
             client.messages.batches.cancel(canceled.id)
-            large = client.messages.batches.create(requests=requests(50, "x" * 40_000 + "{}"))
+            large = client.messages.batches.create(requests=requests(50, "x" * 40_000 + "{}", max_tokens=4096))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     with (
@@ -110,7 +97,7 @@ def test_nothing_of_a_create_that_was_cut_off_remains(tmp_path, clock):
         for fault in (simulator.LostAnswer("reset", committed=False), simulator.ErrorAnswer("create", 529)):
             api.faults.add(fault)
             with pytest.raises(anthropic.APIError):
-                client.messages.batches.create(requests=requests(1, "x" * 3_000_000))
+                client.messages.batches.create(requests=requests(1, "x" * 3_000_000, max_tokens=4096))
         client.models.list()
     (tmp_path / "incoming-1.part").write_bytes(b"left by a server that was killed")
     with simulator.serve(path=tmp_path, clock=clock.time_s) as api:

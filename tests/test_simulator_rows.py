@@ -5,34 +5,17 @@ from __future__ import annotations
 import json
 import random
 import string
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator_lab import HAIKU, OBJECT, VERSION, params, result_of, settled, text
 
 from pandas_batch import simulator
-from pandas_batch.simulator.batches import Batch, BatchFacts
-from pandas_batch.simulator.blobs import Blob
-from pandas_batch.simulator.rendering import _holds, settle
+from pandas_batch.simulator.rendering import _holds
 from pandas_batch.simulator.schema_values import value_for
-from pandas_batch.simulator.tokens import PromptCache
 from pandas_batch.simulator.validation import ApiError, check_params
-
-HAIKU = "claude-haiku-4-5-20251001"
-VERSION = "2026-10-21"
-OBJECT = {
-    "type": "object",
-    "properties": {"mood": {"enum": ["good", "bad"]}, "score": {"type": "number"}},
-    "required": ["mood", "score"],
-    "additionalProperties": False,
-}
-
-
-def params(prompt: object = "Hi", **changes: Any) -> dict[str, Any]:
-    return {"model": HAIKU, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}], **changes}
 
 
 def without(name: str) -> dict[str, Any]:
@@ -41,26 +24,6 @@ def without(name: str) -> dict[str, Any]:
 
 def format_(schema: Any) -> dict[str, Any]:
     return {"format": {"type": "json_schema", "schema": schema}}
-
-
-def run(
-    rows: dict[str, Any], answer: Any = None, *, faults: Any = (), version: str = VERSION, **facts: Any
-) -> tuple[dict[str, dict[str, Any]], Batch]:
-    """Settle a batch without a server and return its results by custom_id."""
-    body = msgspec.json.encode({"requests": [{"custom_id": key, "params": value} for key, value in rows.items()]})
-    known = BatchFacts("msgbatch_1", 1, len(rows), 0.0, "w", version, [], facts.pop("seconds", 0.0), 1.0, 0.0, **facts)
-    batch = Batch(known, Blob(body))
-    settle(batch, answer=answer, cache=PromptCache(), faults=list(faults), seed=0, spool=Path("unused"))
-    lines = [json.loads(line) for line in batch.result_lines()]
-    return {line["custom_id"]: line["result"] for line in lines}, batch
-
-
-def row(value: Any, answer: Any = None, **options: Any) -> dict[str, Any]:
-    return run({"a": value}, answer, **options)[0]["a"]
-
-
-def text(result: dict[str, Any]) -> str:
-    return "".join(block.get("text", "") for block in result["message"]["content"])
 
 
 # ---- refusals
@@ -127,7 +90,7 @@ def text(result: dict[str, Any]) -> str:
 )
 def test_wrong_params_error_their_row_only(bad, kind, message):
     """A row with wrong params errors in the server's words; the row beside it is answered, and only that is billed."""
-    results, batch = run({"bad": bad, "good": params()})
+    results, batch = settled({"bad": bad, "good": params()})
     assert results["good"]["type"] == "succeeded"
     error = results["bad"]["error"]
     assert results["bad"]["type"] == "errored"
@@ -139,18 +102,18 @@ def test_wrong_params_error_their_row_only(bad, kind, message):
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
 def test_sampling_parameters_are_gone_since_october_2026(name):
     """`temperature`, `top_p` and `top_k` error the row, unless the batch came under the older version."""
-    assert row(params(**{name: 1}))["error"]["error"]["type"] == "invalid_request_error"
-    assert row(params(**{name: 1}), version="2023-06-01")["type"] == "succeeded"
+    assert result_of(params(**{name: 1}))["error"]["error"]["type"] == "invalid_request_error"
+    assert result_of(params(**{name: 1}), version="2023-06-01")["type"] == "succeeded"
 
 
 def test_what_newer_models_refuse():
     """A prefilled answer and a forced tool are refused by the models that no longer take them."""
     prefill = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    assert row(params(**prefill))["type"] == "succeeded"
-    assert row(params(model="claude-opus-5", **prefill))["type"] == "errored"
+    assert result_of(params(**prefill))["type"] == "succeeded"
+    assert result_of(params(model="claude-opus-5", **prefill))["type"] == "errored"
     tools = {"tools": [{"name": "f", "input_schema": OBJECT}], "tool_choice": {"type": "any"}}
-    assert row(params(model="claude-opus-5", **tools))["message"]["stop_reason"] == "tool_use"
-    assert row(params(model="claude-opus-5-5", **tools))["type"] == "errored"
+    assert result_of(params(model="claude-opus-5", **tools))["message"]["stop_reason"] == "tool_use"
+    assert result_of(params(model="claude-opus-5-5", **tools))["type"] == "errored"
 
 
 def test_a_beta_raises_the_limit_of_output():
@@ -163,7 +126,7 @@ def test_a_beta_raises_the_limit_of_output():
 
 def test_a_prompt_beyond_the_window_errors():
     """More input tokens than the model's window is an error that tells both numbers."""
-    error = row(params("x" * 1_000_000))["error"]["error"]
+    error = result_of(params("x" * 1_000_000))["error"]["error"]
     assert error["message"] == "prompt is too long: 250007 tokens > 200000 maximum"
 
 
@@ -190,7 +153,7 @@ FIELDS = (
 @settings(max_examples=300, deadline=None)
 def test_no_params_can_break_the_server(odd, sane):
     """Whatever JSON the params are, the row has one of the four types of result."""
-    result = row({**params(), **odd} if sane else odd)
+    result = result_of({**params(), **odd} if sane else odd)
     assert result["type"] in ("succeeded", "errored")
 
 
@@ -199,24 +162,24 @@ def test_no_params_can_break_the_server(odd, sane):
 
 def test_the_default_answer_is_the_prompt():
     """Left to itself the simulator gives each prompt back, so that a test sees which answer belongs to which row."""
-    results, _ = run({f"r{number}": params(f"prompt {number} \u2028 é 😀") for number in range(300)})
+    results, _ = settled({f"r{number}": params(f"prompt {number} \u2028 é 😀") for number in range(300)})
     assert all(text(result) == f"prompt {key[1:]} \u2028 é 😀" for key, result in results.items())
-    assert text(row(params([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))) == "a\nb"
+    assert text(result_of(params([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]))) == "a\nb"
 
 
 def test_an_answer_is_a_text_a_function_or_told_in_full():
     """`answer` may be a text, a function to a text, a dict (as JSON) or a `Reply`; what it raises errors the row."""
-    assert text(row(params(), "positive")) == "positive"
-    assert text(row(params("abc"), lambda asked: asked["messages"][0]["content"].upper())) == "ABC"
-    assert json.loads(text(row(params(), lambda asked: {"mood": "good"}))) == {"mood": "good"}
-    paused = row(
+    assert text(result_of(params(), "positive")) == "positive"
+    assert text(result_of(params("abc"), lambda asked: asked["messages"][0]["content"].upper())) == "ABC"
+    assert json.loads(text(result_of(params(), lambda asked: {"mood": "good"}))) == {"mood": "good"}
+    paused = result_of(
         params(), lambda asked: simulator.Reply("hm", stop_reason="pause_turn", usage={"service_tier": "standard"})
     )
     assert paused["message"]["stop_reason"] == "pause_turn"
     assert paused["message"]["usage"]["service_tier"] == "standard"
-    errored = row(params(), lambda asked: simulator.Reply(error=("overloaded_error", "Overloaded")))
+    errored = result_of(params(), lambda asked: simulator.Reply(error=("overloaded_error", "Overloaded")))
     assert errored["error"]["error"]["type"] == "overloaded_error"
-    broken = row(params(), lambda asked: 1 / 0)
+    broken = result_of(params(), lambda asked: 1 / 0)
     assert broken["error"]["error"]["message"] == "answer() raised ZeroDivisionError: division by zero"
 
 
@@ -228,23 +191,25 @@ def test_an_answer_function_is_called_once_a_row():
         asked.append(given["messages"][0]["content"])
         return ["text", {"a": 1}, "long " * 999, "", None][len(asked) % 5]
 
-    results, _ = run({**{f"r{number}": params(f"{number}") for number in range(20)}, "bad": without("model")}, answer)
+    results, _ = settled(
+        {**{f"r{number}": params(f"{number}") for number in range(20)}, "bad": without("model")}, answer
+    )
     assert sorted(asked, key=int) == [str(number) for number in range(20)]
     assert [result["type"] for result in results.values()].count("errored") == 1
 
 
 def test_an_answer_is_cut_at_max_tokens():
     """No row has more output tokens than it asked for, and a cut one says so."""
-    message = row(params("word " * 100, max_tokens=10))["message"]
+    message = result_of(params("word " * 100, max_tokens=10))["message"]
     assert (message["stop_reason"], message["usage"]["output_tokens"]) == ("max_tokens", 10)
     assert "word " * 100 != message["content"][0]["text"] == ("word " * 100)[:40]
-    emoji = row(params("😀" * 100, max_tokens=10))["message"]
+    emoji = result_of(params("😀" * 100, max_tokens=10))["message"]
     assert emoji["content"][0]["text"] == "😀" * 10
 
 
 def test_a_stop_sequence_ends_the_answer():
     """The answer ends before the stop sequence, which is named."""
-    message = row(params("one STOP two", stop_sequences=["STOP"]))["message"]
+    message = result_of(params("one STOP two", stop_sequences=["STOP"]))["message"]
     assert (message["stop_reason"], message["stop_sequence"], message["content"][0]["text"]) == (
         "stop_sequence",
         "STOP",
@@ -254,13 +219,13 @@ def test_a_stop_sequence_ends_the_answer():
 
 def test_thinking_shows_in_content_and_usage():
     """A model that thinks has a thinking block, and its thinking tokens are among the output tokens."""
-    message = row(params(model="claude-fable-5-2", max_tokens=1024))["message"]
+    message = result_of(params(model="claude-fable-5-2", max_tokens=1024))["message"]
     assert [block["type"] for block in message["content"]] == ["thinking", "text"]
     thinking = message["usage"]["output_tokens_details"]["thinking_tokens"]
     assert 0 < thinking < message["usage"]["output_tokens"]
-    eaten = row(params(model="claude-fable-5-2", max_tokens=5))["message"]
+    eaten = result_of(params(model="claude-fable-5-2", max_tokens=5))["message"]
     assert (eaten["stop_reason"], eaten["usage"]["output_tokens"]) == ("max_tokens", 5)
-    assert text(row(params(model="claude-fable-5-2", max_tokens=5))) == ""
+    assert text(result_of(params(model="claude-fable-5-2", max_tokens=5))) == ""
 
 
 SCHEMAS: list[Any] = [
@@ -291,13 +256,15 @@ def test_structured_outputs_fit_their_schema(schema):
 
     for seed in range(30):
         Draft202012Validator(schema).validate(value_for(schema, random.Random(seed)))
-    answer = row(params(max_tokens=5000, output_config=format_(schema)))
+    answer = result_of(params(max_tokens=5000, output_config=format_(schema)))
     Draft202012Validator(schema).validate(json.loads(text(answer)))
 
 
 def test_a_tool_call_fits_its_input_schema():
     """A forced tool is called with an input that fits."""
-    message = row(params(tools=[{"name": "f", "input_schema": OBJECT}], tool_choice={"type": "tool", "name": "f"}))
+    message = result_of(
+        params(tools=[{"name": "f", "input_schema": OBJECT}], tool_choice={"type": "tool", "name": "f"})
+    )
     (call,) = message["message"]["content"]
     assert (call["type"], call["name"], message["message"]["stop_reason"]) == ("tool_use", "f", "tool_use")
     assert call["input"]["mood"] in ("good", "bad")
@@ -326,7 +293,7 @@ def test_rows_fail_as_they_are_told(outcome, kind, error):
     """A row fault hits the rows that hold its marker, and those only; what failed early is not billed."""
     rows = {"hit": params("please FAIL now"), "escaped": params("bitte ÄRGER"), "spared": params("fine")}
     faults = [simulator.RowFault(outcome, marker="FAIL"), simulator.RowFault(outcome, marker="ÄRGER")]
-    results, batch = run(rows, faults=faults)
+    results, batch = settled(rows, faults=faults)
     assert results["spared"]["type"] == "succeeded"
     assert text(results["spared"]) == "fine"
     billed = {bill.custom_id for bill in simulator.rendering.bills_of(batch)}
@@ -362,13 +329,13 @@ def test_a_share_of_the_rows_fails_the_same_ones_each_time():
     """`share` picks rows by the seed; `where` by the params; `kind` and `message` are the row's."""
     rows = {f"r{number}": params(f"{number}") for number in range(400)}
     fault = simulator.RowFault("errored", share=0.25, kind="billing_error", message="no credit")
-    first, second = (run(rows, faults=[fault])[0] for _ in range(2))
+    first, second = (settled(rows, faults=[fault])[0] for _ in range(2))
     assert first == second
     hit = [key for key, result in first.items() if result["type"] == "errored"]
     assert 60 < len(hit) < 140
     assert first[hit[0]]["error"]["error"]["type"] == "billing_error"
     even = simulator.RowFault("expired", where=lambda asked: int(asked["messages"][0]["content"]) % 2 == 0)
-    _, batch = run(rows, faults=[even])
+    _, batch = settled(rows, faults=[even])
     assert batch.facts.counts is not None
     assert batch.facts.counts["expired"] == 200
 

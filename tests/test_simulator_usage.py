@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from simulator_lab import HAIKU, params, result_of, settled
 
 from pandas_batch import simulator
-from pandas_batch.simulator.batches import Batch, BatchFacts
-from pandas_batch.simulator.blobs import Blob
 from pandas_batch.simulator.models import MODELS, catalogue, find_model
-from pandas_batch.simulator.rendering import settle
 from pandas_batch.simulator.tokens import PromptCache, count_input_tokens
-
-HAIKU = "claude-haiku-4-5-20251001"
-VERSION = "2026-10-21"
-OBJECT = {
-    "type": "object",
-    "properties": {"mood": {"enum": ["good", "bad"]}, "score": {"type": "number"}},
-    "required": ["mood", "score"],
-    "additionalProperties": False,
-}
-
-
-def params(prompt: object = "Hi", **changes: Any) -> dict[str, Any]:
-    return {"model": HAIKU, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}], **changes}
-
-
-def run(
-    rows: dict[str, Any], answer: Any = None, *, faults: Any = (), version: str = VERSION, **facts: Any
-) -> tuple[dict[str, dict[str, Any]], Batch]:
-    """Settle a batch without a server and return its results by custom_id."""
-    body = msgspec.json.encode({"requests": [{"custom_id": key, "params": value} for key, value in rows.items()]})
-    known = BatchFacts("msgbatch_1", 1, len(rows), 0.0, "w", version, [], facts.pop("seconds", 0.0), 1.0, 0.0, **facts)
-    batch = Batch(known, Blob(body))
-    settle(batch, answer=answer, cache=PromptCache(), faults=list(faults), seed=0, spool=Path("unused"))
-    lines = [json.loads(line) for line in batch.result_lines()]
-    return {line["custom_id"]: line["result"] for line in lines}, batch
-
-
-def row(value: Any, answer: Any = None, **options: Any) -> dict[str, Any]:
-    return run({"a": value}, answer, **options)[0]["a"]
-
-
-def text(result: dict[str, Any]) -> str:
-    return "".join(block.get("text", "") for block in result["message"]["content"])
 
 
 @given(prompt=st.text(max_size=200), name=st.sampled_from(sorted(MODELS)))
@@ -93,7 +55,7 @@ def usages(results: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_marked_prefix_is_written_once_and_read_afterwards(ttl):
     """One row writes the cache, every later one reads it, and no input token is lost or counted twice."""
     rows = {f"r{number}": cached(4000, f"prompt {number}", ttl) for number in range(5)}
-    results, _ = run(rows)
+    results, _ = settled(rows)
     written = [usage["cache_creation_input_tokens"] for usage in usages(results)]
     read = [usage["cache_read_input_tokens"] for usage in usages(results)]
     assert sorted(written) == [0, 0, 0, 0, 5004]
@@ -118,14 +80,16 @@ def test_the_cache_forgets_and_has_a_least_length():
 def test_rows_of_a_slow_batch_may_miss_the_cache():
     """Rows are processed one after the other: two hours of five rows outlast five minutes, not one hour."""
     for ttl, n_written in (("5m", 5), ("1h", 1)):
-        results, _ = run({f"r{number}": cached(4000, "x", ttl) for number in range(5)}, seconds=7200.0)
+        results, _ = settled({f"r{number}": cached(4000, "x", ttl) for number in range(5)}, seconds=7200.0)
         assert sum(usage["cache_creation_input_tokens"] > 0 for usage in usages(results)) == n_written
 
 
 @pytest.mark.parametrize("model", sorted(model.id for model in catalogue() if model.lifecycle != "retired"))
 def test_the_bill_is_half_the_list_price(model):
     """A bill is half of what the published prices give for the usage; nothing that failed is on it."""
-    results, batch = run({"a": params("x" * 400, model=model, max_tokens=4096), "b": params(model=model, max_tokens=0)})
+    results, batch = settled(
+        {"a": params("x" * 400, model=model, max_tokens=4096), "b": params(model=model, max_tokens=0)}
+    )
     (bill,) = simulator.rendering.bills_of(batch)
     price, usage = find_model(model).price, results["a"]["message"]["usage"]
     whole = (price.input * usage["input_tokens"] + price.output * usage["output_tokens"]) / Decimal(1_000_000)
@@ -140,7 +104,9 @@ def test_extras_of_the_bill():
     searched = {**usage, "server_tool_use": {"web_search_requests": 3}}
     assert opus.cost_usd(searched) - opus.cost_usd(usage) == Decimal("0.03")
     assert haiku.cost_usd({**usage, "input_tokens": 100_001}) > haiku.cost_usd(usage) * 4
-    found = row(params(tools=[{"type": "web_search_20250305", "name": "web_search"}], inference_geo="us"))["message"]
+    found = result_of(params(tools=[{"type": "web_search_20250305", "name": "web_search"}], inference_geo="us"))[
+        "message"
+    ]
     assert found["usage"]["server_tool_use"] == {"web_search_requests": 1, "web_fetch_requests": 0}
     assert found["usage"]["inference_geo"] == "not_available"
-    assert row(params(model="claude-opus-5", inference_geo="us"))["message"]["usage"]["inference_geo"] == "us"
+    assert result_of(params(model="claude-opus-5", inference_geo="us"))["message"]["usage"]["inference_geo"] == "us"
