@@ -7,6 +7,7 @@ restart belongs into ``df.claude_batch``.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -25,17 +26,36 @@ DEFAULT_TIMEOUT_S = 86_400.0
 """A batch ends by itself after 24 hours."""
 
 
-def _jobs(model: str | None, system: System, max_tokens: int, lost_answer_grace: float, clock: Clock) -> Jobs:
-    return Jobs(
-        model=model or os.environ.get("PANDAS_BATCH_MODEL") or DEFAULT_MODEL,
-        system=system,
-        max_tokens=max_tokens,
-        grace_s=lost_answer_grace,
-        clock=clock,
-    )
+class _Configured(ABC):
+    """What both clients are built from, and what they are to do."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        system: System = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        api_key: str | None = None,
+        client: Any = None,
+        lost_answer_grace: float = 600.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._clock = clock
+        self._jobs = Jobs(
+            model=model or os.environ.get("PANDAS_BATCH_MODEL") or DEFAULT_MODEL,
+            system=system,
+            max_tokens=max_tokens,
+            grace_s=lost_answer_grace,
+            clock=clock,
+        )
+        self._connect(client, api_key)
+
+    @abstractmethod
+    def _connect(self, client: Any, api_key: str | None) -> None:
+        """Take the user's client, or build one."""
 
 
-class BatchClient:
+class BatchClient(_Configured):
     """
     Submit requests to the Message Batches API, at half the price, and fetch their results.
 
@@ -64,19 +84,8 @@ class BatchClient:
     [('q1', '4')]
     """
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        system: System = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        api_key: str | None = None,
-        client: Any = None,
-        lost_answer_grace: float = 600.0,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._jobs = _jobs(model, system, max_tokens, lost_answer_grace, clock)
-        self._wire = Wire(client, api_key=api_key, clock=clock)
+    def _connect(self, client: Any, api_key: str | None) -> None:
+        self._wire = Wire(client, api_key=api_key, clock=self._clock)
 
     def __repr__(self) -> str:
         return f"<BatchClient of {self._wire.base_url}>"
@@ -218,7 +227,7 @@ class BatchClient:
         self.close()
 
 
-class AsyncBatchClient:
+class AsyncBatchClient(_Configured):
     """
     The same as `BatchClient`, with the same names, awaitable.
 
@@ -243,21 +252,9 @@ class AsyncBatchClient:
     '4'
     """
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        system: System = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        api_key: str | None = None,
-        client: Any = None,
-        lost_answer_grace: float = 600.0,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._jobs = _jobs(model, system, max_tokens, lost_answer_grace, clock)
+    def _connect(self, client: Any, api_key: str | None) -> None:
         self._client = resolve_client(client, api_key=api_key, asynchronous=True)
         self._is_ours = client is None
-        self._clock = clock
 
     def __repr__(self) -> str:
         return f"<AsyncBatchClient of {str(self._client.base_url).rstrip('/')}>"
