@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 __all__ = ["MODELS", "Model", "Price", "find_model"]
@@ -35,6 +36,10 @@ class Model:
     ----------
     id
         The id that answers carry.
+    price
+        What its tokens cost.
+    created_on, deprecated_on, retires_on
+        Days, as ``2026-01-15``.
     aliases
         Other ids a request may use.
     thinking
@@ -50,14 +55,12 @@ class Model:
     """
 
     id: str
-    line: Literal["haiku", "sonnet", "opus", "fable", "mythos"]
-    display_name: str
     price: Price
+    created_on: str
     aliases: tuple[str, ...] = ()
-    created_at: str = "2026-01-15T00:00:00Z"
     lifecycle: Literal["active", "deprecated", "retired"] = "active"
-    deprecated_at: str | None = None
-    retires_at: str | None = None
+    deprecated_on: str | None = None
+    retires_on: str | None = None
     max_tokens: int = 128_000
     max_input_tokens: int = 1_000_000
     batch: bool = True
@@ -70,6 +73,25 @@ class Model:
     tells_geo: bool = True
     long_price: Price | None = None
     long_over_tokens: int = 0
+
+    @property
+    def line(self) -> str:
+        """The word that its id begins with, after the maker's name."""
+        return self.id.split("-")[1]
+
+    @property
+    def display_name(self) -> str:
+        """
+        Return its name for people.
+
+        Examples
+        --------
+        >>> find_model("claude-haiku-4-5").display_name, find_model("claude-mythos-preview").display_name
+        ('Claude Haiku 4.5', 'Claude Mythos Preview')
+        """
+        parts = [part for part in self.id.split("-") if not (part.isdigit() and len(part) == 8)]
+        words = [part.title() for part in parts if not part.isdigit()]
+        return " ".join([*words, ".".join(part for part in parts if part.isdigit())]).rstrip()
 
     def cost_usd(self, usage: dict[str, Any], *, batch: bool = True) -> Decimal:
         """
@@ -110,10 +132,10 @@ class Model:
             "type": "model",
             "id": self.id,
             "display_name": self.display_name,
-            "created_at": self.created_at,
+            "created_at": _midnight(self.created_on),
             "lifecycle": self.lifecycle,
-            "deprecated_at": self.deprecated_at,
-            "retires_at": self.retires_at,
+            "deprecated_at": _midnight(self.deprecated_on),
+            "retires_at": _midnight(self.retires_on),
             "line": self.line,
             "max_input_tokens": self.max_input_tokens,
             "max_tokens": self.max_tokens,
@@ -145,151 +167,72 @@ class Model:
         }
 
 
+def _midnight(day: str | None) -> str | None:
+    return None if day is None else f"{day}T00:00:00Z"
+
+
 def _price(*usd: str) -> Price:
     return Price(*(Decimal(one) for one in usd))
 
 
-_OPUS = _price("5", "25", "6.25", "10", "0.50")
 _FABLE = _price("10", "50", "12.5", "20", "1.00")
 _FABLE_1 = _price("10", "50", "12.5", "20", "0.25")
 _FABLE_2 = _price("8", "40", "10", "16", "0.20")
+_OPUS = _price("5", "25", "6.25", "10", "0.50")
 _SONNET_4 = _price("3", "15", "3.75", "6", "0.30")
+_SONNET_5 = _price("2", "10", "2.5", "4", "0.20")
+_SONNET_5_5 = _price("2", "10", "2.5", "4", "0.10")
+
+_thinker = partial(Model, thinking="always")
+_of_4_6 = partial(Model, thinking="optional", decibytes_per_token=40)
+_of_4_5 = partial(_of_4_6, max_tokens=64_000, max_input_tokens=200_000, prefill=True, tells_geo=False)
 
 _CATALOGUE = (
-    Model(
-        "claude-fable-5-2", "fable", "Claude Fable 5.2", _FABLE_2, created_at="2026-11-09T00:00:00Z", thinking="always"
-    ),
-    Model(
-        "claude-mythos-5-2",
-        "mythos",
-        "Claude Mythos 5.2",
-        _FABLE_2,
-        created_at="2026-11-09T00:00:00Z",
-        thinking="always",
-    ),
+    _thinker("claude-fable-5-2", _FABLE_2, "2026-11-09"),
+    _thinker("claude-mythos-5-2", _FABLE_2, "2026-11-09"),
     Model(
         "claude-haiku-5-5",
-        "haiku",
-        "Claude Haiku 5.5",
         _price("0.10", "0.50", "0.125", "0.20", "0.01"),
-        created_at="2026-10-14T00:00:00Z",
+        "2026-10-14",
         long_price=_price("0.50", "2.50", "0.625", "1.00", "0.05"),
         long_over_tokens=100_000,
     ),
-    Model(
-        "claude-sonnet-5-5",
-        "sonnet",
-        "Claude Sonnet 5.5",
-        _price("2", "10", "2.5", "4", "0.10"),
-        created_at="2026-09-24T00:00:00Z",
-        forced_tools=False,
-    ),
-    Model(
-        "claude-fable-5-1", "fable", "Claude Fable 5.1", _FABLE_1, created_at="2026-09-10T00:00:00Z", thinking="always"
-    ),
-    Model(
-        "claude-opus-5-5",
-        "opus",
-        "Claude Opus 5.5",
-        _price("4", "20", "5", "8", "0.20"),
-        created_at="2026-08-27T00:00:00Z",
-        thinking="always",
-        forced_tools=False,
-    ),
-    Model(
-        "claude-mythos-5-1",
-        "mythos",
-        "Claude Mythos 5.1",
-        _FABLE_1,
-        created_at="2026-08-20T00:00:00Z",
-        thinking="always",
-    ),
-    Model(
-        "claude-sonnet-5",
-        "sonnet",
-        "Claude Sonnet 5",
-        _price("2", "10", "2.5", "4", "0.20"),
-        created_at="2026-07-01T00:00:00Z",
-    ),
-    Model("claude-fable-5", "fable", "Claude Fable 5", _FABLE, created_at="2026-06-18T00:00:00Z", thinking="always"),
-    Model("claude-mythos-5", "mythos", "Claude Mythos 5", _FABLE, created_at="2026-06-18T00:00:00Z", thinking="always"),
-    Model("claude-opus-5", "opus", "Claude Opus 5", _OPUS, created_at="2026-05-21T00:00:00Z"),
-    Model("claude-opus-4-8", "opus", "Claude Opus 4.8", _OPUS, created_at="2026-05-01T00:00:00Z"),
-    Model("claude-opus-4-7", "opus", "Claude Opus 4.7", _OPUS, created_at="2026-04-16T00:00:00Z"),
-    Model(
-        "claude-opus-4-6",
-        "opus",
-        "Claude Opus 4.6",
-        _OPUS,
-        created_at="2026-02-05T00:00:00Z",
-        thinking="optional",
-        decibytes_per_token=40,
-    ),
-    Model(
-        "claude-sonnet-4-6",
-        "sonnet",
-        "Claude Sonnet 4.6",
-        _SONNET_4,
-        created_at="2026-02-17T00:00:00Z",
-        thinking="optional",
-        decibytes_per_token=40,
-    ),
-    Model(
-        "claude-opus-4-5-20251101",
-        "opus",
-        "Claude Opus 4.5",
-        _OPUS,
-        aliases=("claude-opus-4-5",),
-        created_at="2025-11-24T00:00:00Z",
-        max_tokens=64_000,
-        max_input_tokens=200_000,
-        thinking="optional",
-        prefill=True,
-        decibytes_per_token=40,
-        min_cached_tokens=4096,
-        tells_geo=False,
-    ),
-    Model(
+    Model("claude-sonnet-5-5", _SONNET_5_5, "2026-09-24", forced_tools=False),
+    _thinker("claude-fable-5-1", _FABLE_1, "2026-09-10"),
+    _thinker("claude-opus-5-5", _price("4", "20", "5", "8", "0.20"), "2026-08-27", forced_tools=False),
+    _thinker("claude-mythos-5-1", _FABLE_1, "2026-08-20"),
+    Model("claude-sonnet-5", _SONNET_5, "2026-07-01"),
+    _thinker("claude-fable-5", _FABLE, "2026-06-18"),
+    _thinker("claude-mythos-5", _FABLE, "2026-06-18"),
+    Model("claude-opus-5", _OPUS, "2026-05-21"),
+    Model("claude-opus-4-8", _OPUS, "2026-05-01"),
+    Model("claude-opus-4-7", _OPUS, "2026-04-16"),
+    _of_4_6("claude-opus-4-6", _OPUS, "2026-02-05"),
+    _of_4_6("claude-sonnet-4-6", _SONNET_4, "2026-02-17"),
+    _of_4_5("claude-opus-4-5-20251101", _OPUS, "2025-11-24", ("claude-opus-4-5",), min_cached_tokens=4096),
+    _of_4_5(
         "claude-haiku-4-5-20251001",
-        "haiku",
-        "Claude Haiku 4.5",
         _price("1", "5", "1.25", "2", "0.10"),
-        aliases=("claude-haiku-4-5",),
-        created_at="2025-10-15T00:00:00Z",
-        max_tokens=64_000,
-        max_input_tokens=200_000,
-        thinking="optional",
-        prefill=True,
-        decibytes_per_token=40,
+        "2025-10-15",
+        ("claude-haiku-4-5",),
         min_cached_tokens=4096,
-        tells_geo=False,
     ),
-    Model(
+    _of_4_5(
         "claude-sonnet-4-5-20250929",
-        "sonnet",
-        "Claude Sonnet 4.5",
         _SONNET_4,
-        aliases=("claude-sonnet-4-5",),
-        created_at="2025-09-29T00:00:00Z",
+        "2025-09-29",
+        ("claude-sonnet-4-5",),
         lifecycle="deprecated",
-        deprecated_at="2026-05-30T00:00:00Z",
-        retires_at="2026-11-30T00:00:00Z",
-        max_tokens=64_000,
-        max_input_tokens=200_000,
-        thinking="optional",
-        prefill=True,
-        decibytes_per_token=40,
-        tells_geo=False,
+        deprecated_on="2026-05-30",
+        retires_on="2026-11-30",
     ),
     Model(
         "claude-mythos-preview",
-        "mythos",
-        "Claude Mythos Preview",
         _price("25", "125", "31.25", "50", "2.50"),
-        created_at="2026-04-07T00:00:00Z",
+        "2026-04-07",
         lifecycle="retired",
-        deprecated_at="2026-05-01T00:00:00Z",
-        retires_at="2026-06-30T00:00:00Z",
+        deprecated_on="2026-05-01",
+        retires_on="2026-06-30",
         batch=False,
     ),
 )
