@@ -18,14 +18,12 @@ import pandas as pd
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, clip
 
-from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings
 from .parameters import is_sendable_text, kind_of, quoted
 from .per_row import column_of, row_name
-from .texts import NOT_UNICODE, ArrowTexts, is_missing, json_strings, text_column
+from .texts import NOT_UNICODE, ArrowTexts, Texts, is_missing, text_column
 
 MAX_FORMAT_CHARS = 64
 MAX_FORMAT_WIDTH = 1000
-_SLICE_ROWS = 4096
 _WHOLE_NUMBER_TYPES = frozenset("bcdoxX")
 _ESCAPE_HINT = 'a brace that is meant as text is doubled: "{{" and "}}"'
 
@@ -254,7 +252,7 @@ def _writer(spec: str) -> Callable[[Any], str]:
     return lambda value: format(value, spec)
 
 
-class TemplateTexts:
+class TemplateTexts(Texts):
     """A template filled with the rows of a frame, a few rows at a time."""
 
     def __init__(self, literals: Sequence[str], fields: Sequence[FieldValues], n_rows: int) -> None:
@@ -284,18 +282,6 @@ class TemplateTexts:
         if self._literals[-1]:
             parts.append(itertools.repeat(self._literals[-1]))
         return ["".join(row) for row in zip(*parts, strict=False)]
-
-    def as_json(self, positions: np.ndarray) -> list[bytes]:
-        """Return the texts at `positions` as JSON strings."""
-        return json_strings(self.take(positions))
-
-    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
-        """Return the fingerprints of the texts at `positions`."""
-        made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
-        for start in range(0, len(positions), _SLICE_ROWS):
-            texts = [text.encode("utf-8") for text in self.take(positions[start : start + _SLICE_ROWS])]
-            made[start : start + _SLICE_ROWS] = fingerprint_strings(digest, texts)
-        return made
 
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""

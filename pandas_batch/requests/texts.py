@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts, utf8_texts
+from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
 from .parameters import exact_text, is_sendable_text
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ NOT_UNICODE = "the text holds a lone surrogate, which cannot be sent"
 
 
 class Texts(Protocol):
-    """A column of texts that can be read at any positions."""
+    """A column of texts that can be read at any positions; a kind that knows a faster way than `take` has its own."""
 
     missing: np.ndarray
     """bool (n,): rows without a text: NA, empty or blank."""
@@ -36,13 +36,17 @@ class Texts(Protocol):
         """Return the texts at `positions`, which must all hold text."""
         ...
 
-    def as_json(self, positions: np.ndarray) -> list[bytes]:
-        """Return the texts at `positions` as JSON strings."""
-        ...
+    def escaped(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings without their quotes."""
+        return escaped(_BETWEEN.join([text.encode("utf-8") for text in self.take(positions)]), len(positions))
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints (n, 16) of the texts at `positions`."""
-        ...
+        made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
+        for start in range(0, len(positions), _SLICE_ROWS):
+            texts = [text.encode("utf-8") for text in self.take(positions[start : start + _SLICE_ROWS])]
+            made[start : start + _SLICE_ROWS] = fingerprint_strings(digest, texts)
+        return made
 
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text, int64 (n,); 0 where there is none."""
@@ -168,14 +172,14 @@ class ArrowTexts:
             made[where] = texts_of_part.to_pylist()
         return list(made)
 
-    def as_json(self, positions: np.ndarray) -> list[bytes]:
-        """Return the texts at `positions` as JSON strings, without making them Python strings."""
+    def escaped(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings without their quotes; they never become Python strings."""
         parts = self._parts(positions)
         if len(parts) == 1:
-            return quoted(utf8_texts(parts[0][0]))
+            return escaped(_joined(parts[0][0]), len(positions))
         made = np.empty(len(positions), object)
         for texts_of_part, where in parts:
-            made[where] = quoted(utf8_texts(texts_of_part))
+            made[where] = escaped(_joined(texts_of_part), len(where))
         return list(made)
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
@@ -193,37 +197,44 @@ class ArrowTexts:
 
 _BETWEEN = b"\xff"  # no UTF-8 has this byte
 _ESCAPES = ((b"\\", b"\\\\"), (b'"', b'\\"'), (b"\n", b"\\n"), (b"\r", b"\\r"), (b"\t", b"\\t"))
-_ODD_CONTROLS = bytes(set(range(0x20)) - set(b"\n\r\t"))
 
 
-def quoted(texts: Sequence[bytes]) -> list[bytes]:
+def escaped(joined: bytes, n: int) -> list[bytes]:
     r"""
-    Return UTF-8 texts as JSON strings; all are escaped at once, which takes half the time of one by one.
+    Return `n` UTF-8 texts that stand 0xFF between each other as JSON strings, without the quotes around each.
+
+    All are escaped at once, which takes half the time of one by one.
 
     Examples
     --------
-    >>> quoted([b"two\nlines", "naïve".encode()]) == [b'"two\\nlines"', '"naïve"'.encode()]
+    >>> escaped(b"two\nlines\xffn" + "aïve".encode(), 2) == [b"two\\nlines", "naïve".encode()]
     True
     """
-    if not texts:
+    if not n:
         return []
-    joined = _BETWEEN.join(texts)
-    if len(joined.translate(None, _ODD_CONTROLS)) < len(joined):
+    letters = np.frombuffer(joined, np.uint8)
+    controls = letters[letters < ord(" ")]
+    if len(controls) and controls.tobytes().translate(None, b"\n\r\t"):
         import msgspec
 
         encode = msgspec.json.Encoder().encode
-        return [encode(text.decode("utf-8")) for text in texts]
-    for raw, escaped in _ESCAPES:
-        joined = joined.replace(raw, escaped)
-    return [b'"%b"' % text for text in joined.split(_BETWEEN)]
+        return [encode(text.decode("utf-8"))[1:-1] for text in joined.split(_BETWEEN)]
+    for raw, sequence in _ESCAPES:
+        joined = joined.replace(raw, sequence)
+    return joined.split(_BETWEEN)
 
 
-def json_strings(texts: Sequence[str]) -> list[bytes]:
-    """Return texts as JSON strings."""
-    import msgspec
+def _joined(texts: pa.Array) -> bytes:
+    """Return the UTF-8 of texts, 0xFF between each other."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    encode = msgspec.json.Encoder().encode
-    return [encode(text) for text in texts]
+    binary = texts.view(pa.large_binary() if _is_large(texts) else pa.binary())
+    if binary.null_count:
+        binary = binary.fill_null(b"")
+    one_list = pa.LargeListArray.from_arrays(pa.array([0, len(binary)], pa.int64()), binary)
+    joined: bytes = pc.binary_join(one_list, pa.scalar(_BETWEEN, binary.type))[0].as_py()
+    return joined
 
 
 def _is_large(texts: pa.Array) -> bool:
@@ -239,7 +250,7 @@ def _taken(texts: pa.Array, positions: np.ndarray) -> pa.Array:
     return texts.take(positions)
 
 
-class ObjectTexts:
+class ObjectTexts(Texts):
     """Texts in an array of Python objects, among which anything may stand."""
 
     def __init__(self, values: np.ndarray) -> None:
@@ -273,18 +284,6 @@ class ObjectTexts:
         """Return the texts at `positions`."""
         texts: list[str] = self._values[positions].tolist()
         return texts
-
-    def as_json(self, positions: np.ndarray) -> list[bytes]:
-        """Return the texts at `positions` as JSON strings."""
-        return json_strings(self.take(positions))
-
-    def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
-        """Return the fingerprints of the texts at `positions`."""
-        made = np.zeros((len(positions), FINGERPRINT_BYTES), np.uint8)
-        for start in range(0, len(positions), _SLICE_ROWS):
-            texts = [text.encode("utf-8") for text in self.take(positions[start : start + _SLICE_ROWS])]
-            made[start : start + _SLICE_ROWS] = fingerprint_strings(digest, texts)
-        return made
 
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
@@ -322,9 +321,9 @@ class CategoryTexts:
         """Return the texts at `positions`."""
         return self._categories.take(self._codes[positions])
 
-    def as_json(self, positions: np.ndarray) -> list[bytes]:
-        """Return the texts at `positions` as JSON strings."""
-        return self._categories.as_json(self._codes[positions])
+    def escaped(self, positions: np.ndarray) -> list[bytes]:
+        """Return the texts at `positions` as JSON strings without their quotes."""
+        return self._categories.escaped(self._codes[positions])
 
     def fingerprints(self, digest: bytes, positions: np.ndarray) -> np.ndarray:
         """Return the fingerprints of the texts at `positions`, each category hashed once."""
