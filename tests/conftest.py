@@ -21,6 +21,11 @@ from pandas_batch.clock import Clock
 if TYPE_CHECKING:
     import anthropic
 
+# A shell lets what it starts in the background ignore Ctrl-C, and all children inherit that: tests that interrupt
+# themselves, or a process of theirs, would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class FakeClock(Clock):
     """A clock that jumps over every wait; `advance` moves it by hand."""
@@ -97,17 +102,6 @@ def client(api: simulator.Simulator) -> anthropic.Anthropic:
 def once(api: simulator.Simulator) -> anthropic.Anthropic:
     """The SDK without its own retries, so that one call is one request."""
     return api.client(max_retries=0, timeout=5.0)
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Let a test that interrupts itself be interrupted: the worker processes of xdist are deaf to Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,7 @@ def soak(lab: Lab, folder: Path, n_interrupts: int) -> tuple[float, str]:
     back_s: list[float] = []
     n_runs = 0
     while len(back_s) < n_interrupts:
+        assert n_runs <= n_interrupts, f"{n_runs} runs were interrupted {len(back_s)} times only"
         more_s, verdict = interrupted_run(lab, folder, n_runs, n_interrupts=8)
         assert verdict.is_clean, (n_runs, verdict)
         back_s += more_s
