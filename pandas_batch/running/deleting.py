@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pandas_batch.errors import NotEndedError
 
+from .surplus import surplus_of
+
 if TYPE_CHECKING:
     from .run import Run
 
@@ -39,6 +41,8 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
         ids = [
             str(batch.batch_id) for batch in store.batches_of_run(run.id) if batch.key not in shared and batch.batch_id
         ]
+        besides = surplus_of([batch for batch in store.batches_of_run(run.id) if batch.key not in shared], run.id)
+        ids += [batch.batch_id for batch in besides]
         wire = run.wire()
         for batch_id in ids:
             _delete_on_server(wire, batch_id)

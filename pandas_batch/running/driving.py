@@ -14,6 +14,7 @@ from pandas_batch.types import BatchJob, RunStatus
 from .bound import Bound
 from .engine import Engine, Observer
 from .status import StatusMaker
+from .surplus import surplus_of, surplus_words
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options
@@ -57,6 +58,7 @@ class DrivenRun:
         self._make_wire = wire or self._wire_of_options
         self._status = StatusMaker(store, run_id, schema=schema, prices=options.prices)
         self._warned = False
+        self._looked = False
         self._driver: Engine | None = None
         self._error_told = False
         self._display: Any = None
@@ -125,12 +127,13 @@ class DrivenRun:
         """Return everything there is to show of the run now, as one frozen record."""
         engine = self._engine
         alive = engine is not None and engine.is_alive
+        besides = surplus_words(surplus_of(self._batches(), self.id))
         if engine is None:
-            return self._status.make(now=self._clock.now())
+            return self._status.make(now=self._clock.now(), message=besides)
         return self._status.make(
             now=self._clock.now(),
             is_blocked=engine.error is not None,
-            message=engine.message,
+            message=engine.message or besides,
             last_poll_at=engine.last_poll_at,
             next_poll_at=engine.next_poll_at,
             can_cancel=alive,

@@ -24,6 +24,7 @@ from .collecting import FIRST_POLL_S
 from .failpoints import reached
 from .posting import Step, Workplace, times_of
 from .steps import CANCEL_ASKED, INSTANT_S, Steps
+from .surplus import look_for_surplus
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, Lease, Store
@@ -199,6 +200,7 @@ class Engine:
                 open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
                 if not open_batches:
                     self.message = ""
+                    look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                     self._settle()
                     self._compact()
                     return
@@ -270,6 +272,9 @@ class Engine:
         self._steps = Steps(place, poll_interval_s=self._poll_interval_s, prices=self._prices, warm_key=self._warm_key)
         return self._steps
 
+    def _wire(self) -> Wire:
+        return (self._steps or self._make_steps()).wire
+
     def _hold(self, key: int) -> bool:
         """Hold the lease of a batch: only its holder takes steps for it."""
         if key not in self._leases:
@@ -298,7 +303,7 @@ class Engine:
             batch_id = batch.batch_id or (batch.extra.get("candidate_id") if force else None)
             if batch_id is None:
                 continue
-            wire = (self._steps or self._make_steps()).wire
+            wire = self._wire()
             try:
                 canceled = wire.cancel(str(batch_id))
             except Exception as error:

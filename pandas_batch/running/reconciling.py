@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.result_lines import id_of
@@ -28,7 +28,17 @@ CLOCK_MARGIN_S = 300.0
 LONGEST_POST_S = 3600.0
 """How long after its beginning a POST may still have been under way when its process died."""
 
+FIRST_POST = "first_post"
+"""Names, in a batch's `extra`, before what and when it was posted first, where it was to be posted again."""
+
 MIN_EMPTY_SCANS = 3
+
+NO_RESULTS_AFTER_S = 600.0
+"""How long results that an ended candidate should have may be answered with 404 before they prove nothing."""
+
+_WITHOUT_ID = frozenset({"intent", "posting", "unknown", "refused"})
+"""States in which a batch may yet turn out to be on the server."""
+
 _PAGE = 100
 
 
@@ -40,6 +50,7 @@ class Reconciler:
         self._n_failures = 0
         self._n_empty_scans: dict[int, int] = {}
         self._n_looks: dict[int, int] = {}
+        self._no_results_since_s: dict[str, float] = {}
 
     def step(self, batch: BatchRecord) -> Step:
         """
@@ -51,36 +62,49 @@ class Reconciler:
             With ``due_in_s=0`` when its state has changed: ``bound`` where it was found and proved, ``intent``
             where it certainly does not exist and may be posted.
         """
-        from pandas_batch.wire.failures import is_auth, is_transient
-
         if batch.state == "posting":
             batch = self._died_posting(batch)
+        looked, server_at = self._look(batch)
+        return looked or self._wait_or_post_again(batch, server_at)
+
+    def step_before_posting_again(self, batch: BatchRecord) -> Step | None:
+        """
+        Look once more for `batch`, which is to be posted again: since that was decided, hours may have gone by.
+
+        Returns
+        -------
+        Step
+            None where nothing was found and it may be posted.
+        """
+        looked, _ = self._look(batch)
+        return looked
+
+    def _look(self, batch: BatchRecord) -> tuple[Step | None, datetime | None]:
+        """Look for `batch` once; return what that led to (None: nothing was found), and the server's time."""
+        from pandas_batch.wire.failures import is_auth, is_transient
+
+        server_at: datetime | None = None
         try:
-            newer, server_at = self._newer_batches(batch)
-            candidates = self._candidates(batch, newer)
+            newer, server_at = newer_batches(self._place, batch)
+            candidates = candidates_for(self._place, batch, newer)
             for candidate in candidates:
                 if candidate.get("processing_status") == "ended" and self._settle(batch, candidate):
-                    return Step(due_in_s=0.0)
+                    return Step(due_in_s=0.0), server_at
         except Exception as error:
             self._n_failures += 1
             if is_auth(error):
-                return Step(
-                    due_in_s=None, error=error, message="The key was not accepted while a lost batch was looked for."
-                )
+                message = "The key was not accepted while a lost batch was looked for."
+                return Step(due_in_s=None, error=error, message=message), server_at
             if not is_transient(error):
-                return Step(due_in_s=None, error=error, message="A lost batch could not be looked for.")
-            return Step(
-                due_in_s=backoff_s(self._n_failures, first_s=2.0),
-                message="The answer to a create was lost, and the server is not answering; trying again.",
-            )
+                return Step(due_in_s=None, error=error, message="A lost batch could not be looked for."), server_at
+            message = "The answer to a create was lost, and the server is not answering; trying again."
+            return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
         self._n_failures = 0
         current = self._place.store.batch(batch.key)
-        if current.state not in ("unknown", "posting"):
-            return Step(due_in_s=0.0)
+        if current.state != batch.state:
+            return Step(due_in_s=0.0), server_at
         open_candidates = [c for c in candidates if str(c["id"]) not in current.tried_ids]
-        if open_candidates:
-            return self._wait_for_proof(batch, open_candidates)
-        return self._wait_or_post_again(batch, server_at)
+        return (self._wait_for_proof(current, open_candidates) if open_candidates else None), server_at
 
     def _died_posting(self, batch: BatchRecord) -> BatchRecord:
         """Take over a batch whose poster died: when that was nobody knows, so the latest is supposed."""
@@ -91,38 +115,6 @@ class Reconciler:
         extra = dict(batch.extra) | {LOST_AFTER_S: lost_after_s}
         self._place.store.transition(batch.key, expect={"posting"}, to="unknown", extra=extra)
         return replace(batch, state="unknown", extra=extra)
-
-    # ---------------------------------------------------------------- looking
-
-    def _newer_batches(self, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
-        """Return the batches created after the watermark, newest first, and the server's time."""
-        not_before = batch.watermark_at
-        if batch.watermark_id is None:
-            started_at = batch.server_posted_at or batch.posted_at
-            not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
-        newer: list[dict[str, Any]] = []
-        after_id: str | None = None
-        while True:
-            page = self._place.wire.list(limit=_PAGE, after_id=after_id)
-            for listed in page.batches:
-                created_at = datetime.fromisoformat(listed["created_at"])
-                if str(listed["id"]) == batch.watermark_id or (not_before is not None and created_at < not_before):
-                    return newer, page.server_at
-                newer.append(listed)
-            after_id = page.last_id
-            if not page.has_more or not after_id:
-                return newer, page.server_at
-
-    def _candidates(self, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        known = self._place.store.batch_ids()
-        tried = set(self._place.store.batch(batch.key).tried_ids)
-        return [
-            listed
-            for listed in newer
-            if sum((listed.get("request_counts") or {}).values()) == batch.n_requests
-            and str(listed["id"]) not in known
-            and str(listed["id"]) not in tried
-        ]
 
     # ---------------------------------------------------------------- proving
 
@@ -135,16 +127,20 @@ class Reconciler:
         try:
             nonce = read_nonce(self._place, candidate_id)
         except Exception as error:
-            if candidate.get("archived_at") or is_not_found(error):
-                nonce = None
-            else:
-                raise
+            if not candidate.get("archived_at"):
+                if not is_not_found(error):
+                    raise
+                # A 404 may pass, and what it hides may be the batch that is looked for.
+                now_s = self._place.clock.monotonic_s()
+                if now_s - self._no_results_since_s.setdefault(candidate_id, now_s) < NO_RESULTS_AFTER_S:
+                    return False
+            nonce = None
         reached("owner proved")
         owner = None if nonce is None else store.batch_of_nonce(nonce)
-        if owner is not None and owner.state in ("unknown", "posting"):
+        if owner is not None and owner.state in _WITHOUT_ID:
             store.transition(
                 owner.key,
-                expect={"unknown", "posting"},
+                expect=_WITHOUT_ID,
                 to="bound",
                 batch_id=candidate_id,
                 proved=True,
@@ -159,11 +155,12 @@ class Reconciler:
         return False
 
     def _wait_for_proof(self, batch: BatchRecord, candidates: list[dict[str, Any]]) -> Step:
-        current = self._place.store.batch(batch.key)
-        if len(candidates) == 1 and current.extra.get("candidate_id") != candidates[0]["id"]:
+        if batch.state == "intent":
+            self._place.store.transition(batch.key, expect={"intent"}, to="unknown")
+        if len(candidates) == 1 and batch.extra.get("candidate_id") != candidates[0]["id"]:
             self._place.store.update_batch(
                 batch.key,
-                extra=dict(current.extra) | {"candidate_id": str(candidates[0]["id"])},
+                extra=dict(batch.extra) | {"candidate_id": str(candidates[0]["id"])},
                 **times_of(candidates[0]),
             )
         self._n_empty_scans.pop(batch.key, None)
@@ -185,9 +182,8 @@ class Reconciler:
             waited_s = 0.0
         left_s = place.lost_answer_grace_s - (waited_s - float(batch.extra.get(LOST_AFTER_S, 0.0)))
         if left_s <= 0 and n_scans >= MIN_EMPTY_SCANS:
-            if place.store.transition(
-                batch.key, expect={"unknown", "posting"}, to="intent", extra=_without_candidate(batch.extra)
-            ):
+            extra = {FIRST_POST: _post_of(batch)} | _without_candidate(batch.extra)
+            if place.store.transition(batch.key, expect={"unknown", "posting"}, to="intent", extra=extra):
                 self._n_empty_scans.pop(batch.key, None)
             return Step(due_in_s=0.0)
         return Step(
@@ -197,6 +193,53 @@ class Reconciler:
                 f"{place.lost_answer_grace_s:,.0f} s, it is posted again."
             ),
         )
+
+
+def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
+    """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
+    post = batch.extra.get(FIRST_POST) or _post_of(batch)
+    watermark_id = post["watermark_id"]
+    if watermark_id is not None:
+        not_before = _time_of(post["watermark_at"])
+    else:
+        started_at = _time_of(post["server_posted_at"]) or _time_of(post["posted_at"])
+        not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
+    newer: list[dict[str, Any]] = []
+    after_id: str | None = None
+    while True:
+        page = place.wire.list(limit=_PAGE, after_id=after_id)
+        for listed in page.batches:
+            created_at = datetime.fromisoformat(listed["created_at"])
+            if str(listed["id"]) == watermark_id or (not_before is not None and created_at < not_before):
+                return newer, page.server_at
+            newer.append(listed)
+        after_id = page.last_id
+        if not page.has_more or not after_id:
+            return newer, page.server_at
+
+
+def candidates_for(place: Workplace, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those of the listed batches that may be `batch`: of its size, not known already, not disproved."""
+    known = place.store.batch_ids()
+    tried = set(place.store.batch(batch.key).tried_ids)
+    return [
+        listed
+        for listed in newer
+        if sum((listed.get("request_counts") or {}).values()) == batch.n_requests
+        and str(listed["id"]) not in known
+        and str(listed["id"]) not in tried
+    ]
+
+
+def _post_of(batch: BatchRecord) -> dict[str, str | None]:
+    """Return what tells when `batch` was posted, as JSON can hold it."""
+    times = {name: getattr(batch, name) for name in ("watermark_at", "server_posted_at", "posted_at")}
+    written = {name: None if at is None else at.astimezone(UTC).isoformat() for name, at in times.items()}
+    return {"watermark_id": batch.watermark_id} | written
+
+
+def _time_of(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _without_candidate(extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pandas_batch.errors import NotEndedError
 
 from .bound import Bound, agree
 from .collecting import gone_error
+from .surplus import surplus_of, surplus_words
 from .waiting import AwaitedRun
 
 if TYPE_CHECKING:
@@ -135,13 +136,19 @@ class Run(AwaitedRun):
         from .summary import warnings_of
 
         engine = self._engine
-        return [*(engine.warnings if engine is not None else ()), *warnings_of(self.answers(), self.id)]
+        besides = surplus_words(surplus_of(self._batches(), self.id))
+        return [
+            *(engine.warnings if engine is not None else ()),
+            *([f"Run {self.id}: {besides}"] if besides else ()),
+            *warnings_of(self.answers(), self.id),
+        ]
 
     def summary(self) -> pd.Series:
         """Return what the run did and cost, one value per line."""
         from .summary import summary_of
 
-        return summary_of(self.snapshot(), self.answers(), self.record, prices=self._options.prices)
+        besides = surplus_of(self._batches(), self.id)
+        return summary_of(self.snapshot(), self.answers(), self.record, prices=self._options.prices, surplus=besides)
 
     def plot(self, ax: Any = None) -> Any:
         """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .collecting import Collector, Poller
 from .posting import Poster, Step, Workplace
-from .reconciling import Reconciler
+from .reconciling import FIRST_POST, Reconciler
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -94,7 +94,7 @@ class Steps:
         if batch.state in ("intent", "refused"):
             if posts_stopped:
                 return None
-            return self._poster.step if batch.state == "intent" else self._again
+            return self._post if batch.state == "intent" else self._again
         if batch.state in ("posting", "unknown"):
             return self._reconciler.step
         return self._collector.step if batch.state == "ended" else None
@@ -115,7 +115,12 @@ class Steps:
         """Post a batch once more that was refused when the run was driven before: the user has come back."""
         if not self._place.store.transition(batch.key, expect={"refused"}, to="intent"):
             return Step(due_in_s=0.0)
-        return self._poster.step(self._place.store.batch(batch.key))
+        return self._post(self._place.store.batch(batch.key))
+
+    def _post(self, batch: BatchRecord) -> Step:
+        if FIRST_POST in batch.extra and (found := self._reconciler.step_before_posting_again(batch)) is not None:
+            return found
+        return self._poster.step(batch)
 
     def _withdraw(self, batch: BatchRecord) -> Step:
         self._place.store.transition(batch.key, expect={"intent"}, to="withdrawn")

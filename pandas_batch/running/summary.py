@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.answers.row_status import exact_sum
 from pandas_batch.estimates.bill import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandas_batch.answers.merge import RunAnswers
     from pandas_batch.answers.rates import Prices
     from pandas_batch.store import RunRecord
     from pandas_batch.types import RunStatus
+
+    from .surplus import Surplus
 
 _COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
 _WORDS = {
@@ -47,7 +52,14 @@ def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
     return told
 
 
-def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices: Prices | None = None) -> pd.Series:
+def summary_of(
+    status: RunStatus,
+    answers: RunAnswers,
+    run: RunRecord,
+    *,
+    prices: Prices | None = None,
+    surplus: Sequence[Surplus] = (),
+) -> pd.Series:
     """
     Return the account of a run, one value per line.
 
@@ -57,6 +69,8 @@ def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices
         What there is to say of it.
     prices
         Prices of the call, which go before the published ones.
+    surplus
+        Batches that the server made besides, and billed.
     """
     cached = answers.sum_tokens("cache_read_tokens")
     lines: dict[str, Any] = {
@@ -82,6 +96,10 @@ def summary_of(status: RunStatus, answers: RunAnswers, run: RunRecord, *, prices
         "started at": status.started_at,
         "finished at": status.finished_at,
     }
+    if surplus:
+        costs = [batch.cost_usd for batch in surplus]
+        lines["made besides by the server"] = ", ".join(batch.batch_id for batch in surplus)
+        lines["billed besides (USD)"] = None if None in costs else exact_sum(np.array(costs))
     # A retry asks for less than its parent was estimated for, and a run under way has no bill yet.
     if "estimate" in run.extra and run.parent_id is None and status.state == "collected":
         estimate = Estimate.from_json(run.extra["estimate"])

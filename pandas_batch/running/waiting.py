@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pandas_batch.errors import WaitTimeout
 
 from .driving import DrivenRun
+from .surplus import is_look_due, look_for_surplus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ class AwaitedRun(DrivenRun, ABC):
         """
         engine = self._go_on(blocking=True)
         if engine is None:
+            self._look_for_surplus()
             self._finish_display()
             return self
         deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
@@ -81,7 +83,15 @@ class AwaitedRun(DrivenRun, ABC):
                 if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
                     raise self._timed_out(timeout)
             self._raise_for(engine)
+        elif is_look_due(self._batches(), self.id):
+            await asyncio.to_thread(self._look_for_surplus)
         self._finish_display()
+
+    def _look_for_surplus(self) -> None:
+        """Look for what was billed besides, once for each handle on the run."""
+        if not self._looked:
+            self._looked = True
+            look_for_surplus(self._store, self.id, wire=self._make_wire, clock=self._clock, prices=self._options.prices)
 
     def _timed_out(self, timeout: float | None) -> WaitTimeout:
         status = self.snapshot()
