@@ -158,7 +158,7 @@ def test_custom_ids_have_room_for_a_whole_batch_and_no_more() -> None:
         custom_ids("a" * 12, one, np.zeros(1), 100_000)
     with pytest.raises(ValueError, match="nonce"):
         custom_ids("not a nonce", one, np.zeros(1))
-    assert custom_ids("a" * 12, one[:0], np.zeros(0)) == []
+    assert custom_ids("a" * 12, one[:0], np.zeros(0)).tolist() == []
 
 
 def test_identity_is_name_order_draws_and_salt() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pandas_batch.errors import ColumnNotFoundError, InputError, PromptError
 from pandas_batch.requests.options import parse_options
 from pandas_batch.requests.plan import RequestPlan, plan_requests, preview_requests
-from pandas_batch.requests.texts import quoted
+from pandas_batch.requests.texts import escaped
 
 # A law holds on a busy machine too.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -560,6 +560,7 @@ def test_whatever_a_column_holds_every_row_has_a_story(cells: list[Any]) -> None
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=8))
 @example(['"', "\\", '\\"\n', "\x00", "\x7f", ""])
-def test_texts_quoted_all_at_once_are_what_each_would_be(texts: list[str]) -> None:
+def test_texts_escaped_all_at_once_are_what_each_would_be(texts: list[str]) -> None:
     """Escaping a slice of texts in one pass gives the same JSON as encoding each alone."""
-    assert quoted([text.encode() for text in texts]) == [msgspec.json.encode(text) for text in texts]
+    joined = b"\xff".join([text.encode() for text in texts])
+    assert escaped(joined, len(texts)) == [msgspec.json.encode(text)[1:-1] for text in texts]

@@ -21,8 +21,8 @@ from .result_lines import (
     Result,
     ServerToolUse,
     Usage,
+    joined_texts,
     reason_of,
-    texts_of,
 )
 
 STATUSES = ("succeeded", "errored", "expired", "canceled", "missing", "invalid")
@@ -117,8 +117,8 @@ class Columns:
         self._tiers: list[int] = []
         self._geos: list[int] = []
         self._message_ids: list[str | None] = []
-        self._texts: list[bytes] = []
-        self._n_text_bytes: list[int] = []
+        self._texts: list[bytes | bytearray] = []
+        self._n_text_bytes: list[np.ndarray] = []
         # Few rows have these, so only those are kept, by row.
         self._errors: dict[int, Result] = {}
         self._wordless: list[int] = []
@@ -159,16 +159,13 @@ class Columns:
         self._geos += [word[usage.inference_geo] for usage in usages]
 
     def _add_texts(self, contents: Sequence[Sequence[Block]]) -> None:
-        texts = texts_of(contents)
-        if not all(texts):
-            first = len(self._statuses)
-            self._wordless += [
-                first + i
-                for i, text in enumerate(texts)
-                if not text and any(block.type != "text" for block in contents[i])
-            ]
-        self._n_text_bytes += [-1 if text is None else len(text) for text in texts]
-        self._texts.append(b"".join([text for text in texts if text]))
+        data, n_bytes = joined_texts(contents)
+        first = len(self._statuses)
+        for i in np.flatnonzero(n_bytes <= 0).tolist():
+            if any(block.type != "text" for block in contents[i]):
+                self._wordless.append(first + i)
+        self._n_text_bytes.append(n_bytes)
+        self._texts.append(data)
 
     def unreadable(self) -> list[tuple[int, str]]:
         """Return row and reason of each line that could not be read."""
@@ -178,7 +175,7 @@ class Columns:
     def to_record_batch(self) -> pa.RecordBatch:
         """Return the rows gathered so far, as `UNPRICED_SCHEMA`."""
         vocabulary = self._vocabulary
-        n_text_bytes = np.array(self._n_text_bytes, np.int64)
+        n_text_bytes = np.concatenate(self._n_text_bytes)
         has_content = n_text_bytes > 0
         has_content[self._wordless] = True
         error_types, error_messages = self._errors_to_arrays()

@@ -18,7 +18,7 @@ from pandas_batch.types import BatchResult
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, read_line, texts_of
+from .result_lines import INVALID_TYPE, Error, Usage, read_line, text_of
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -75,7 +75,7 @@ class Decoded:
 
 
 def decode_results(
-    source: Source, *, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | None = None
+    source: Source, *, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | np.ndarray | None = None
 ) -> Decoded:
     """
     Decode the raw results of a batch into a table in memory.
@@ -125,7 +125,7 @@ def decode_to_file(
     n_requests: int,
     at: datetime,
     prices: Mapping[str, tuple[float, float]] | None = None,
-    custom_ids: Sequence[bytes] | None = None,
+    custom_ids: Sequence[bytes] | np.ndarray | None = None,
 ) -> Decoded:
     """
     Decode, price and write the results of a batch without ever holding its texts in memory.
@@ -263,7 +263,7 @@ def result_of_line(
     cost = cost_of_message(raw, at=at, prices=prices)
     return BatchResult(
         custom_id=read.custom_id,
-        output=(texts_of([message.content or ()])[0] or b"").decode("utf-8", "replace"),
+        output=(text_of(message.content or ()) or b"").decode("utf-8", "replace"),
         tokens=n_input + n_read + n_write + n_output,
         input_tokens=n_input,
         output_tokens=n_output,

@@ -110,8 +110,8 @@ class RunAnswers:
             return table
         return add_costs(table, at=batch.created_at, prices=self._prices)
 
-    def custom_ids_of(self, key: int) -> list[bytes]:
-        """Return the custom_ids of a batch by position."""
+    def custom_ids_of(self, key: int) -> np.ndarray:
+        """Return the custom_ids of a batch by position (dtype S47)."""
         return self._store.custom_ids_of(key)
 
     def codes_of_requests(self) -> np.ndarray:

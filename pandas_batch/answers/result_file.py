@@ -22,7 +22,7 @@ _N_POSITION_DIGITS = 5
 _N_TAIL_CHARS = 24
 _PLACES = 10 ** np.arange(_N_POSITION_DIGITS - 1, -1, -1)
 _ID_START = b'{"custom_id":"'
-_SCANNED_BYTES = 1 << 21
+_SCANNED_BYTES = 1 << 20
 _MAX_SHOWN = 20
 _MAX_SHOWN_CHARS = 64
 
@@ -95,7 +95,7 @@ class Found:
 
 
 def locate(
-    data: mmap.mmap | bytes, *, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | None = None
+    data: mmap.mmap | bytes, *, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | np.ndarray | None = None
 ) -> Found:
     """
     Find the line of each request without reading more than its id.
@@ -140,11 +140,13 @@ def _bounds(data: mmap.mmap | bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 class _PositionFinder:
     """Reads positions out of custom_ids of one batch, whole columns at once."""
 
-    def __init__(self, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | None) -> None:
+    def __init__(self, prefix: bytes, n_requests: int, custom_ids: Sequence[bytes] | np.ndarray | None) -> None:
         self.prefix = prefix
         self.n_requests = n_requests
         self.n_id = len(prefix) + _N_POSITION_DIGITS + 1 + _N_TAIL_CHARS
-        self.ids = None if custom_ids is None else np.frombuffer(b"".join(custom_ids), np.uint8).reshape(-1, self.n_id)
+        self.ids = None
+        if custom_ids is not None:
+            self.ids = np.asarray(custom_ids, f"S{self.n_id}").view(np.uint8).reshape(-1, self.n_id)
 
     def of_heads(self, data: mmap.mmap | bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the position of each line that begins as the API writes it, else `_NOT_OURS`."""

@@ -46,9 +46,9 @@ class ParsedId:
     draw: int
 
 
-def custom_ids(nonce: str, fingerprints: np.ndarray, draws: np.ndarray, start: int = 0) -> list[bytes]:
+def custom_ids(nonce: str, fingerprints: np.ndarray, draws: np.ndarray, start: int = 0) -> np.ndarray:
     """
-    Return the custom_ids of rows `start`, `start` + 1, ... of one batch, each 47 ASCII characters.
+    Return the custom_ids of rows `start`, `start` + 1, ... of one batch, each 47 ASCII characters (dtype S47).
 
     Parameters
     ----------
@@ -64,15 +64,13 @@ def custom_ids(nonce: str, fingerprints: np.ndarray, draws: np.ndarray, start: i
     Examples
     --------
     >>> custom_ids("abcdefghij01", np.zeros((1, 16), np.uint8), np.array([2]), start=7)
-    [b'pb1_abcdefghij01_00007_AAAAAAAAAAAAAAAAAAAAAAAC']
+    array([b'pb1_abcdefghij01_00007_AAAAAAAAAAAAAAAAAAAAAAAC'], dtype='|S47')
     """
     if not _NONCE.fullmatch(nonce):
         raise ValueError("nonce is not 12 characters of a-z0-9")
     n = len(fingerprints)
     if start < 0 or start + n - 1 > MAX_POSITION:
         raise ValueError(f"positions {start} to {start + n - 1} do not fit in five digits")
-    if n == 0:
-        return []
     payload = np.empty((n, FINGERPRINT_BYTES + 2), np.uint8)
     payload[:, :FINGERPRINT_BYTES] = fingerprints
     payload[:, FINGERPRINT_BYTES:] = np.asarray(draws).astype(">u2").reshape(n, 1).view(np.uint8)
@@ -85,7 +83,7 @@ def custom_ids(nonce: str, fingerprints: np.ndarray, draws: np.ndarray, start: i
     ids[:, 22] = ord("_")
     # 18 bytes are exactly 24 base64 characters: one call encodes all rows.
     ids[:, 23:] = np.frombuffer(base64.urlsafe_b64encode(payload.tobytes()), np.uint8).reshape(n, 24)
-    made: list[bytes] = ids.view(f"S{_CUSTOM_ID_CHARS}").ravel().tolist()
+    made: np.ndarray = ids.view(f"S{_CUSTOM_ID_CHARS}").ravel()
     return made
 
 
@@ -211,30 +209,15 @@ def fingerprint_texts(digest: bytes, texts: pa.Array | pa.ChunkedArray) -> np.nd
 
 def utf8_views(texts: pa.Array) -> list[memoryview]:
     """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, without a copy."""
-    if len(texts) == 0:
-        return []
-    at, view = _extents(texts)
-    return [view[a:b] for a, b in itertools.pairwise(at)]
-
-
-def _extents(texts: pa.Array) -> tuple[list[int], memoryview]:
-    """Return where each text begins, and the last one ends, in the bytes of all of them."""
     import pyarrow as pa
 
+    if len(texts) == 0:
+        return []
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets_buffer, data = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, width, count=len(texts) + 1, offset=texts.offset * width().itemsize)
-    return offsets.tolist(), memoryview(data) if data is not None else memoryview(b"")
-
-
-def utf8_texts(texts: pa.Array) -> list[bytes]:
-    """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, copied."""
-    if len(texts) == 0:
-        return []
-    at, view = _extents(texts)
-    first = at[0]
-    block = view[first : at[-1]].tobytes()
-    return [block[a - first : b - first] for a, b in itertools.pairwise(at)]
+    view = memoryview(data) if data is not None else memoryview(b"")
+    return [view[begin:end] for begin, end in itertools.pairwise(offsets.tolist())]
 
 
 def fingerprint_json(digest: bytes, content: Any) -> bytes:

@@ -7,6 +7,7 @@ constant bytes around its prompt, so a row costs one encoding of one string.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,15 @@ _LONGEST_ESCAPE = 6  # "\u0000" for one byte of text
 _MAX_NAMED_ROWS = 5
 _ROWS_PER_GROUP = 8  # fewer on average, and rows are better hashed one by one
 _MANY_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The params of some rows as JSON: each is one of `middles` with the same bytes before and after it."""
+
+    before: bytes
+    middles: Sequence[bytes]
+    after: bytes
 
 
 class RequestPlan:
@@ -115,21 +125,26 @@ class RequestPlan:
         positions
             Positions of sendable rows, in the order in which they are wanted.
         """
+        for part in self.slices(positions):
+            yield [b"%b%b%b" % (part.before, middle, part.after) for middle in part.middles]
+
+    def slices(self, positions: np.ndarray) -> Iterator[Slice]:
+        """Yield what `encode` yields, what is equal in all rows of a slice kept apart."""
         positions = np.asarray(positions, np.int64)
         start = 0
         while start < len(positions):
             part = positions[start : start + SLICE_ROWS]
             n_fitting = int(np.searchsorted(np.cumsum(self.wire_bytes[part]), SLICE_BYTES, side="right"))
             part = part[: max(n_fitting, 1)]
-            yield self._encode_slice(part)
+            yield self._slice(part)
             start += len(part)
 
-    def _encode_slice(self, positions: np.ndarray) -> list[bytes]:
+    def _slice(self, positions: np.ndarray) -> Slice:
         codes = self._group_of_row[positions]
         has_content = self._has_content[positions]
         if not has_content.any() and (codes == codes[0]).all():
-            before, after = self._groups[int(codes[0])].before, self._groups[int(codes[0])].after
-            return [b"%b%b%b" % (before, text, after) for text in self._texts.as_json(positions)]
+            group = self._groups[int(codes[0])]
+            return Slice(group.before + b'"', self._texts.escaped(positions), b'"' + group.after)
         import msgspec
 
         encode = msgspec.json.Encoder().encode
@@ -141,7 +156,7 @@ class RequestPlan:
                 made.append(b"%b%b%b" % (group.before, encode(text), group.after))
             else:
                 made.append(content.encode(group, text))
-        return made
+        return Slice(b"", made, b"")
 
     def _texts_of(self, positions: np.ndarray) -> list[str | None]:
         """Return the text of each row, None where its content says everything."""
@@ -221,7 +236,7 @@ def preview_requests(plan: RequestPlan, n: int = 3) -> list[dict[str, Any]]:
     import msgspec
 
     at = np.flatnonzero(plan.sendable)[: max(n, 0)]
-    ids = custom_ids("preview00000", plan.fingerprints[at], np.zeros(len(at), np.uint16))
+    ids = custom_ids("preview00000", plan.fingerprints[at], np.zeros(len(at), np.uint16)).tolist()
     bodies = [body for part in plan.encode(at) for body in part]
     return [
         {"custom_id": custom_id.decode("ascii"), "params": msgspec.json.decode(body)}

@@ -128,9 +128,13 @@ class ArrowTexts:
                 chunk.validate(full=True)
             except pa.ArrowInvalid:
                 chunk = self._without_invalid(chunk, part.start)
-            # Blank texts are short as a rule, and NUL bytes of a huge text need not be looked at twice.
-            blank = pc.fill_null(pc.utf8_is_space(chunk), True).to_numpy(zero_copy_only=False)
-            self.missing[part] = missing | blank
+            # Few texts begin with a blank: only those are looked at whole.
+            begins_blank = pc.fill_null(pc.utf8_is_space(pc.utf8_slice_codeunits(chunk, 0, 1)), False).to_numpy(
+                zero_copy_only=False
+            )
+            suspects = np.flatnonzero(begins_blank)
+            missing[suspects] = pc.utf8_is_space(chunk.take(pa.array(suspects))).to_numpy(zero_copy_only=False)
+            self.missing[part] = missing
         self.missing[list(self.reasons)] = False
 
     def _without_invalid(self, chunk: pa.Array, start: int) -> pa.Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pandas_batch.clock import Clock
 from pandas_batch.errors import LostAnswerError, PandasBatchError, StoreError, clip
 
 from .failpoints import reached
+from .spooling import SpoolBody, params_of_line, spool_lines
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, NewBatch, Store
@@ -215,7 +215,7 @@ class Poster:
                 error.hint,
             ) from error
         reached("batch bound")
-        if not bound:
+        if not bound and self._place.store.batch(batch.key).batch_id is None:
             raise LostAnswerError(
                 f"Batch {batch_id} was created, but its record changed meanwhile.",
                 "Nothing else was sent.",
@@ -274,80 +274,6 @@ def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
                 )
             )
     return halves
-
-
-# -------------------------------------------------------------------- the body of a create, on disk
-
-_HEAD = b'{"requests":[\n'
-_TAIL = b"\n]}"
-_LINE_START = b'{"custom_id":"'
-_LINE_PARAMS = b'","params":'
-LINE_OVERHEAD = len(_LINE_START) + 47 + len(_LINE_PARAMS) + len(b"}") + len(b",\n")
-"""Bytes of a request on the wire beyond its params."""
-BODY_OVERHEAD = len(_HEAD) + len(_TAIL)
-
-
-class SpoolBody:
-    """
-    The body of one create, written line by line: the bytes on disk are the bytes on the wire.
-
-    One request stands on each line, so that the requests of failed rows can be taken up again without parsing
-    the others (a JSON string never holds a raw newline).
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._spool = store.new_spool()
-        self._spool.write(_HEAD)
-        self.n_requests = 0
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the body so far, its end included."""
-        return int(self._spool.n_bytes) + len(_TAIL)
-
-    def write_line(self, custom_id: bytes, params: bytes) -> None:
-        """Add one request."""
-        self.write_lines([custom_id], [params])
-
-    def write_lines(self, custom_ids: Sequence[bytes], params: Sequence[bytes]) -> None:
-        """Add requests, one for each id."""
-        block = b"},\n".join(
-            [_LINE_START + custom_id + _LINE_PARAMS + body for custom_id, body in zip(custom_ids, params, strict=True)]
-        )
-        self._spool.write((b",\n" if self.n_requests else b"") + block + b"}")
-        self.n_requests += len(custom_ids)
-
-    def close(self) -> Any:
-        """End the body, make it durable, and return the store's spool."""
-        self._spool.write(_TAIL)
-        self._spool.close()
-        return self._spool
-
-
-def spool_lines(spool: Any) -> Any:
-    """Yield the request lines of a spool, without the commas between them."""
-    for raw in spool:
-        line = raw.rstrip(b"\n")
-        if line in (b'{"requests":[', b"]}"):
-            continue
-        yield line[:-1] if line.endswith(b",") else line
-
-
-def params_of_line(line: bytes) -> bytes:
-    """
-    Return the params of a request line, as they go on the wire.
-
-    Examples
-    --------
-    >>> params_of_line(b'{"custom_id":"' + b"x" * 47 + b'","params":{"model":"m"}}')
-    b'{"model":"m"}'
-    """
-    return line[len(_LINE_START) + 47 + len(_LINE_PARAMS) : -1]
-
-
-def custom_id_of_line(line: bytes) -> bytes:
-    """Return the custom_id of a request line."""
-    return line[len(_LINE_START) : len(_LINE_START) + 47]
 
 
 # -------------------------------------------------------------------- reading the API's batch object

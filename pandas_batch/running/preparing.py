@@ -6,8 +6,8 @@ When `record` returns, everything that will be sent is durable, under the ids it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from pandas_batch.errors import InputError, StoreError
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .failpoints import reached
-from .posting import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody, new_nonce
+from .posting import new_nonce
+from .spooling import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options
-    from pandas_batch.requests.plan import RequestPlan
+    from pandas_batch.requests.plan import RequestPlan, Slice
     from pandas_batch.store import NewBatch, RunRecord, Store
 
 BATCH_BYTES = 200_000_000
@@ -282,14 +283,14 @@ def _spool(
             )
 
     n_done = 0
-    for params in _slices(plan, rows):
-        for part in _cut(params, body, warm=options.warm_cache and not batches and body is None):
+    for made in _slices(plan, rows):
+        for part in _cut(made, body, warm=options.warm_cache and not batches and body is None):
             if part.opens or body is None:
                 close(n_done)
                 body, nonce, start = SpoolBody(store), new_nonce(), n_done
-            stop = n_done + len(part.params)
+            stop = n_done + len(part.middles)
             ids = custom_ids(nonce, fingerprints[n_done:stop], draws[n_done:stop], start=n_done - start)
-            body.write_lines(ids, part.params)
+            body.write_lines(ids, made.before, part.middles, made.after)
             keys[n_done:stop] = -(len(batches) + 1)
             positions[n_done:stop] = np.arange(n_done - start, stop - start)
             n_done = stop
@@ -297,45 +298,47 @@ def _spool(
     return batches, keys, positions
 
 
-def _slices(plan: RequestPlan, rows: np.ndarray) -> Iterator[list[bytes]]:
+def _slices(plan: RequestPlan, rows: np.ndarray) -> Iterator[Slice]:
     """Yield the encoded params of `rows`; a row that stands several times in a row is encoded once."""
     if len(rows) == 0:
         return
     changes = np.flatnonzero(np.diff(rows, prepend=rows[0] - 1))
     if len(changes) == len(rows):
-        yield from plan.encode(rows)
+        yield from plan.slices(rows)
         return
-    repeats = np.diff(changes, append=len(rows)).tolist()
-    times = iter(repeats)
-    for params in plan.encode(rows[changes]):
-        yield [body for body in params for _ in range(next(times))]
+    times = iter(np.diff(changes, append=len(rows)).tolist())
+    for made in plan.slices(rows[changes]):
+        yield replace(made, middles=[middle for middle in made.middles for _ in range(next(times))])
 
 
 @dataclass(frozen=True)
 class _Part:
-    params: list[bytes]
+    middles: Sequence[bytes]
     opens: bool
 
 
-def _cut(params: list[bytes], body: SpoolBody | None, *, warm: bool) -> Iterator[_Part]:
+def _cut(made: Slice, body: SpoolBody | None, *, warm: bool) -> Iterator[_Part]:
     """Cut a slice where a batch is full; `warm` puts the very first request into a batch of its own."""
     n_requests = 0 if body is None else body.n_requests
     n_bytes = BODY_OVERHEAD if body is None else body.n_bytes
+    middles = made.middles
     if warm:
-        yield _Part(params[:1], opens=True)
-        params, n_requests, n_bytes = params[1:], MAX_BATCH_REQUESTS, n_bytes
-    sizes = np.fromiter(map(len, params), dtype=np.int64, count=len(params)) + LINE_OVERHEAD
-    if n_requests + len(params) <= MAX_BATCH_REQUESTS and n_bytes + int(sizes.sum()) <= BATCH_BYTES:
-        yield _Part(params, opens=False)
+        yield _Part(middles[:1], opens=True)
+        middles, n_requests = middles[1:], MAX_BATCH_REQUESTS
+    n_equal = len(made.before) + len(made.after) + LINE_OVERHEAD
+    n_bytes_after = n_bytes + sum(map(len, middles)) + len(middles) * n_equal
+    if n_requests + len(middles) <= MAX_BATCH_REQUESTS and n_bytes_after <= BATCH_BYTES:
+        yield _Part(middles, opens=False)
         return
     part: list[bytes] = []
     opens = False
-    for body_bytes, size in zip(params, sizes.tolist(), strict=True):
+    for middle in middles:
+        size = len(middle) + n_equal
         if n_requests + 1 > MAX_BATCH_REQUESTS or n_bytes + size > BATCH_BYTES:
             if part:
                 yield _Part(part, opens=opens)
             part, opens, n_requests, n_bytes = [], True, 0, BODY_OVERHEAD
-        part.append(body_bytes)
+        part.append(middle)
         n_requests += 1
         n_bytes += size
     if part:

@@ -15,10 +15,11 @@ from pandas_batch.errors import FrameMismatchError
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.wire.failures import is_not_found
 
-from .posting import SpoolBody, Workplace
+from .posting import Workplace
 from .preparing import new_run_id, requests_table, rows_table
 from .reconciling import read_nonce
 from .run import Run
+from .spooling import SpoolBody
 
 if TYPE_CHECKING:
     from pandas_batch.store import NewBatch, Store
@@ -173,7 +174,7 @@ def _adopted(call: Call, store: Store, batch: _Ours) -> NewBatch:
     bodies = iter(params)
     body = SpoolBody(store)
     ids = custom_ids(batch.nonce, batch.fingerprints, batch.draws)
-    body.write_lines(ids, [b"{}" if position is None else next(bodies) for position in at])
+    body.write_lines(ids, b"", [b"{}" if position is None else next(bodies) for position in at], b"")
     return NewBatch(
         nonce=batch.nonce,
         fingerprints=batch.fingerprints,

@@ -13,8 +13,9 @@ from pandas_batch.answers.row_status import CUT, FAILED
 from pandas_batch.errors import InputError, RunNotFoundError
 from pandas_batch.types import MAX_BATCH_REQUESTS, ROW_STATUSES
 
-from .posting import SpoolBody, custom_id_of_line, new_nonce, params_of_line, spool_lines
+from .posting import new_nonce
 from .preparing import BATCH_BYTES, new_run_id
+from .spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 
 if TYPE_CHECKING:
     from pandas_batch.store import NewBatch, RunRecord, Store

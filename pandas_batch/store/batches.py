@@ -95,8 +95,8 @@ class Batches(Ground):
         row = self._database.read(lambda c: c.execute("SELECT key FROM batches WHERE nonce = ?", (nonce,)).fetchone())
         return None if row is None else self.batch(row[0])
 
-    def custom_ids_of(self, key: int) -> list[bytes]:
-        """Return the custom_ids of a batch by position."""
+    def custom_ids_of(self, key: int) -> np.ndarray:
+        """Return the custom_ids of a batch by position (dtype S47)."""
         from pandas_batch.requests.fingerprints import custom_ids
 
         fingerprints, draws = self.requests_of(key)
