@@ -36,7 +36,7 @@ ROOMS = {
     "client": Room("bodies parts jobs client"),
     "requests": Room(
         "parameters sdk_types option_checks options per_row texts fingerprints templates contents media media_types "
-        "json_schema schema groups plan",
+        "json_schema schema groups changes plan",
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
@@ -48,8 +48,8 @@ ROOMS = {
     "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status gathering merge status summary posting reconciling surplus collecting steps engine preparing bound "
-        "driving waiting retrying deleting run",
+        "row_status gathering merge status summary spooling posting reconciling surplus collecting steps engine preparing "
+        "bound driving waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),

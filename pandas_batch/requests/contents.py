@@ -69,8 +69,8 @@ class Content:
         if self.value is None:
             return [*ahead, {"type": "text", "text": text}]
         if not self.is_messages:
-            return [*ahead, *map(_digested, self.value)]
-        messages = [_digested(message) for message in self.value]
+            return [*ahead, *map(digested, self.value)]
+        messages = [digested(message) for message in self.value]
         if ahead:
             asked = messages[_last_question(messages)]
             asked["content"] = [*ahead, *_as_blocks(asked["content"])]
@@ -218,8 +218,8 @@ def _transformed(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]])
     return value
 
 
-def _digested(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a block or message with its base64 sources as they count in a fingerprint."""
+def digested(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a block or message with its base64 sources as they count in a fingerprint: the caller's bytes."""
 
     def change(source: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,15 +64,19 @@ def group_rows(
     given = {"model": options.model, "max_tokens": options.max_tokens, "system": options.system, **options.params}
     constant = {name: value for name, value in given.items() if not is_per_row(value)}
     columns: list[tuple[str, list[Any], np.ndarray]] = []
-    codes = np.zeros(len(frame), np.int64)
+    codes: np.ndarray | None = None
     for name, value in given.items():
         if is_per_row(value):
             distinct, of_row = _distinct_values(
                 name, series_of(value, frame, name), frame.index, beta=bool(options.betas)
             )
             columns.append((name, distinct, of_row))
-            _, codes = np.unique(codes * len(distinct) + of_row, return_inverse=True)
-    _, first, group_of_row = np.unique(codes, return_index=True, return_inverse=True)
+            codes = of_row if codes is None else codes * len(distinct) + of_row
+            _, codes = np.unique(codes, return_inverse=True)
+    if codes is None:
+        first, group_of_row = np.zeros(min(len(frame), 1), np.int64), np.broadcast_to(np.int64(0), len(frame))
+    else:
+        _, first, group_of_row = np.unique(codes, return_index=True, return_inverse=True)
     earlier = few_shot_messages(options.few_shot)
     groups = []
     for row in first.tolist():
@@ -82,7 +85,7 @@ def group_rows(
         if options.cache_system:
             params["system"] = cached_system(params.get("system"))
         groups.append(_group(params, earlier, schema, options.betas, base_url, api_version))
-    return groups, group_of_row.astype(np.int64)
+    return groups, group_of_row
 
 
 def rows_by_group(rows: np.ndarray, group_of_row: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -155,7 +158,6 @@ def _group(
     import msgspec
 
     on_wire = {name: value for name, value in params.items() if value is not None}
-    in_fingerprint = dict(on_wire)
     if schema is not None:
         config = dict(on_wire.get("output_config") or {})
         if config.get("format") is not None:
@@ -164,21 +166,51 @@ def _group(
                 hint="leave one of them out",
             )
         on_wire["output_config"] = config | schema.output_config()
-        # The SDK's transformation of a schema may change with its version, what was asked for does not. It is
-        # kept as text because the order of its fields is the order in which the model writes them.
-        in_fingerprint["output_config"] = config | {"schema": json.dumps(schema.canonical)}
+    schema_text = None if schema is None else schema.text
     # Only the top level is sorted: models write the fields of a schema in the order in which they stand.
     encode = msgspec.json.encode
     names = sorted(on_wire)
     ahead = b"".join(b"%b:%b," % (encode(name), encode(on_wire[name])) for name in names if name < "messages")
     behind = b"".join(b",%b:%b" % (encode(name), encode(on_wire[name])) for name in names if name > "messages")
     examples = b"".join(encode(message) + b"," for message in earlier)
-    in_fingerprint["messages"] = [*earlier, {"role": "user"}]
     return Group(
         params=on_wire,
-        digest=frame_digest(in_fingerprint, betas=betas, api_version=api_version, base_url=base_url),
+        digest=digest_of(
+            on_wire, earlier, schema_text=schema_text, betas=betas, base_url=base_url, api_version=api_version
+        ),
         before=b'{%b"messages":[%b{"content":' % (ahead, examples),
         after=b',"role":"user"}]%b}' % behind,
         before_messages=b'{%b"messages":[%b' % (ahead, examples),
         after_messages=b"]%b}" % behind,
     )
+
+
+def digest_of(
+    on_wire: Mapping[str, Any],
+    earlier: Sequence[Mapping[str, Any]],
+    *,
+    schema_text: str | None,
+    betas: Sequence[str],
+    base_url: str,
+    api_version: str,
+) -> bytes:
+    """
+    Return the key of the fingerprints of requests that share everything but their prompts.
+
+    Parameters
+    ----------
+    on_wire
+        Their params, less the messages.
+    earlier
+        The messages before the prompt.
+    schema_text
+        The output schema as the user gave it: the SDK's transformation, which is on the wire, may change with its
+        version, what was asked for does not.
+    betas, base_url, api_version
+        As in `frame_digest`.
+    """
+    in_fingerprint = {**on_wire, "messages": [*earlier, {"role": "user"}]}
+    if schema_text is not None:
+        config = {name: value for name, value in on_wire["output_config"].items() if name != "format"}
+        in_fingerprint["output_config"] = config | {"schema": schema_text}
+    return frame_digest(in_fingerprint, betas=betas, api_version=api_version, base_url=base_url)

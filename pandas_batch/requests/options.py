@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -101,9 +102,18 @@ class Options:
         return self.columns
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plain options as JSON's own types; `client` and what is `not_remembered` are left out."""
+        """
+        Return the plain options as JSON's own types; `client` and what is `not_remembered` are left out.
+
+        Of an output schema, be it a class, the JSON schema stands there as text: the order of its fields is the order
+        in which the model writes them, and a part of every fingerprint.
+        """
         made: dict[str, Any] = {}
-        left_out = {"client", "params", "extra_params", *self.not_remembered}
+        left_out = {"client", "params", "extra_params", "output_schema", *self.not_remembered}
+        if self.output_schema is not None:
+            from .schema import OutputSchema
+
+            made["schema_json"] = OutputSchema.of(self.output_schema).text
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.name in left_out or (value is f.default and f.name not in _REQUEST_OPTIONS):
@@ -121,6 +131,8 @@ class Options:
     def from_json(cls, stored: Mapping[str, Any], **again: Any) -> Options:
         """Return the options that `to_json` wrote, with those in `again` given anew."""
         kwargs = dict(stored)
+        if schema := kwargs.pop("schema_json", None):
+            kwargs["output_schema"] = json.loads(schema)
         params = kwargs.pop("params", {})
         for name in ("prompt_col", "images_col", "documents_col"):
             if name in kwargs:

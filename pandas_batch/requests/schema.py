@@ -119,6 +119,11 @@ class OutputSchema:
 
         return cls(schema, read)
 
+    @property
+    def text(self) -> str:
+        """The JSON schema as it stands in fingerprints: as text, because the order of its fields counts."""
+        return json.dumps(self.canonical)
+
     def output_config(self) -> dict[str, Any]:
         """Return the part of ``output_config`` that asks for this schema."""
         import anthropic

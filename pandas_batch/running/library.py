@@ -81,7 +81,9 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     Return a stored run, by its id or the newest of that name.
 
     Its ``result()`` is the added columns on the index of the frame that was submitted. A finished run needs no
-    key and no network.
+    key and no network. Where ``output_schema`` was a class, its columns are those of the JSON schema that was made of
+    it; what only the class knows (validators of its own) is told by
+    ``df.claude_batch.attach(run_id_or_name, output_schema=...)``.
 
     Raises
     ------
@@ -105,7 +107,6 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     if options.output_schema is not None:
         from pandas_batch.requests.schema import OutputSchema
 
-        # A class is not remembered, what JSON can hold is.
         schema = OutputSchema.of(options.output_schema)
     return Run(opened, record.id, options, schema=schema, clock=clock)
 

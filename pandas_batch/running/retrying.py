@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from .preparing import BATCH_BYTES, new_run_id
 from .spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 
 if TYPE_CHECKING:
+    from pandas_batch.requests.changes import Changes
     from pandas_batch.store import NewBatch, RunRecord, Store
 
     from .run import Run
@@ -31,24 +32,26 @@ _ALWAYS = frozenset({"expired", "canceled", "missing"})
 
 def retry_run(run: Run, *, errors: str, overrides: Mapping[str, Any]) -> Run:
     """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
-    from pandas_batch.requests.parameters import check_parameter
+    from pandas_batch.requests.changes import Changes
 
     if errors not in ("transient", "all"):
         raise InputError(f"errors={errors!r} is neither 'transient' nor 'all'.", hint='run.retry_failed(errors="all")')
-    given = {name: check_parameter(name, value) for name, value in overrides.items()}
+    store, parent = run.store, run.record
+    changes = Changes.of(
+        overrides, parent.options, base_url=parent.base_url, api_version=str(parent.extra["api_version"])
+    )
     if not run.is_settled():
         raise InputError(
             f"Run {run.id} has not ended; what failed is not known yet.", hint="run.wait(); run.retry_failed()"
         )
-    store, parent = run.store, run.record
-    asked = _digest(errors, given)
+    asked = _digest(errors, changes.given)
     with store.preparing():
         later = _retries_since(store, parent)
         if any(record.extra.get("retry") == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
         if not later:
-            recorded = _record(run, parent, errors, given, asked)
+            recorded = _record(run, parent, errors, changes, asked)
             return run if recorded is None else run.sibling(recorded.id)
     # Another retry: of what the retries made since have left, whose answers are paid for.
     return retry_run(run.sibling(later[0].id), errors=errors, overrides=overrides)
@@ -76,7 +79,7 @@ def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
     return later
 
 
-def _record(run: Run, parent: RunRecord, errors: str, given: Mapping[str, Any], asked: str) -> RunRecord | None:
+def _record(run: Run, parent: RunRecord, errors: str, changes: Changes, asked: str) -> RunRecord | None:
     """Write the retry down; None where there is nothing to ask again."""
     store = run.store
     requests = _requests_to_retry(run, errors)
@@ -87,8 +90,9 @@ def _record(run: Run, parent: RunRecord, errors: str, given: Mapping[str, Any], 
     positions = table.column("position").to_numpy().copy()
     draws = table.column("draw").to_numpy().copy()
     reused = np.ones(len(keys), dtype=bool)
-    bodies = _bodies(run, requests)
-    batches = _write(run, bodies, given, keys, positions, draws, reused)
+    again = _again(run, requests, changes)
+    again = _without_answered(run, again, keys, positions, draws)
+    batches = _write(run, again, keys, positions, draws, reused)
     record = replace(
         parent,
         id=new_run_id(run.clock.now()),
@@ -132,96 +136,94 @@ def _requests_to_retry(run: Run, errors: str) -> np.ndarray:
     return np.flatnonzero(worth)
 
 
-def _bodies(run: Run, requests: np.ndarray) -> list[tuple[int, bytes]]:
-    """Return the params of `requests`, from the spools they were posted from."""
+@dataclass(frozen=True)
+class _Again:
+    """A request that is to be asked again: its number in the run, its params, its fingerprint."""
+
+    request: int
+    params: bytes
+    address: np.ndarray
+
+
+def _again(run: Run, requests: np.ndarray, changes: Changes) -> list[_Again]:
+    """Return `requests` with their changes, from the spools they were posted from."""
     from pandas_batch.requests.fingerprints import parse_custom_id
 
     answers = run.answers()
     keys, positions = answers.keys[requests], answers.positions[requests]
-    bodies: list[tuple[int, bytes]] = []
+    table = run.store.requests_table_of(run.id)
+    addresses = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
+    addresses = addresses[: 16 * table.num_rows].reshape(-1, 16)
+    again: list[_Again] = []
     for key in np.unique(keys).tolist():
         wanted = dict(zip(positions[keys == key].tolist(), requests[keys == key].tolist(), strict=True))
         with run.store.open_spool(key) as spool:
             for line in spool_lines(spool):
                 parsed = parse_custom_id(custom_id_of_line(line).decode())
                 if parsed is not None and parsed.position in wanted:
-                    bodies.append((wanted.pop(parsed.position), params_of_line(line)))
+                    request, params = wanted.pop(parsed.position), params_of_line(line)
+                    address = addresses[request]
+                    if changes.given:
+                        params, address = changes.apply(params)
+                    again.append(_Again(request, params, address))
         if wanted:
             raise InputError(
                 f"{len(wanted):,} of the failed requests of run {run.id} are not in the store any more.",
                 hint="df.claude_batch.submit(..., name=...)   # asks, and pays, for all rows in a run of its own",
             )
-    return sorted(bodies)
+    return sorted(again, key=lambda one: one.request)
+
+
+def _without_answered(
+    run: Run, again: list[_Again], keys: np.ndarray, positions: np.ndarray, draws: np.ndarray
+) -> list[_Again]:
+    """Point to the answers that another run has paid for, or waits for, and return what is left to ask."""
+    if not run.record.options.get("reuse", True):
+        return again
+    requests = np.array([one.request for one in again])
+    found, places = run.store.find_answers(
+        np.vstack([one.address for one in again]), draws[requests], base_url=run.record.base_url
+    )
+    # With `errors="all"` an answer that was cut is asked again, and not taken for an answer.
+    is_other = (found >= 0) & ((found != keys[requests]) | (places != positions[requests]))
+    keys[requests[is_other]], positions[requests[is_other]] = found[is_other], places[is_other]
+    return [one for one, answered in zip(again, is_other.tolist(), strict=True) if not answered]
 
 
 def _write(
     run: Run,
-    bodies: list[tuple[int, bytes]],
-    given: Mapping[str, Any],
+    again: list[_Again],
     keys: np.ndarray,
     positions: np.ndarray,
     draws: np.ndarray,
     reused: np.ndarray,
 ) -> list[NewBatch]:
     """Write the bodies of the retry's batches, and the new places of their requests into the arrays."""
-    import msgspec
-
     from pandas_batch.requests.fingerprints import custom_ids
     from pandas_batch.store import NewBatch
 
-    table = run.store.requests_table_of(run.id)
-    stored = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
-    stored = stored[: 16 * table.num_rows].reshape(-1, 16)
-    encode = msgspec.json.Encoder(order="sorted").encode
     record = run.record
-    betas = tuple(record.options.get("betas", ()))
     batches: list[NewBatch] = []
     start = 0
-    while start < len(bodies):
+    while start < len(again):
         body, nonce = SpoolBody(run.store), new_nonce()
-        addresses = []
         stop = start
-        while stop < len(bodies) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < BATCH_BYTES:
-            request, params = bodies[stop]
-            address = stored[request].copy()
-            if given:
-                changed = msgspec.json.decode(params) | dict(given)
-                params = encode(changed)
-                address = _fingerprint_of(changed, betas, run)
-            addresses.append(address)
-            position = stop - start
-            custom_id = custom_ids(nonce, address[None, :], draws[request : request + 1], start=position)[0]
-            body.write_line(custom_id, params)
-            keys[request], positions[request], reused[request] = -(len(batches) + 1), position, False
+        while stop < len(again) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < BATCH_BYTES:
+            one, position = again[stop], stop - start
+            draw = draws[one.request : one.request + 1]
+            custom_id = custom_ids(nonce, one.address[None, :], draw, start=position)[0]
+            body.write_line(custom_id, one.params)
+            keys[one.request], positions[one.request], reused[one.request] = -(len(batches) + 1), position, False
             stop += 1
-        chosen = [request for request, _ in bodies[start:stop]]
         batches.append(
             NewBatch(
                 nonce=nonce,
-                fingerprints=np.vstack(addresses),
-                draws=draws[chosen],
+                fingerprints=np.vstack([one.address for one in again[start:stop]]),
+                draws=draws[[one.request for one in again[start:stop]]],
                 spool=body.close(),
                 base_url=record.base_url,
-                betas=betas,
+                betas=tuple(record.options.get("betas", ())),
             )
         )
         start = stop
     return batches
-
-
-def _fingerprint_of(params: Mapping[str, Any], betas: tuple[str, ...], run: Run) -> np.ndarray:
-    """Return the fingerprint of a request that the caller has changed."""
-    from pandas_batch.requests.fingerprints import fingerprint_json, fingerprint_strings, frame_digest
-
-    record = run.record
-    messages = [dict(message) for message in params["messages"]]
-    content = messages[-1].pop("content")
-    digest = frame_digest(
-        {**params, "messages": messages},
-        betas=betas,
-        api_version=str(record.extra["api_version"]),
-        base_url=record.base_url,
-    )
-    if isinstance(content, str):
-        return np.asarray(fingerprint_strings(digest, [content.encode()])[0])
-    return np.frombuffer(fingerprint_json(digest, content), np.uint8)
