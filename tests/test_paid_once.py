@@ -212,6 +212,40 @@ def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
         assert engine.join(10)
 
 
+def test_a_run_that_was_refused_is_canceled_all_the_same(clock, monkeypatch):
+    """After a refusal nothing drives the run any more: its cancel reaches the server, and posts nothing before."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
+        cap = spend_cap()
+        cap.skip = 1
+        api.faults.add(cap)
+        run = ask(FRAME, api, clock)
+        assert run.engine.join(20)
+        api.faults.clear()
+        with clock.held():
+            assert "3 of 3 batches are being canceled" in run.cancel()
+        assert api.calls("cancel") == 1
+        assert run.result()["status"].eq("canceled").all()
+        assert len(api.batches) == 1
+
+
+def test_a_cancel_after_an_interrupt_posts_nothing_first(clock, monkeypatch):
+    """Where posting was stopped, a cancel withdraws what was not posted; it does not begin by going on."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
+        api.faults.add(ErrorAnswer("create", 429, skip=1, retry_after="200", times=None))
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            until_batches(run, "bound", "intent", "intent")
+            run.engine.stop_posting()
+            api.faults.clear()
+            clock.advance(1000)
+            assert "3 of 3 batches are being canceled" in run.cancel()
+        assert api.calls("create") == 3
+        assert len(api.batches) == 1
+        assert run.result()["status"].eq("canceled").all()
+
+
 def test_what_is_paid_comes_home_though_the_rest_is_refused(clock, monkeypatch):
     """With a spend limit reached in the middle, the same line brings what was posted, and then says so."""
     monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)

@@ -188,19 +188,28 @@ class DrivenRun:
 
         return Wire(self._options.client, clock=self._clock)
 
-    def _drive(self, observer: Observer | None = None) -> Engine:
-        """Return the engine at work on this run, started where none is; `observer` misses nothing of it."""
+    def _drive(self, observer: Observer | None = None, *, cancel: bool | None = None) -> Engine:
+        """
+        Return the engine at work on this run, started where none is; `observer` misses nothing of it.
+
+        With `cancel` (whether by force) it cancels the run before it takes another step.
+        """
         place = (str(self._store.path), self.id)
         with _engines_lock:
             engine = _engines.get(place)
             if engine is not None and engine.is_alive:
-                engine.go_on()
+                if cancel is None:
+                    engine.go_on()
+                else:
+                    engine.request_cancel(force=cancel)
                 if observer is not None:
                     engine.observe(observer)
             else:
                 engine = _engines[place] = self._new_engine()
                 if observer is not None:
                     engine.observe(observer)
+                if cancel is not None:
+                    engine.request_cancel(force=cancel)
                 engine.start()
             self._driver, self._error_told = engine, False
             return engine
@@ -253,14 +262,24 @@ class DrivenRun:
                 self._display.set_blocking(True)
         return self._driver
 
+    def _canceled_by(self, *, force: bool) -> Engine | None:
+        """Return the engine that was asked to cancel the run, one that stopped started anew; None if all is home."""
+        if self.is_settled():
+            return None
+        if self._display is None:
+            self.show(blocking=False, cancel=force)
+        else:
+            self._drive(self._observer, cancel=force)
+        return self._driver
+
     def answers(self) -> RunAnswers:
         """Return the answers as they are in the store now."""
         return self._status.answers()
 
     # ---------------------------------------------------------------- the notebook
 
-    def show(self, *, blocking: bool) -> None:
-        """Open the display that the options ask for, and drive the run."""
+    def show(self, *, blocking: bool, cancel: bool | None = None) -> None:
+        """Open the display that the options ask for, and drive the run; with `cancel`, to its cancel."""
         from pandas_batch.display.progress import Actions, open_display
 
         self._display = open_display(
@@ -272,7 +291,11 @@ class DrivenRun:
         if self.is_settled():
             self._finish_display()
             return
-        self._drive(self._display.update if self._options.progress != "off" else None)
+        self._drive(self._observer, cancel=cancel)
+
+    @property
+    def _observer(self) -> Observer | None:
+        return None if self._display is None or self._options.progress == "off" else self._display.update
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine

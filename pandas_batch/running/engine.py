@@ -128,7 +128,8 @@ class Engine:
     def observe(self, observer: Observer) -> None:
         """Call `observer` with each new status, in the engine's thread."""
         with self._observers_lock:
-            self._observers.append(observer)
+            if observer not in self._observers:
+                self._observers.append(observer)
 
     def forget(self, observer: Observer) -> None:
         """Call `observer` no more."""
@@ -152,12 +153,17 @@ class Engine:
         self.posts_stopped = True
         self._wake.set()
 
-    def request_cancel(self, *, force: bool = False) -> threading.Event:
-        """Ask for a cancel of the run's own batches; the event is set when it has been asked of the server."""
+    def request_cancel(self, *, force: bool = False) -> None:
+        """Ask for a cancel of the run's own batches, before anything else is done."""
         self._cancel_done.clear()
         self._cancel = force
         self._wake.set()
-        return self._cancel_done
+        if self.future.done():
+            self._cancel_done.set()
+
+    def wait_for_cancel(self, timeout_s: float) -> bool:
+        """Wait until the cancel has been asked of the server, or nobody will; return whether that is so."""
+        return self._cancel_done.wait(timeout_s)
 
     # ---------------------------------------------------------------- the thread
 
@@ -185,8 +191,8 @@ class Engine:
             # Whoever waits is told, and never left waiting.
             self.error = self.error or error
         finally:
-            self._cancel_done.set()
             self.future.set_result(None)
+            self._cancel_done.set()
 
     def _drive(self) -> None:
         started_s, n_last_rounds = self.clock.monotonic_s(), 0

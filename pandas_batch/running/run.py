@@ -210,10 +210,10 @@ class Run(AwaitedRun):
         str
             What was done, and which other runs wait for the same batches.
         """
-        engine = self._go_on()
+        engine = self._canceled_by(force=force)
         if engine is None:
             return f"Run {self.id} has ended already; there is nothing to cancel."
-        engine.request_cancel(force=force).wait(_CANCEL_PATIENCE_S)
+        engine.wait_for_cancel(_CANCEL_PATIENCE_S)
         mine = [batch for batch in self._batches() if batch.run_id == self.id]
         n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
         told = f"Run {self.id}: {n_canceling} of {len(mine)} batches are being canceled."
