@@ -26,6 +26,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import planted_bugs
+
 N_ROWS = 12
 BATCH_ROWS = 5
 INTERRUPTED = 3
@@ -120,7 +122,7 @@ def do(job: Job) -> None:
 
     preparing.MAX_BATCH_REQUESTS = BATCH_ROWS
     if job.planted is not None:
-        PLANTED[job.planted]()
+        planted_bugs.PLANTED[job.planted]()
     if job.point is not None:
         n_reached = 0
 
@@ -178,79 +180,6 @@ def hold(job: Job) -> None:
     time.sleep(0.3)
     Path(job.out).write_text(json.dumps({"died_s": time.monotonic()}))
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _save_after_the_post() -> None:
-    """Record a POST only after its answer, as everybody does who has not been bitten."""
-    from pandas_batch.store import Store
-
-    honest = Store.transition
-
-    def transition(self: Any, key: int, *, expect: Any, to: str, **changes: Any) -> bool:
-        if to in ("posting", "unknown"):
-            return True
-        return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
-
-    Store.transition = transition  # type: ignore[method-assign]
-
-
-def _no_grace() -> None:
-    """Post again as soon as the list does not show the batch."""
-    from pandas_batch.running import reconciling
-
-    reconciling.MIN_EMPTY_SCANS = 1
-    honest = reconciling.Reconciler.__init__
-
-    def build(self: Any, place: Any) -> None:
-        from dataclasses import replace
-
-        honest(self, replace(place, lost_answer_grace_s=0.0))
-
-    reconciling.Reconciler.__init__ = build  # type: ignore[method-assign]
-
-
-def _trust_short_files() -> None:
-    """Believe whatever a download brings."""
-    from pandas_batch.running import collecting
-
-    collecting.Collector._accounts_for_all = lambda *_: True  # type: ignore[method-assign]
-
-
-def _adopt_without_proof() -> None:
-    """Take the first batch of the right size for ours."""
-    from pandas_batch.running import reconciling
-
-    def settle(self: Any, batch: Any, candidate: Any) -> bool:
-        from pandas_batch.running.posting import times_of
-
-        return self._place.store.transition(
-            batch.key,
-            expect={"unknown", "posting"},
-            to="bound",
-            batch_id=candidate["id"],
-            proved=True,
-            **times_of(candidate),
-        )
-
-    reconciling.Reconciler._settle = settle  # type: ignore[method-assign]
-
-
-def _no_lock_while_planning() -> None:
-    """Look for a run that is there already, and record a new one, with nothing held in between."""
-    from contextlib import nullcontext
-
-    from pandas_batch.store import Store
-
-    Store.preparing = lambda self, timeout_s=None: nullcontext()  # type: ignore[method-assign,assignment,return-value]
-
-
-PLANTED = {
-    "no lock while planning": _no_lock_while_planning,
-    "save after the post": _save_after_the_post,
-    "no grace": _no_grace,
-    "trust short files": _trust_short_files,
-    "adopt without proof": _adopt_without_proof,
-}
 
 
 _PRELOADED = (
@@ -421,7 +350,29 @@ def judge(job: Job, api: Any, verdict: Verdict) -> Verdict:
         verdict.n_rows_lost += status != "succeeded"
         verdict.n_rows_misplaced += status == "succeeded" and text != expected(prompt)
     verdict.n_requests_paid_twice += n_paid_twice(api)
+    verdict.n_wrongly_adopted += n_wrongly_adopted(job, api)
     return verdict
+
+
+def n_wrongly_adopted(job: Job, api: Any) -> int:
+    """Return how many batches of the store are bound to one on the server that does not hold their requests."""
+    from pandas_batch.store import Store
+    from pandas_batch.store import store as store_room
+
+    store = Store.open(job.store)
+    nonces = {
+        batch.batch_id: batch.nonce
+        for run in store.runs()
+        for batch in store.batches_of_run(run.id)
+        if batch.batch_id is not None
+    }
+    store_room._instances.pop(store.path, None)
+    store._database.close()
+    ids = {batch.id: [json.loads(line)["custom_id"] for line in batch.result_lines()] for batch in api.batches}
+    return sum(
+        not all(custom_id.startswith(f"pb1_{nonce}_") for custom_id in ids[batch_id])
+        for batch_id, nonce in nonces.items()
+    )
 
 
 def n_paid_twice(api: Any) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_lab import Job, Lab, Verdict, add_random_faults, answer, judge, laboratory
+from crash_lab import BATCH_ROWS, Job, Lab, Verdict, add_random_faults, answer, judge, laboratory
 
 from pandas_batch import simulator
 from pandas_batch.running import failpoints
@@ -39,6 +39,7 @@ def trial(
     faults: bool = False,
     planted: str | None = None,
     fault: object = None,
+    decoy_rows: int = 0,
 ) -> Verdict:
     """Begin a run, kill it as told, begin it again until it is through, and judge what came of it."""
     chance = random.Random(seed)
@@ -48,6 +49,8 @@ def trial(
             add_random_faults(api, chance, api.now_s())
         if fault is not None:
             api.faults.add(fault)
+        if decoy_rows:
+            api.add_decoy(decoy_rows, at=api.now_s() + 1)
         job = Job(
             store=str(folder / f"store{seed}"), base_url=api.base_url, out=str(folder / f"out{seed}.json"), seed=seed,
             planted=planted,
@@ -120,6 +123,15 @@ def test_the_laboratory_catches_a_missing_grace(lab, tmp_path):
     verdict = trial(lab, tmp_path, 3, planted="no grace", fault=late)
     assert verdict.n_requests_paid_twice > 0
     assert trial(lab, tmp_path, 4, fault=LostAnswer("reset", committed=True, late_s=60.0)).is_clean
+
+
+def test_the_laboratory_catches_an_adoption_without_proof(lab, tmp_path):
+    """A planted bug, taking any batch of the right size for the lost one, is seen to adopt a stranger's."""
+    lost = LostAnswer("reset", committed=False)
+    verdict = trial(lab, tmp_path, 8, planted="adopt without proof", fault=lost, decoy_rows=BATCH_ROWS)
+    assert verdict.n_wrongly_adopted > 0
+    lost = LostAnswer("reset", committed=False)
+    assert trial(lab, tmp_path, 9, fault=lost, decoy_rows=BATCH_ROWS).is_clean
 
 
 def test_the_laboratory_catches_trust_in_short_files(lab, tmp_path):

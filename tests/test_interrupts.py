@@ -1,4 +1,7 @@
-"""Ctrl-C at random instants: back at the prompt within a second, and the same line loses and pays nothing."""
+"""Ctrl-C at random instants: back at the prompt within a second, and the same line loses and pays nothing.
+
+The harness is first shown to catch planted bugs.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,18 @@ def lab() -> Iterator[Lab]:
         yield opened
 
 
-def interrupted_run(lab: Lab, folder: Path, seed: int, *, n_interrupts: int) -> tuple[list[float], Verdict]:
+def interrupted_run(
+    lab: Lab, folder: Path, seed: int, *, n_interrupts: int, planted: str | None = None
+) -> tuple[list[float], Verdict]:
     """Interrupt a run up to `n_interrupts` times, then let it through; return the seconds back to the prompt."""
     chance = random.Random(seed)
     back_s: list[float] = []
     with simulator.serve(answer=answer, seconds_per_batch=5, seed=seed) as api:
         if seed % 2:
             add_random_faults(api, chance, api.now_s())
-        job = Job(str(folder / f"store{seed}"), api.base_url, str(folder / f"out{seed}.json"), seed=seed)
+        job = Job(
+            str(folder / f"store{seed}"), api.base_url, str(folder / f"out{seed}.json"), seed=seed, planted=planted
+        )
         told = Path(f"{job.out}.interrupted")
         for attempt in range(40):
             job.interrupt_after_s = chance.uniform(0.02, 0.5) if attempt < n_interrupts else None
@@ -64,6 +71,29 @@ def test_interrupts_at_random_instants(lab, tmp_path):
     p99_s, figures = soak(lab, tmp_path, 5)
     # Of five the slowest stands for all, and on a loaded machine it waits for a processor.
     assert p99_s < 5 * LIMIT_S, figures
+
+
+def test_the_harness_catches_an_interrupt_that_starts_over(lab, tmp_path):
+    """A planted bug, an interrupt that forgets what was posted, is seen to pay twice."""
+    n_paid_twice = 0
+    for seed in range(0, 40, 2):
+        _, verdict = interrupted_run(lab, tmp_path, seed, n_interrupts=4, planted="interrupts start over")
+        n_paid_twice += verdict.n_requests_paid_twice
+        if n_paid_twice:
+            break
+    assert n_paid_twice > 0
+
+
+def test_the_harness_catches_an_interrupt_that_is_slow(lab, tmp_path):
+    """A planted bug, an interrupt that tidies up before it gives the prompt back, is seen to take too long."""
+    longest_s = 0.0
+    for seed in range(0, 40, 2):
+        back_s, verdict = interrupted_run(lab, tmp_path, seed, n_interrupts=1, planted="interrupts tidy up first")
+        assert verdict.is_clean
+        longest_s = max(longest_s, *back_s, 0.0)
+        if longest_s > LIMIT_S:
+            break
+    assert longest_s > LIMIT_S
 
 
 @pytest.mark.full

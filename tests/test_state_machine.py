@@ -1,7 +1,7 @@
 """Everything that may happen to runs, in any order: after every step the money is right and no answer is misplaced.
 
 A real simulator and a real store; time is the test's own. 200 steps with the usual tests, 2,000 and more with
-``make test-full``.
+``make test-full``. The machine is first shown to catch planted bugs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anthropic
+import numpy as np
 import pandas as pd
+import planted_bugs
 import pytest
 from conftest import FakeClock
 from hypothesis import HealthCheck, Phase, settings
@@ -35,10 +39,13 @@ from hypothesis.stateful import (
 import pandas_batch
 from pandas_batch import NotEndedError, simulator
 from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError
-from pandas_batch.running import failpoints, preparing
+from pandas_batch.running import failpoints, preparing, reconciling
+from pandas_batch.running.bound import Bound
 from pandas_batch.running.driving import _engines
+from pandas_batch.running.engine import Engine
 from pandas_batch.running.run import Run
 from pandas_batch.running.starting import attach_run, parse, start_run
+from pandas_batch.running.steps import CANCEL_ASKED
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
@@ -62,6 +69,9 @@ class Runs(RuleBasedStateMachine):
 
     n_steps = 0
     """Steps of all machines so far."""
+
+    broken: ClassVar[list[str]] = []
+    """The laws that were seen broken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,6 +99,7 @@ class Runs(RuleBasedStateMachine):
             for run in {run.id: run for run in self.kernels}.values():
                 self.finish(run)
                 self.check_answers(run)
+            self.clock.advance(2 * 3600)  # what the server commits late is there by now, and has ended
             self.check_money()
         finally:
             self.leave()
@@ -131,6 +142,15 @@ class Runs(RuleBasedStateMachine):
                 except ResultsGoneError:
                     return None
         raise AssertionError(f"{run!r} does not end")
+
+    @contextmanager
+    def law(self, name: str) -> Iterator[None]:
+        """Note the law `name` as broken where what stands in here does not hold."""
+        try:
+            yield
+        except AssertionError:
+            Runs.broken.append(name)
+            raise
 
     @property
     def newest(self) -> Run:
@@ -192,10 +212,11 @@ class Runs(RuleBasedStateMachine):
             return
         out = attached.result(partial=True)
         held = set(self.known[run.id])
-        for prompt, status, text in zip(out["prompt"], out["status"], out["output"], strict=True):
-            assert (status == "unsent") == (prompt not in held)
-            if status == "succeeded":
-                assert text == answer_to(prompt)
+        with self.law("an answer stands beside its own prompt"):
+            for prompt, status, text in zip(out["prompt"], out["status"], out["output"], strict=True):
+                assert (status == "unsent") == (prompt not in held)
+                if status == "succeeded":
+                    assert text == answer_to(prompt)
 
     @rule()
     def second_kernel(self) -> None:
@@ -228,22 +249,27 @@ class Runs(RuleBasedStateMachine):
 
     @rule()
     def cancel(self) -> None:
-        """Cancel what the newest run has posted."""
+        """Cancel what the newest run has posted; nothing of it is posted any more."""
+        run, n_before = self.newest, self.api.calls("cancel")
         with self.clock.held():
-            self.newest.cancel()
+            run.cancel()
+            mine = [batch for batch in run.store.batches_of_run(run.id) if batch.run_id == run.id]
+        with self.law("a cancel is meant"):
+            for batch in mine:
+                assert batch.state not in ("intent", "refused") or batch.extra.get(CANCEL_ASKED)
+                was_asked = batch.cancel_initiated_at is not None or self.api.calls("cancel") > n_before
+                assert batch.state != "bound" or was_asked
 
     @rule(errors=st.sampled_from(["transient", "all"]))
     def retry(self, errors: str) -> None:
         """Ask again for what failed."""
         run = self.newest
-        if not run.is_settled():
-            with pytest.raises(InputError):
-                run.retry_failed()
-            return
         try:
             again = run.retry_failed(errors=errors)
         except InputError:
-            return  # the newest retry is still under way
+            return  # it, or its newest retry, is still under way
+        with self.law("only what has ended is asked again"):
+            assert run.is_settled()
         self.known[again.id] = self.known[run.id]
         self.kernels.append(again)
 
@@ -309,12 +335,13 @@ class Runs(RuleBasedStateMachine):
 
     def check_answers(self, run: Run) -> None:
         out = run.result(partial=True)
-        for prompt, status, text, cost in zip(
-            self.known[run.id], out["status"], out["output"], out["cost_usd"], strict=True
-        ):
-            assert status in ENDED | {"pending"}
-            assert (text == answer_to(prompt)) if status == "succeeded" else pd.isna(text)
-            assert status == "pending" or not pd.isna(cost)
+        with self.law("an answer stands beside its own prompt"):
+            for prompt, status, text, cost in zip(
+                self.known[run.id], out["status"], out["output"], out["cost_usd"], strict=True
+            ):
+                assert status in ENDED | {"pending"}
+                assert (text == answer_to(prompt)) if status == "succeeded" else pd.isna(text)
+                assert status == "pending" or not pd.isna(cost)
 
     def check_money(self) -> None:
         """No (fingerprint, draw) is billed twice; what the runs say they paid is what was billed.
@@ -323,7 +350,8 @@ class Runs(RuleBasedStateMachine):
         """
         bought = Counter(bill.custom_id[23:] for bill in self.api.billed if bill.cost_usd)
         twice = {tail: n for tail, n in bought.items() if n > 1 + self.forgotten[tail]}
-        assert not twice, twice
+        with self.law("nothing is paid twice"):
+            assert not twice, twice
         if self.forgotten:
             return
         if not self.kernels:
@@ -336,7 +364,8 @@ class Runs(RuleBasedStateMachine):
                 Decimal(str(Run(store, record.id, self.newest.options, clock=self.clock).paid_usd))
                 for record in records
             )
-            assert paid == self.api.billed_usd
+            with self.law("what runs say they paid is what was billed"):
+                assert paid == self.api.billed_usd
 
 
 def steps(n_examples: int, n_steps: int) -> settings:
@@ -348,6 +377,7 @@ def steps(n_examples: int, n_steps: int) -> settings:
         phases=[Phase.generate],
         database=None,
         suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
     )
 
 
@@ -357,6 +387,83 @@ def take_steps(n_steps: int, *, n_each: int) -> int:
     run_state_machine_as_test(Runs, settings=steps(-(-n_steps * 5 // (n_each * 4)), n_each))
     assert Runs.n_steps >= n_steps
     return Runs.n_steps
+
+
+# -------------------------------------------------------------------- planted bugs
+
+
+def _save_after_the_post(patch: pytest.MonkeyPatch) -> None:
+    """Record a POST only after its answer."""
+    patch.setattr(Store, "transition", Store.transition)
+    planted_bugs.PLANTED["save after the post"]()
+
+
+def _no_grace(patch: pytest.MonkeyPatch) -> None:
+    """Post again as soon as the list does not show the batch."""
+    patch.setattr(reconciling, "MIN_EMPTY_SCANS", 1)
+    patch.setattr(reconciling.Reconciler, "__init__", reconciling.Reconciler.__init__)
+    planted_bugs.PLANTED["no grace"]()
+
+
+def _forget_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    """Send every row of an extended or edited frame, answered or not."""
+    honest = Store.find_answers
+
+    def find_answers(self: Store, *args: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        keys, positions = honest(self, *args, **options)
+        return np.full_like(keys, -1), positions
+
+    patch.setattr(Store, "find_answers", find_answers)
+
+
+def _merge_by_position(patch: pytest.MonkeyPatch) -> None:
+    """Give the n-th row of an edited frame the n-th answer."""
+    honest = Bound.__init__
+
+    def bind(self: Bound, frame: Any, request_of_row: np.ndarray | None = None, *rest: Any) -> None:
+        if request_of_row is not None:
+            n_requests = int(request_of_row.max(initial=0)) + 1
+            in_order = (np.arange(len(request_of_row)) % n_requests).astype(np.int32)
+            request_of_row = np.where(request_of_row < 0, request_of_row, in_order)
+        honest(self, frame, request_of_row, *rest)
+
+    patch.setattr(Bound, "__init__", bind)
+
+
+def _forget_cancels(patch: pytest.MonkeyPatch) -> None:
+    """Say that a cancel is on its way, and do nothing."""
+    patch.setattr(Engine, "_cancel_batches", lambda self, *, force: None)
+
+
+PAID = {"nothing is paid twice", "what runs say they paid is what was billed"}
+PLANTED: dict[Callable[[pytest.MonkeyPatch], None], set[str]] = {
+    _save_after_the_post: PAID,
+    _no_grace: PAID,
+    _forget_what_is_there: PAID,
+    _merge_by_position: {"an answer stands beside its own prompt"},
+    _forget_cancels: {"a cancel is meant"},
+}
+
+
+SLOW = {_no_grace}
+"""Bugs that only a rare order of steps brings to light."""
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [pytest.param(plant, marks=pytest.mark.full if plant in SLOW else ()) for plant in PLANTED],
+    ids=lambda plant: plant.__name__.strip("_"),
+)
+def test_the_machine_catches_a_planted_bug(plant, monkeypatch, capsys):
+    """Each planted bug is seen to break the law that it should break, within a few hundred steps."""
+    plant(monkeypatch)
+    Runs.broken.clear()
+    # What is raised is the broken law, or Hypothesis' word that the second time the same steps went another way.
+    with pytest.raises(BaseException) as raised:
+        run_state_machine_as_test(Runs, settings=steps(60, 25))
+    assert not isinstance(raised.value, KeyboardInterrupt)
+    assert set(Runs.broken) & PLANTED[plant], (Runs.broken, raised.value)
+    capsys.readouterr()
 
 
 def test_200_steps():

@@ -1,0 +1,108 @@
+"""Bugs to be planted in a process of the crash laboratory: a harness that does not see them proves nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+def _save_after_the_post() -> None:
+    """Record a POST only after its answer, as everybody does who has not been bitten."""
+    from pandas_batch.store import Store
+
+    honest = Store.transition
+
+    def transition(self: Any, key: int, *, expect: Any, to: str, **changes: Any) -> bool:
+        if to in ("posting", "unknown"):
+            return True
+        return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
+
+    Store.transition = transition  # type: ignore[method-assign]
+
+
+def _no_grace() -> None:
+    """Post again as soon as the list does not show the batch."""
+    from pandas_batch.running import reconciling
+
+    reconciling.MIN_EMPTY_SCANS = 1
+    honest = reconciling.Reconciler.__init__
+
+    def build(self: Any, place: Any) -> None:
+        from dataclasses import replace
+
+        honest(self, replace(place, lost_answer_grace_s=0.0))
+
+    reconciling.Reconciler.__init__ = build  # type: ignore[method-assign]
+
+
+def _trust_short_files() -> None:
+    """Believe whatever a download brings."""
+    from pandas_batch.running import collecting
+
+    collecting.Collector._accounts_for_all = lambda *_: True  # type: ignore[method-assign]
+
+
+def _adopt_without_proof() -> None:
+    """Take the first batch of the right size for ours."""
+    from pandas_batch.running import reconciling
+
+    def settle(self: Any, batch: Any, candidate: Any) -> bool:
+        from pandas_batch.running.posting import times_of
+
+        return self._place.store.transition(
+            batch.key,
+            expect={"unknown", "posting"},
+            to="bound",
+            batch_id=candidate["id"],
+            proved=True,
+            **times_of(candidate),
+        )
+
+    reconciling.Reconciler._settle = settle  # type: ignore[method-assign]
+
+
+def _no_lock_while_planning() -> None:
+    """Look for a run that is there already, and record a new one, with nothing held in between."""
+    from contextlib import nullcontext
+
+    from pandas_batch.store import Store
+
+    Store.preparing = lambda self, timeout_s=None: nullcontext()  # type: ignore[method-assign,assignment,return-value]
+
+
+def _interrupts_start_over() -> None:
+    """Leave no loose ends at an interrupt: what has not ended is to be posted afresh."""
+    from pandas_batch.running.waiting import AwaitedRun
+
+    honest = AwaitedRun._interrupted
+
+    def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
+        honest(self, engine, interrupt)
+        for batch in self._batches():
+            self._store.transition(batch.key, expect={"posting", "unknown", "bound"}, to="intent", batch_id=None)
+
+    AwaitedRun._interrupted = interrupted  # type: ignore[method-assign]
+
+
+def _interrupts_tidy_up_first() -> None:
+    """Give the prompt back when the threads have come to rest, or have been given the time to."""
+    from pandas_batch.running.waiting import AwaitedRun
+
+    honest = AwaitedRun._interrupted
+
+    def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
+        honest(self, engine, interrupt)
+        time.sleep(1.5)
+
+    AwaitedRun._interrupted = interrupted  # type: ignore[method-assign]
+
+
+PLANTED = {
+    "interrupts start over": _interrupts_start_over,
+    "interrupts tidy up first": _interrupts_tidy_up_first,
+    "no lock while planning": _no_lock_while_planning,
+    "save after the post": _save_after_the_post,
+    "no grace": _no_grace,
+    "trust short files": _trust_short_files,
+    "adopt without proof": _adopt_without_proof,
+}
