@@ -160,7 +160,7 @@ def cases() -> dict[str, Callable[[], object]]:
             if value is not None:
                 shown = "a Series" if isinstance(value, pd.Series) else ascii(value)
                 shown = shown if len(shown) < 80 else shown[:77] + "..."
-                made[f"{name}={shown}"] = lambda name=name, value=value: plan({"prompt_col": "review", name: value})  # type: ignore[misc]
+                made[f"{name}={shown}"] = lambda name=name, value=value: plan({"prompt_col": "review", name: value})
     for title, kwargs in FRAMES.items():
-        made[title] = lambda kwargs=kwargs: plan(kwargs)  # type: ignore[misc]
+        made[title] = lambda kwargs=kwargs: plan(kwargs)
     return made

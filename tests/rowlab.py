@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from pandas_batch import simulator
 from pandas_batch.clock import Clock
@@ -15,6 +16,10 @@ from pandas_batch.simulator.faults import BadResults, RowFault
 
 OUTCOMES = ("succeeded", "errored", "overloaded", "expired", "canceled", "refused", "truncated", "no_text")
 """What becomes of a prompt that names it; ``None`` and a blank prompt are skipped besides."""
+
+
+cut_on_purpose = pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+"""For tests in which rows are cut or refused: a run warns about them, which another test looks at."""
 
 
 def all_outcomes(n_each: int = 2) -> pd.DataFrame:
@@ -28,7 +33,7 @@ def all_outcomes(n_each: int = 2) -> pd.DataFrame:
 def plan_outcomes(api: simulator.Simulator) -> None:
     """Make the simulator give each row the outcome that its prompt names."""
     for outcome in OUTCOMES[1:]:
-        api.faults.add(RowFault(outcome, marker=f"please be {outcome}"))  # type: ignore[arg-type]
+        api.faults.add(RowFault(outcome, marker=f"please be {outcome}"))
 
 
 def lose_rows(api: simulator.Simulator, n_rows: int) -> None:

@@ -184,7 +184,7 @@ class PlayedRun:
         self._canceled = threading.Event()
         self.over = threading.Event()
         actions = Actions(lambda: (self._note("cancel"), self._canceled.set()), lambda: self._note("check"))
-        self.display: Any = open_display(mode, actions, self.status(-1), blocking=blocking)  # type: ignore[arg-type]
+        self.display: Any = open_display(mode, actions, self.status(-1), blocking=blocking)
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._go, beats), daemon=True)
         self._thread.start()

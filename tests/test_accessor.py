@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
+from rowlab import cut_on_purpose
 
 import pandas_batch
 from pandas_batch import InputError, simulator
@@ -153,7 +154,7 @@ def test_a_tool_call_is_no_misfit(api: simulator.Simulator) -> None:
     assert out.loc[0, ["output", *OF_TYPES]].isna().all()
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+@cut_on_purpose
 def test_invalid_rows_are_asked_again_when_told_so(api: simulator.Simulator) -> None:
     """``retry_failed`` leaves rows alone that would fail again; ``errors="all"`` asks them, and the frame is whole."""
     api.answer = lambda params: GOOD
@@ -186,7 +187,7 @@ def test_a_loaded_run_knows_its_schema(api: simulator.Simulator) -> None:
     pd.testing.assert_frame_equal(loaded.result(), out.drop(columns="p"))
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+@cut_on_purpose
 def test_a_partial_result_has_the_columns_of_a_whole_one(
     api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -384,10 +384,10 @@ def test_prompts_that_are_no_texts_are_refused(api: Simulator, prompts: Any) -> 
         ([BatchRequest("a" * 65, "p")], "1 to 64"),
         ([BatchRequest("ä", "p")], "1 to 64"),
         ([BatchRequest("a\n", "p")], "1 to 64"),
-        ([BatchRequest(7, "p")], "custom_id=7"),  # type: ignore[arg-type]
+        ([BatchRequest(7, "p")], "custom_id=7"),
         ([BatchRequest("a", "p"), BatchRequest("b", "p"), BatchRequest("a", "q")], r"requests\[0\] and requests\[2\]"),
-        ([BatchRequest("a", None)], "NoneType"),  # type: ignore[arg-type]
-        ([BatchRequest("a", b"x")], "bytes"),  # type: ignore[arg-type]
+        ([BatchRequest("a", None)], "NoneType"),
+        ([BatchRequest("a", b"x")], "bytes"),
         ([BatchRequest("a", [{"x": 1}])], "neither content blocks"),
         ([BatchRequest("a", "secretprompt \ud83d")], "surrogate"),
         ([BatchRequest("a", "p", params={"x": float("nan")})], "NaN"),
@@ -471,7 +471,7 @@ def test_split_loses_nothing_and_fits(lines: list[bytes], most: int, most_bytes:
 def test_run_survives_failing_polls(either: Any, api: Simulator, status: int) -> None:
     """Passing errors of polls, lists and downloads cost time and nothing else."""
     for endpoint in ("retrieve", "results", "list"):
-        api.faults.add(ErrorAnswer(endpoint, status, times=4))  # type: ignore[arg-type]
+        api.faults.add(ErrorAnswer(endpoint, status, times=4))
     assert answered(either.run(tasks(3)), 3)
     assert len(api.batches) == 1
 

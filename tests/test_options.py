@@ -281,9 +281,9 @@ def test_options_are_frozen() -> None:
     """A call cannot be changed after it was checked."""
     options = parse_options({"extra_params": {"a": 1}})
     with pytest.raises(dataclasses.FrozenInstanceError):
-        options.model = "other"  # type: ignore[misc]
+        options.model = "other"
     with pytest.raises(TypeError):
-        options.extra_params["a"] = 2  # type: ignore[index]
+        options.extra_params["a"] = 2
 
 
 def test_the_prompt_column_is_given_once() -> None:

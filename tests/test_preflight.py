@@ -156,7 +156,7 @@ def test_a_wrong_key_stops(api: simulator.Simulator) -> None:
 @pytest.mark.parametrize("endpoint", ["model", "count_tokens"])
 def test_an_endpoint_that_fails_is_one_warning(api: simulator.Simulator, endpoint: str, status: int) -> None:
     """Absent, limited, forbidden or down: the run goes on, with one warning that names the user's own line."""
-    api.faults.add(simulator.ErrorAnswer(endpoint, status, times=None, message="Not found"))  # type: ignore[arg-type]
+    api.faults.add(simulator.ErrorAnswer(endpoint, status, times=None, message="Not found"))
     with pytest.warns(PreflightWarning) as caught:
         check(api)
     assert len(caught) == 1

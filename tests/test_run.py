@@ -9,15 +9,13 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from rowlab import all_outcomes, ask, lose_rows, plan_outcomes, until
+from rowlab import all_outcomes, ask, cut_on_purpose, lose_rows, plan_outcomes, until
 
 import pandas_batch
 from pandas_batch import FrameMismatchError, InputError, ResultsGoneError, RunNotFoundError, WaitTimeout
 from pandas_batch.running.run import Run
 from pandas_batch.simulator.faults import ErrorAnswer, RowFault
 from pandas_batch.store import Store
-
-pytestmark = pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
 
 
 def settled(run: Run) -> Run:
@@ -32,6 +30,7 @@ def reopened(run: Run) -> Run:
     return pandas_batch.load(run.id)
 
 
+@cut_on_purpose
 def test_every_outcome_has_its_status_cost_and_story(api, clock):
     """A row never disappears and never raises: what became of it stands in its columns."""
     plan_outcomes(api)
@@ -55,6 +54,7 @@ def test_every_outcome_has_its_status_cost_and_story(api, clock):
     assert set(fine.loc[fine["prompt"].str.contains("truncated"), "stop_reason"]) == {"max_tokens"}
 
 
+@cut_on_purpose
 def test_columns_sum_to_the_bill(api, clock):
     """The cost column and `paid_usd` are what the server billed, to the last digit; shared rows are counted once."""
     plan_outcomes(api)
@@ -70,6 +70,7 @@ def test_columns_sum_to_the_bill(api, clock):
     assert int(out["output_tokens"].sum()) == sum(one["output_tokens"] for one in usage)
 
 
+@cut_on_purpose
 def test_counts_sum_to_the_frame(api, clock):
     """`counts` accounts for every row, before the end and after it."""
     plan_outcomes(api)
@@ -91,6 +92,7 @@ def test_missing_rows_become_missing(api, clock):
     assert api.calls("results") > 1
 
 
+@cut_on_purpose
 def test_same_line_is_the_same_run(api, clock):
     """The same submit again gives an equal frame, failures and costs included, and sends nothing."""
     plan_outcomes(api)
@@ -204,6 +206,7 @@ def test_load_gives_the_columns_on_the_stored_index(api, clock):
     assert listed["status"].tolist() == ["collected"]
 
 
+@cut_on_purpose
 def test_failed_lists_the_rows_with_reasons(api, clock):
     """`failed` holds every row that had a prompt and has no usable answer, and no other."""
     plan_outcomes(api)
@@ -216,6 +219,7 @@ def test_failed_lists_the_rows_with_reasons(api, clock):
     assert run.failed["error"].notna().all()
 
 
+@cut_on_purpose
 def test_retry_asks_only_what_is_worth_it(api, clock):
     """`retry_failed` sends expired, canceled and overloaded rows, and gives back the whole frame."""
     plan_outcomes(api)

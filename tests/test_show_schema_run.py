@@ -69,7 +69,6 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return made
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
 def test_a_thousand_rows_from_messy_columns_to_typed_ones(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     """Template over three columns, image column, schema of six fields: typed, estimated, billed as was promised."""
     for room in ("running.engine", "running.collecting", "client.parts"):

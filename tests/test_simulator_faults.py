@@ -340,12 +340,12 @@ def test_no_thread_is_left_behind(clock):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ErrorAnswer("creat", 500),  # type: ignore[arg-type]
-        lambda: LostAnswer("vanish"),  # type: ignore[arg-type]
-        lambda: Outage(5.0, how="rst"),  # type: ignore[arg-type]
-        lambda: BadResults("torn"),  # type: ignore[arg-type]
-        lambda: BadResults("cut", framing="none"),  # type: ignore[arg-type]
-        lambda: simulator.RowFault("broken"),  # type: ignore[arg-type]
+        lambda: ErrorAnswer("creat", 500),
+        lambda: LostAnswer("vanish"),
+        lambda: Outage(5.0, how="rst"),
+        lambda: BadResults("torn"),
+        lambda: BadResults("cut", framing="none"),
+        lambda: simulator.RowFault("broken"),
     ],
 )
 def test_a_misspelled_fault_is_refused(make):

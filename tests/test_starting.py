@@ -7,7 +7,7 @@ from typing import Any, Literal
 import anthropic
 import pandas as pd
 import pytest
-from rowlab import all_outcomes, ask, plan_outcomes
+from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 
 import pandas_batch
 from pandas_batch import BudgetError, InputError, simulator
@@ -169,7 +169,6 @@ def test_columns_of_the_user_are_not_written_over(api: simulator.Simulator, cloc
 # ---------------------------------------------------------------- coming back
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
 def test_coming_back_to_failures_says_how_to_retry(
     api: simulator.Simulator, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +183,6 @@ def test_coming_back_to_failures_says_how_to_retry(
     assert f'pandas_batch.load("{first.id}").retry_failed()' in told
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
 def test_attach_asks_for_what_is_not_remembered(api: simulator.Simulator, clock: FakeClock) -> None:
     """A Series, a callable or a class is given again by name; plain options are remembered with the run."""
     system = pd.Series([f"Rule {i % 2}" for i in range(10)])
@@ -202,7 +200,7 @@ def test_attach_asks_for_what_is_not_remembered(api: simulator.Simulator, clock:
     assert other.result()["a_status"].tolist() == ["succeeded", "unsent"]
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+@cut_on_purpose
 def test_merge_brings_every_outcome_to_its_row(api: simulator.Simulator, clock: FakeClock) -> None:
     """A frame in another order, with rows of its own, gets each answer where it belongs; what is new is ``unsent``."""
     plan_outcomes(api)

@@ -436,7 +436,7 @@ def _shown(error: BaseException) -> str:
     seen: BaseException | None = error
     while seen is not None:
         with contextlib.suppress(AttributeError, RuntimeError):
-            texts.append(repr(dict(seen.request.headers)))  # type: ignore[attr-defined]
+            texts.append(repr(dict(seen.request.headers)))
         seen = seen.__cause__
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -611,7 +611,7 @@ def test_a_copy_shares_no_connection(api: Simulator) -> None:
     http_client = anthropic.DefaultHttpxClient()
     user = api.client(http_client=http_client)
     user.messages.batches.list()
-    pool = http_client._transport._pool  # type: ignore[attr-defined]
+    pool = http_client._transport._pool
     held = list(pool.connections)
     twin = with_own_connections(user, why="a test")
     assert twin._client._transport._pool.connections == []
