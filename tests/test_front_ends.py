@@ -68,14 +68,16 @@ def test_a_run_is_html_that_needs_no_script(server: simulator.Simulator) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are not on this machine")
-def test_a_terminal_gets_a_bar(server: simulator.Simulator) -> None:
-    """In a terminal a run is one bar on stderr that ends full, with rows, failures and cost behind it."""
+@pytest.mark.parametrize("n_columns", [140, 0])
+def test_a_terminal_gets_a_bar(server: simulator.Simulator, n_columns: int) -> None:
+    """In a terminal a run is one bar on stderr that ends full, with rows, failures and cost behind it; also in one
+    that does not say how wide it is."""
     import pty
     import termios
 
     server.faults.add(simulator.RowFault("errored", marker="fails"))
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 140))
+    termios.tcsetwinsize(theirs, (40 if n_columns else 0, n_columns))
     program = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=theirs, env=environment(server), text=True
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,12 +85,17 @@ class TqdmDisplay(Display):
 
         n_batches = len(status.batches)
         if self._bar is None:
+            says_size = _says_size(sys.stderr)
+            n_columns, n_rows = (None, None) if says_size else shutil.get_terminal_size()
             self._bar = tqdm(
                 total=n_batches or None,
                 desc=clip(status.name or status.run_id, 40),
                 unit="batch",
                 file=sys.stderr,
-                dynamic_ncols=True,
+                # tqdm takes a size of 0, which a terminal inside a program may have, for no room at all.
+                ncols=n_columns,
+                nrows=n_rows,
+                dynamic_ncols=says_size,
                 bar_format="{desc}: {n_fmt}/{total_fmt} batches |{bar}| {elapsed}{postfix}",
             )
         bar = self._bar
@@ -105,6 +112,13 @@ class TqdmDisplay(Display):
         self.update(status)
         if self._bar is not None:
             self._bar.close()
+
+
+def _says_size(stream: Any) -> bool:
+    try:
+        return min(os.get_terminal_size(stream.fileno())) > 0
+    except (OSError, ValueError, AttributeError):  # no terminal: tqdm has a way of its own for that
+        return True
 
 
 def _postfix(status: RunStatus) -> str:
