@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pandas_batch.display import fragments
-from pandas_batch.display.account import static_html, text_account, text_line
+from pandas_batch.display.account import kept_html, static_html, text_account, text_line
 from pandas_batch.display.stylesheet import style_element
 from pandas_batch.display.wording import duration, usd
 from pandas_batch.types import RunStatus
@@ -19,7 +19,7 @@ from pandas_batch.types import RunStatus
 from .run_statuses import ATTACKS, run_status, with_everywhere
 
 OURS = {
-    *("a", "b", "code", "dd", "details", "div", "dl", "dt", "p", "span", "style", "summary"),
+    *("a", "b", "code", "details", "div", "span", "style", "summary"),
     *("table", "tbody", "td", "th", "thead", "tr"),
 }
 OUR_ATTRIBUTES = {
@@ -100,6 +100,7 @@ def test_a_text_from_outside_adds_no_element_and_no_attribute(attack: str, n_end
     """Whatever stands in a status, the HTML has our elements and our attributes, closed as we closed them."""
     status = with_everywhere(attack, n_ended)
     assert_only_ours(static_html(status))
+    assert_only_ours(kept_html(status, "k3y"))
     assert_only_ours(pieces(status))
 
 
@@ -140,6 +141,21 @@ def test_mathjax_leaves_the_account_alone() -> None:
     """Two amounts of dollars are two amounts, not a formula between dollar signs."""
     classes = (Reader(static_html(run_status(1))).tags[0][1]["class"] or "").split()
     assert {"mathjax_ignore", "tex2jax_ignore"} <= set(classes)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_an_unfinished_account_says_of_when_it_is(state: str) -> None:
+    """A picture of a run that goes on has its time and the line that leads on, once; the last account needs neither."""
+    status = run_status(1, state)
+    text = "".join(Reader(static_html(status)).text)
+    assert ("A picture as of 2026-11-23" in text) is not status.is_final
+    assert text.count('run = pandas_batch.load("run_k3v9m2xq")') == 1
+
+
+def test_a_key_is_no_text_from_outside() -> None:
+    """What stands in a style sheet cannot be escaped as text is, so it has to be plain."""
+    with pytest.raises(ValueError, match="letters and digits"):
+        kept_html(run_status(1), "x}</style>")
 
 
 def test_a_running_batch_has_no_percentage() -> None:
@@ -251,7 +267,7 @@ def test_terminal_text_carries_no_control_characters() -> None:
         ({"succeeded": 2, "errored": 1}, 1, "Finished, some rows failed"),
         ({"canceled": 3}, 3, "Canceled"),
         ({"succeeded": 2, "canceled": 1}, 1, "Finished, partly canceled"),
-        ({"succeeded": 2, "canceled": 1, "expired": 1}, 2, "Finished, some rows failed"),
+        ({"succeeded": 2, "canceled": 1, "expired": 1}, 2, "Partly canceled, some rows failed"),
         ({"succeeded": 2, "skipped": 1}, 0, "Finished"),
         ({"succeeded": 2, "missing": 1}, 0, "Finished, some rows failed"),
         ({"succeeded": 2, "invalid": 1}, 0, "Finished, some rows failed"),
@@ -260,7 +276,42 @@ def test_terminal_text_carries_no_control_characters() -> None:
 def test_the_last_word_fits_what_became_of_the_rows(counts: dict[str, int], n_failed: int, word: str) -> None:
     """A run is never called finished without saying that rows failed or were canceled."""
     html = fragments.head(run_status(3, counts=counts, n_failed=n_failed, failed=()))
-    assert f"{word}</span></div>" in html
+    assert f"</span> {word}</span></div>" in html
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "canceled", "glyph", "word"),
+    [(402, 0, "✓", "collected"), (362, 40, "⊘", "collected, 40 canceled"), (0, 402, "⊘", "canceled")],
+)
+def test_a_batch_that_was_canceled_says_so(succeeded: int, canceled: int, glyph: str, word: str) -> None:
+    """No check mark stands at a batch of which requests were canceled, and their number is said, in HTML and text."""
+    first, *others = run_status(3).batches
+    first = replace(first, succeeded=succeeded, errored=0, expired=0, canceled=canceled)
+    status = run_status(3, batches=(first, *others))
+    row = fragments.batches(status).split("<tr>")[2]
+    assert f">{glyph}</span> {word}</td>" in row
+    assert f"{first.batch_id}  {word}: " in text_account(status)
+
+
+def test_more_failed_rows_than_shown_are_not_passed_over() -> None:
+    """The heading has the number of all and says that these are the first; a line says where the others are."""
+    failed = run_status(3).failed
+    text = "".join(Reader(fragments.errors(run_status(3, failed=failed * 3, n_failed=41))).text)
+    assert f"41 rows without an answer, the first {fragments.N_FAILED_SHOWN}" in text
+    assert "All of them: run.failed · Send again" in text
+    text = "".join(Reader(fragments.errors(run_status(3))).text)
+    assert "9 rows without an answerRow" in text
+    assert "run.failed " not in text
+
+
+def test_without_its_style_sheet_the_account_is_still_read_with_ease() -> None:
+    """GitHub drops styles: words that only space keeps apart have something between them."""
+    for status in (run_status(1), run_status(3)):
+        text = " ".join("".join(Reader(static_html(status)).text).split())
+        assert "reviews · " in text
+        assert "Rows answered: " in text
+        assert re.search(r"elapsed 4 min 20 s · expires in|UTC · took 4 min 20 s", text)
+        assert "Run run_k3v9m2xq" in text
 
 
 @given(st.floats(min_value=0, max_value=1e9))

@@ -25,7 +25,7 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from pandas_batch.display import notebook_display, progress
-from pandas_batch.display.notebook_display import NotebookDisplay
+from pandas_batch.display.notebook_display import KEPT_S, NotebookDisplay
 from pandas_batch.display.pace import GAP_S, Pace
 from pandas_batch.display.progress import Actions, Display, LogDisplay, TqdmDisplay, open_display
 from pandas_batch.errors import InputError
@@ -78,6 +78,11 @@ def n_sent(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     CountedComm.n_sent = 0
     monkeypatch.setattr(comm, "create_comm", CountedComm)
     return lambda: CountedComm.n_sent
+
+
+def told(shell: Any) -> list[str]:
+    """Return what each message to the notebook was: a panel, an account, or nothing in place of something."""
+    return ["panel" if WIDGET in data else "account" if data else "nothing" for data, *_ in shell.display_pub.shown]
 
 
 def notebook_display_on(clock: FakeClock, **options: Any) -> NotebookDisplay:
@@ -172,29 +177,51 @@ def test_a_day_fits_in_few_messages(
 
 
 def test_the_last_state_is_drawn_at_once(shell: Any, clock: FakeClock) -> None:
-    """The end is not held back by the pace: when `update` returns, the output is the account."""
+    """The end is not held back by the pace: when `update` returns, the account is all that is left."""
     display = notebook_display_on(clock)
     display.update(run_status(0))
     display.update(run_status(3))
-    data, _, is_update = shell.display_pub.shown[-1]
-    assert is_update
-    assert WIDGET not in data
-    assert "Finished" in data["text/html"]
-    assert data["text/plain"].startswith("run_k3v9m2xq")
+    assert told(shell)[-2:] == ["account", "nothing"]
+    account = shell.display_pub.shown[-2][0]
+    assert "Finished" in account["text/html"]
+    assert account["text/plain"].startswith("run_k3v9m2xq")
     assert display.step() is None
 
 
-def test_the_live_panel_is_shown_once_and_replaced_in_place(shell: Any, clock: FakeClock) -> None:
-    """The account takes the place of the panel, by the panel's display id."""
+def test_a_panel_has_its_account_beside_it_from_the_start(shell: Any, clock: FakeClock) -> None:
+    """Both are shown once; in the end the account is brought up to date, and then the panel goes."""
     display = notebook_display_on(clock)
     display.update(run_status(0))
     display.update(run_status(1))
     display.finish(run_status(3))
-    (first, id_shown, _), (last, id_replaced, is_update) = shell.display_pub.shown
-    assert WIDGET in first
-    assert is_update
-    assert id_shown == id_replaced is not None
-    assert WIDGET not in last
+    assert told(shell) == ["panel", "account", "account", "nothing"]
+    panel_id, account_id, account_again, panel_again = (display_id for _, display_id, _ in shell.display_pub.shown)
+    assert [is_update for *_, is_update in shell.display_pub.shown] == [False, False, True, True]
+    assert (panel_again, account_again) == (panel_id, account_id)
+    assert None is not panel_id != account_id is not None
+
+
+def test_the_account_beside_the_panel_is_kept_up_to_date(shell: Any, clock: FakeClock) -> None:
+    """Each change is in it at once, and without any it is never older than two minutes, as autosaves are."""
+    display = notebook_display_on(clock)
+    display.update(run_status(0))
+    display.step()
+    clock.advance(1)
+    display.update(run_status(1))
+    display.step()
+    assert "399" in shell.display_pub.shown[-1][0]["text/html"]
+    kept_s = clock.monotonic_s()
+    ages_s = []
+    for _ in range(3600):
+        n_shown, now_s = len(shell.display_pub.shown), clock.monotonic_s()
+        wait_s = display.step() or 0
+        if len(shell.display_pub.shown) > n_shown:
+            ages_s.append(now_s - kept_s)
+            kept_s = now_s
+        clock.advance(wait_s)
+    assert 1 <= ages_s[0] <= 3
+    assert max(ages_s) <= KEPT_S + 60
+    assert set(told(shell)[2:]) == {"account"}
 
 
 def test_the_waiting_cell_sends_the_account_again(shell: Any, clock: FakeClock) -> None:
@@ -202,15 +229,16 @@ def test_the_waiting_cell_sends_the_account_again(shell: Any, clock: FakeClock) 
     display = notebook_display_on(clock)
     display.update(run_status(0))
     display.finish(run_status(3))
-    n_shown = len(shell.display_pub.shown)
+    end = ["account", "nothing"]
+    assert told(shell) == ["panel", "account", *end]
     display.finish(run_status(3))
-    assert len(shell.display_pub.shown) == n_shown
+    assert told(shell) == ["panel", "account", *end]
     shell.execution_count += 1
     display.finish(run_status(3))
     display.finish(replace(run_status(3), now=clock.now()))
-    assert len(shell.display_pub.shown) == n_shown + 1
+    assert told(shell) == ["panel", "account", *end, *end]
     display.resend()
-    assert len(shell.display_pub.shown) == n_shown + 2
+    assert told(shell) == ["panel", "account", *end, *end, *end]
 
 
 def test_after_an_interrupt_the_panel_lives(shell: Any, clock: FakeClock) -> None:
@@ -227,15 +255,15 @@ def test_after_an_interrupt_the_panel_lives(shell: Any, clock: FakeClock) -> Non
 
 
 def test_a_blocked_run_that_goes_on_is_live_again(shell: Any, clock: FakeClock) -> None:
-    """After a refusal the account stands there; when the run goes on, the panel comes back in its place."""
+    """After a refusal the account stands there alone; when the run goes on, the panel comes back beside it."""
     display = notebook_display_on(clock)
     display.update(run_status(-1))
     display.update(run_status(-1, "blocked", message="max_tokens is too large"))
-    assert WIDGET not in shell.display_pub.shown[-1][0]
+    assert told(shell)[-2:] == ["account", "nothing"]
     display.update(run_status(0))
-    assert WIDGET in shell.display_pub.shown[-1][0]
+    assert told(shell)[-1] == "panel"
     display.finish(run_status(3))
-    assert WIDGET not in shell.display_pub.shown[-1][0]
+    assert told(shell)[-2:] == ["account", "nothing"]
 
 
 def test_every_view_becomes_the_account(shell: Any, clock: FakeClock) -> None:
@@ -244,24 +272,25 @@ def test_every_view_becomes_the_account(shell: Any, clock: FakeClock) -> None:
     assert not display.show()
     display.update(run_status(0))
     assert display.show()
-    assert len(shell.display_pub.shown) == 1
+    assert told(shell) == ["panel", "account"]
     shell.execution_count += 1
     assert display.show()
     display.finish(run_status(3))
-    ids = {display_id for _, display_id, _ in shell.display_pub.shown}
-    assert len(ids) == 2
-    assert [update for *_, update in shell.display_pub.shown] == [False, False, True, True]
+    assert told(shell)[2:] == ["panel", "account", *["account", "nothing"] * 2]
+    assert len({display_id for _, display_id, _ in shell.display_pub.shown}) == 4
+    shell.execution_count += 1
+    assert display.show()
+    assert told(shell)[-1] == "account"
 
 
 def test_a_kernel_that_ends_leaves_an_account(shell: Any, clock: FakeClock) -> None:
-    """When Python exits before the run does, the notebook keeps what was known."""
+    """When Python exits before the run does, the notebook keeps what was known, and how to pick the run up."""
     display = notebook_display_on(clock)
     display.update(run_status(1))
     notebook_display._leave_accounts()
-    data, _, is_update = shell.display_pub.shown[-1]
-    assert is_update
-    assert WIDGET not in data
-    assert "The run itself goes on" in data["text/html"]
+    assert told(shell)[-2:] == ["account", "nothing"]
+    html = shell.display_pub.shown[-2][0]["text/html"]
+    assert "what is on the server goes on. Pick the run up again: <code>run = pandas_batch.load(" in html
 
 
 def test_a_forgotten_display_is_not_kept(clock: FakeClock) -> None:
@@ -419,9 +448,8 @@ def test_nbclient_saves_the_account(tmp_path: Path) -> None:
     """After ``jupyter execute`` the file holds static HTML in the cell that showed the panel, and no dead widget."""
     saved = executed(tmp_path, "run = PlayedRun(seconds=1.5)", "run.wait()", "print(len(run.log), 'clicks')")
     shown = saved["cells"][1]["outputs"]
-    assert len(shown) == 1
-    assert WIDGET not in shown[0]["data"]
-    assert "Finished" in "".join(shown[0]["data"]["text/html"])
+    assert [sorted(output["data"]) for output in shown] == [[], ["text/html", "text/plain"]]
+    assert "Finished" in "".join(shown[1]["data"]["text/html"])
     assert saved["cells"][3]["outputs"][0]["text"] == ["0 clicks\n"]
 
 
@@ -429,4 +457,4 @@ def test_nothing_is_printed_by_a_run(tmp_path: Path) -> None:
     """While a run goes on the outputs of other cells are their own."""
     saved = executed(tmp_path, "run = PlayedRun(seconds=1.5)", "import time; time.sleep(1.8)", "run.wait()")
     assert saved["cells"][2]["outputs"] == []
-    assert [output["output_type"] for output in saved["cells"][1]["outputs"]] == ["display_data"]
+    assert {output["output_type"] for output in saved["cells"][1]["outputs"]} == {"display_data"}

@@ -22,6 +22,9 @@ from .wording import (
 # MathJax would set what stands between two dollar signs as a formula, and follow its links.
 _NO_MATH = "mathjax_ignore tex2jax_ignore"
 
+# ipywidgets marks so what has lost its kernel.
+_DEAD = ".jupyter-widgets-disconnected"
+
 _N_BATCHES_IN_TEXT = 10
 _N_FAILED_IN_TEXT = 5
 
@@ -52,21 +55,47 @@ def static_html(status: RunStatus) -> str:
     >>> "&lt;reviews&gt;" in static_html(status), "<script" in static_html(status)
     (True, False)
     """
-    drawn = ""
-    if not status.is_final:
-        at = fragments.safe(day_and_time(status.now))
-        drawn = f'<div class="pdb-sub pdb-asof">As of {at}. The run itself goes on.</div>'
     pieces = (
         fragments.head(status),
         fragments.said(status),
+        fragments.as_of(status),
         fragments.facts(status),
         fragments.times(status),
         fragments.batches(status, animate=False),
         fragments.errors(status),
-        fragments.foot(status),
-        drawn,
+        fragments.foot(status, again=status.is_final),
     )
     return f'<div class="pdb {_NO_MATH}">{style_element()}{"".join(pieces)}</div>'
+
+
+def kept_html(status: RunStatus, key: str) -> str:
+    """
+    Return the account for a place beside a live panel: it is seen where that panel is not, or is dead.
+
+    Front ends keep a widget's view in the notebook, and without its kernel it is an error message. Whether
+    the panel lives, the style sheet sees: no script is needed.
+
+    Parameters
+    ----------
+    status
+        The run at one instant.
+    key
+        Tells this panel from others on the page; letters and digits.
+
+    Returns
+    -------
+    str
+        A ``<div>`` element.
+    """
+    if not key.isalnum():
+        raise ValueError("a key is made of letters and digits")
+    panel, account = f".pdb-live.pdb-of-{key}", f".pdb-kept.pdb-of-{key}"
+    lives = f":root:has({panel}:not({_DEAD}))"
+    rules = (
+        f"{lives} {account},{lives} .jp-OutputArea-child:has({account}),"
+        f":root:has({account}) {panel}{_DEAD}{{display:none}}"
+    )
+    return f'<div class="pdb-kept pdb-of-{key}"><style>{rules}</style>{static_html(status)}</div>'
 
 
 def text_line(status: RunStatus) -> str:
@@ -124,7 +153,7 @@ def text_account(status: RunStatus) -> str:
             f"{batch.succeeded:,} succeeded, {batch.errored:,} errored, {batch.expired:,} expired, "
             f"{batch.canceled:,} canceled, {batch.processing:,} processing"
         )
-        lines.append(f"  {clip(batch.batch_id or f'batch {number}', 80)}  {batch_word(batch.state).text}: {counts}")
+        lines.append(f"  {clip(batch.batch_id or f'batch {number}', 80)}  {batch_word(batch).text}: {counts}")
     if len(status.batches) > _N_BATCHES_IN_TEXT:
         lines.append(f"  and {len(status.batches) - _N_BATCHES_IN_TEXT:,} more batches")
     for row in status.failed[:_N_FAILED_IN_TEXT]:

@@ -13,6 +13,7 @@ from pandas_batch.errors import clip
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
 from .wording import (
+    Word,
     batch_word,
     clock_time,
     day_and_time,
@@ -30,6 +31,8 @@ CONSOLE_URL = "https://platform.claude.com/workspaces/default/batches"
 N_BATCHES_SHOWN = 40
 N_FAILED_SHOWN = 10
 
+_FAILED_ROWS = Word("▲", "", "bad")
+_CANCELED_ROWS = Word("⊘", "", "off")
 _ENDED = ("ended", "collected")
 _UNDER_WAY = ("posting", "unproved", "in_progress", "canceling")
 
@@ -46,8 +49,16 @@ def safe(text: object, n_chars: int = 300) -> str:
     return escape(clip(str(text), n_chars), quote=True)
 
 
+def _glyph(word: Word) -> str:
+    return f'<span class="pdb-glyph pdb-{word.tone}" aria-hidden="true">{word.glyph}</span>'
+
+
 def _usd(amount: float | None) -> str:
     return escape(usd(amount))
+
+
+_AND = '<span class="pdb-sep"> · </span>'
+"""Keeps words apart where there is no style sheet, as on GitHub and in notebooks that are not trusted."""
 
 
 def head(status: RunStatus) -> str:
@@ -58,9 +69,8 @@ def head(status: RunStatus) -> str:
         requests += f", {status.n_reused:,} reused"
     return (
         '<div class="pdb-head">'
-        f'<span class="pdb-name">{safe(status.name or "Claude batch", 120)}</span>'
-        f'<span class="pdb-pill"><span class="pdb-glyph pdb-{word.tone}" aria-hidden="true">{word.glyph}</span>'
-        f"{safe(word.text)}</span></div>"
+        f'<b class="pdb-name">{safe(status.name or "Claude batch", 120)}</b>{_AND}'
+        f'<span class="pdb-pill pdb-is-{word.tone}">{_glyph(word)} {safe(word.text)}</span></div>'
         f'<div class="pdb-sub">{safe(status.model, 120)} · {status.n_rows:,} rows · {requests}</div>'
     )
 
@@ -76,8 +86,9 @@ def said(status: RunStatus) -> str:
 
 def _fact(label: str, big: str, of: str = "", sub: str = "") -> str:
     of = f' <span class="pdb-of">{of}</span>' if of else ""
-    sub = f'<span class="pdb-sub">{sub}</span>' if sub else ""
-    return f'<div><dt>{label}</dt><dd><span class="pdb-big">{big}</span>{of}{sub}</dd></div>'
+    sub = f'{_AND}<span class="pdb-sub">{sub}</span>' if sub else ""
+    name = f'<span class="pdb-label">{label}<span class="pdb-sep">: </span></span>'
+    return f'<div>{name}<span><b class="pdb-big">{big}</b>{of}</span>{sub}</div>'
 
 
 def facts(status: RunStatus) -> str:
@@ -87,7 +98,7 @@ def facts(status: RunStatus) -> str:
             "Rows answered",
             f"{n_rows_succeeded(status):,}",
             f"of {status.n_rows:,}",
-            f"{status.n_failed:,} without an answer" if status.n_failed else "",
+            _without_answer(status),
         ),
         _fact("Batches ended", f"{status.n_batches_ended:,}", f"of {len(status.batches):,}"),
     ]
@@ -96,7 +107,15 @@ def facts(status: RunStatus) -> str:
         cells.append(_fact("Cost", "—", sub=bound))
     else:
         cells += _money(status, bound)
-    return f'<dl class="pdb-facts">{"".join(cells)}</dl>{_bar_over_all(status)}'
+    return f'<div class="pdb-facts">{"".join(cells)}</div>{_bar_over_all(status)}'
+
+
+def _without_answer(status: RunStatus) -> str:
+    n_canceled = status.counts.get("canceled", 0)
+    n_failed = status.n_failed - n_canceled
+    if not n_canceled:
+        return f"{n_failed:,} without an answer" if n_failed else ""
+    return f"{n_canceled:,} canceled" + (f", {n_failed:,} failed" if n_failed > 0 else "")
 
 
 def _money(status: RunStatus, bound: str) -> list[str]:
@@ -149,7 +168,7 @@ def times(status: RunStatus) -> str:
     if status.is_final:
         until = status.finished_at or status.now
         took = "took" if status.finished_at else "stopped after"
-        parts = [f"started {day_and_time(status.started_at)}", f"{took} {spent}", f"at {day_and_time(until)}"]
+        parts = [f"started {day_and_time(status.started_at)}", f"{took} {spent}", f"ended {day_and_time(until)}"]
     else:
         parts = [f"elapsed {spent}"]
         if status.expires_at is not None:
@@ -160,7 +179,7 @@ def times(status: RunStatus) -> str:
         parts.append(f"last check {clock_time(status.last_poll_at)}" if status.last_poll_at else "not checked yet")
         if status.next_poll_at is not None:
             parts.append(f"next {clock_time(status.next_poll_at)}")
-    return '<div class="pdb-times">' + "".join(f"<span>{safe(part)}</span>" for part in parts) + "</div>"
+    return '<div class="pdb-times">' + _AND.join(f"<span>{safe(part)}</span>" for part in parts) + "</div>"
 
 
 def batches(status: RunStatus, *, animate: bool = True) -> str:
@@ -190,7 +209,7 @@ def _shown(of: tuple[BatchStatus, ...]) -> list[tuple[int, BatchStatus]]:
 
 
 def _batch_row(number: int, batch: BatchStatus, base_url: str, *, animate: bool) -> str:
-    word = batch_word(batch.state)
+    word = batch_word(batch)
     if batch.batch_id is None:
         name = f'<span class="pdb-dim">batch {number}</span>'
     else:
@@ -205,16 +224,18 @@ def _batch_row(number: int, batch: BatchStatus, base_url: str, *, animate: bool)
         ("Canceled", batch.canceled),
         ("Processing", batch.processing),
     )
-    cells = "".join(f'<td class="pdb-n" data-label="{label}">{_count(n)}</td>' for label, n in counts)
+    cells = "".join(f'<td class="pdb-n" data-label="{label}">{_count(label, n)}</td>' for label, n in counts)
     return (
         f'<tr><td class="pdb-id">{name}{note}</td>'
-        f'<td class="pdb-state"><span class="pdb-glyph pdb-{word.tone}" aria-hidden="true">{word.glyph}</span> '
-        f'{safe(word.text)}</td><td class="pdb-barcell">{_batch_bar(number, batch, animate=animate)}</td>{cells}</tr>'
+        f'<td class="pdb-state">{_glyph(word)} {safe(word.text)}</td>'
+        f'<td class="pdb-barcell">{_batch_bar(number, batch, animate=animate)}</td>{cells}</tr>'
     )
 
 
-def _count(n: int) -> str:
-    return f"{n:,}" if n else '<span class="pdb-0">0</span>'
+def _count(label: str, n: int) -> str:
+    if not n:
+        return '<span class="pdb-0">0</span>'
+    return f"<b>{n:,}</b>" if label in ("Errored", "Expired") else f"{n:,}"
 
 
 def _is_anthropic(base_url: str) -> bool:
@@ -253,16 +274,20 @@ def errors(status: RunStatus) -> str:
         f"{_kind_and_message(row)}</tr>"
         for row in shown
     )
-    retry = ""
+    # Whoever cancels knows what is missing: a list of it would only push the rest out of sight.
+    is_canceled = all(row.status == "canceled" for row in shown)
+    glyph, is_open = (_glyph(_CANCELED_ROWS), "") if is_canceled else (_glyph(_FAILED_ROWS), " open")
+    after = ["All of them: <code>run.failed</code>"] if first else []
     if status.state == "collected":
-        retry = '<div class="pdb-sub">Send again what is worth it: <code>run.retry_failed()</code></div>'
+        after.append("Send again what is worth it: <code>run.retry_failed()</code>")
+    hint = f'<div class="pdb-sub">{" · ".join(after)}</div>' if after else ""
     return (
-        f'<details open><summary><span class="pdb-glyph pdb-bad" aria-hidden="true">▲</span> '
+        f"<details{is_open}><summary>{glyph} "
         f"{n_failed:,} {'row' if n_failed == 1 else 'rows'} without an answer{first}</summary>"
         '<div class="pdb-scroll" tabindex="0" role="region" aria-label="Failed rows">'
         '<table class="pdb-table pdb-failed">'
         "<thead><tr><th>Row</th><th>Status</th><th>Error</th><th>Message</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>{retry}</details>"
+        f"<tbody>{rows}</tbody></table></div>{hint}</details>"
     )
 
 
@@ -275,10 +300,19 @@ def _kind_and_message(row: FailedRow) -> str:
     return f'<td>{safe(kind, 60)}</td><td class="pdb-wrap">{safe(message, 300)}</td>'
 
 
-def foot(status: RunStatus) -> str:
+def as_of(status: RunStatus) -> str:
+    """Return what a picture of an unfinished run is, and the line that leads from it to the run."""
+    if status.is_final:
+        return ""
+    on_server = "; what is on the server goes on" if any(batch.batch_id for batch in status.batches) else ""
+    line = f" Pick the run up again: <code>{safe(status.reattach, 300)}</code>" if status.reattach else ""
+    return f'<div class="pdb-note">A picture as of {safe(day_and_time(status.now))}{on_server}.{line}</div>'
+
+
+def foot(status: RunStatus, *, again: bool = True) -> str:
     """Return where the run is kept, and the line that picks it up after a restart, ready to copy."""
-    again = f"<span>After a restart</span><code>{safe(status.reattach, 300)}</code>" if status.reattach else ""
-    return (
-        f'<div class="pdb-foot">{again}<span>Run</span><code>{safe(status.run_id, 100)}</code>'
-        f"<span>Store</span><code>{safe(status.store_path, 300)}</code></div>"
-    )
+    lines = [("Run", status.run_id), ("Store", status.store_path)]
+    if again and status.reattach:
+        lines.insert(0, ("After a restart", status.reattach))
+    rows = (f"<div><span>{name}</span> <code>{safe(text, 300)}</code></div>" for name, text in lines)
+    return f'<div class="pdb-foot">{"".join(rows)}</div>'

@@ -13,21 +13,72 @@ from typing import Any
 from pandas_batch.clock import Clock
 from pandas_batch.types import RunStatus
 
-from .account import static_html, text_account
-from .pace import Pace
+from .account import kept_html, static_html, text_account
+from .pace import Pace, clock_interval_s
 from .progress import Actions, Display
 
 _logger = logging.getLogger("pandas_batch")
 
 
-class Account:
-    """What stays in the notebook: a status as static HTML and as text."""
+KEPT_S = 120.0
+"""How old the account beside a live panel gets at most; JupyterLab saves a notebook by itself this often."""
 
-    def __init__(self, status: RunStatus) -> None:
+
+class Account:
+    """What stays in the notebook: a status as static HTML and as text; `key` names the live panel it stands beside."""
+
+    def __init__(self, status: RunStatus, key: str | None = None) -> None:
         self._status = status
+        self._key = key
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:
-        return {"text/plain": text_account(self._status), "text/html": static_html(self._status)}
+        html = static_html(self._status) if self._key is None else kept_html(self._status, self._key)
+        return {"text/plain": text_account(self._status), "text/html": html}
+
+
+class View:
+    """
+    One place in a notebook that shows a run: a live panel, and after it the account for when there is no panel.
+
+    A widget is nothing without its kernel: a notebook that was saved in the middle of a run would be left with an error
+    message in its place. So the account is an output of its own from the start, hidden while the panel lives.
+    In the end only the account is left. Without a panel the account is all there is.
+
+    Parameters
+    ----------
+    status
+        The run as it is now.
+    panel
+        The live panel; None shows the account alone.
+    """
+
+    def __init__(self, status: RunStatus, panel: Any = None) -> None:
+        self._key = panel.key if panel is not None else None
+        self._live = _shown(panel) if panel is not None else None
+        self._account = _shown(Account(status, self._key))
+
+    def keep(self, status: RunStatus) -> None:
+        """Bring the account up to date."""
+        if self._account is not None:
+            self._account.update(Account(status, self._key))
+
+    def close(self, status: RunStatus) -> None:
+        """Leave the account, and it alone; in this order something can be read at every instant."""
+        self.keep(status)
+        if self._live is not None:
+            self._live.update({}, raw=True)
+
+    def open(self, status: RunStatus, panel: Any) -> None:
+        """Show the live panel again where there was one."""
+        self.keep(status)
+        if self._live is not None:
+            self._live.update(panel)
+
+
+def _shown(thing: Any) -> Any:
+    from IPython.display import display
+
+    return display(thing, display_id=True)  # type: ignore[no-untyped-call]
 
 
 class NotebookDisplay(Display):
@@ -51,7 +102,8 @@ class NotebookDisplay(Display):
             self._panel.wake = self._wake_up
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self._handles: list[Any] = []
+        self._views: list[View] = []
+        self._began_s = self._keep_at_s = 0.0
         self._shown_in: Any = None
         self._status: RunStatus | None = None
         self._drawn: RunStatus | None = None
@@ -73,7 +125,7 @@ class NotebookDisplay(Display):
         with self._lock:
             before, self._status = self._status, status
             if self._pace is None or self._is_over:
-                self._begin()
+                self._begin(status)
                 return
             if before is None or _without_clock(status) != _without_clock(before):
                 self._pace.changed(urgent=before is None or before.state != status.state)
@@ -91,10 +143,10 @@ class NotebookDisplay(Display):
             if self._panel is not None:
                 self._panel.set_blocking(False)
                 self._panel.close(status)
-            if not self._handles:
-                self._show_new(Account(status))
+            if self._views:
+                self._close_views(status)
             else:
-                self._replace(status)
+                self._show_new(status)
         self._wake_up()
 
     def interrupted(self, status: RunStatus) -> None:
@@ -106,7 +158,7 @@ class NotebookDisplay(Display):
         """Send the account once more, from the cell that runs now."""
         if self._is_over and self._status is not None:
             with self._lock:
-                self._replace(self._status)
+                self._close_views(self._status)
 
     def set_blocking(self, blocking: bool) -> None:
         """Say whether the kernel's main thread is blocked from now on."""
@@ -121,55 +173,50 @@ class NotebookDisplay(Display):
                 return False
             if self._shown_in is not None and self._shown_in == _execution_count():
                 return True
-            self._show_new(Account(self._status) if self._is_over else self._picture())
+            self._show_new(self._status)
             return True
 
     # ---------------------------------------------------------------- drawing
 
-    def _begin(self) -> None:
+    def _begin(self, status: RunStatus) -> None:
         """Draw for the first time, or again after an end that was none (a blocked run that goes on)."""
         was_over, self._is_over = self._is_over, False
-        self._pace = Pace(self._clock.monotonic_s())
+        self._began_s = self._clock.monotonic_s()
+        self._pace = Pace(self._began_s)
         self._draw(whole=True)
-        if self._handles and was_over:
-            for handle in self._handles:
-                handle.update(self._picture())
-        elif not self._handles:
-            self._show_new(self._picture())
+        if not self._views:
+            self._show_new(status)
+        elif was_over:
+            for view in self._views:
+                view.open(status, self._panel)
         if self._ticks and (self._thread is None or not self._thread.is_alive()):
             self._thread = threading.Thread(
                 target=self._context.copy().run, args=(self._go,), name="pandas-batch-display", daemon=True
             )
             self._thread.start()
 
-    def _picture(self) -> Any:
-        if self._panel is not None:
-            return self._panel
-        return Account(self._status) if self._status is not None else None
-
-    def _show_new(self, picture: Any) -> None:
-        from IPython.display import display
-
+    def _show_new(self, status: RunStatus) -> None:
         self._shown_in = _execution_count()
-        handle = display(picture, display_id=True)  # type: ignore[no-untyped-call]
-        if handle is not None:
-            self._handles.append(handle)
+        self._views.append(View(status, None if self._is_over else self._panel))
 
     def _draw(self, *, whole: bool) -> None:
         if self._status is None:
             return
         status = replace(self._status, now=max(self._clock.now(), self._status.now))
+        now_s = self._clock.monotonic_s()
         if self._panel is not None:
             self._panel.update(status, clock_only=not whole)
-        else:
-            for handle in self._handles:
-                handle.update(Account(status))
+        if whole or self._panel is None or now_s >= self._keep_at_s:
+            age_s = now_s - self._began_s
+            self._keep_at_s = now_s + min(KEPT_S, max(age_s, clock_interval_s(age_s)))
+            for view in self._views:
+                view.keep(status)
         if whole:
             self._drawn = self._status
 
-    def _replace(self, status: RunStatus) -> None:
-        for handle in self._handles:
-            handle.update(Account(status))
+    def _close_views(self, status: RunStatus) -> None:
+        for view in self._views:
+            view.close(status)
 
     # ---------------------------------------------------------------- the thread
 
@@ -212,7 +259,7 @@ class NotebookDisplay(Display):
             self._is_over = True
             account = replace(self._status, now=max(self._clock.now(), self._status.now))
             # The exiting main thread has lost the cell it spoke for.
-            self._context.copy().run(self._replace, account)
+            self._context.copy().run(self._close_views, account)
 
 
 _open_displays: weakref.WeakSet[NotebookDisplay] = weakref.WeakSet()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import ipywidgets
 from pandas_batch.types import RunStatus
 
 from . import fragments
-from .account import static_html, text_account
 from .clicks import LiveButton, may_have_subshells, probe
 from .stylesheet import style_element
 
@@ -26,7 +26,7 @@ _CHECK_S = 5.0
 _PROBE_AFTER_S = 1.0
 _PROBE_UNTIL_S = 4.0
 
-_PIECES = ("style", "head", "said", "facts", "times", "batches", "errors")
+_PIECES = ("head", "said", "facts", "batches", "errors", "foot")
 
 
 class Panel:
@@ -67,7 +67,7 @@ class Panel:
         self.wake: Callable[[], None] | None = None
         """Called when a click has changed something that must be drawn again later."""
 
-        self._html = {name: ipywidgets.HTML() for name in (*_PIECES, "note", "foot")}
+        self._html = {name: ipywidgets.HTML() for name in ("style", *_PIECES, "times", "note")}
         self._html["style"].value = style_element()
         self._html["style"].layout.display = "none"
         self._cancel = LiveButton(description="Cancel", tooltip="Ask the server to stop what it has not answered yet")
@@ -76,16 +76,22 @@ class Panel:
         self._check.on_click(self._on_check)
         self._buttons = ipywidgets.HBox([self._cancel, self._check])
         self._buttons.add_class("pdb-buttons")
+        # Beside the state, and so in sight and in one place however many lines follow.
+        self._top = ipywidgets.HBox([self._html["head"], self._buttons])
+        self._top.add_class("pdb-top")
         self.box = ipywidgets.VBox(self._children())
         self.box.add_class("pdb")
         self.box.add_class("pdb-live")
+        self.key = secrets.token_hex(4)
+        """Tells this panel from others on a page: the account beside it looks whether this one lives."""
+        self.box.add_class(f"pdb-of-{self.key}")
         if blocking:
             self.set_blocking(True)
         self._draw_buttons()
 
     def _children(self) -> list[Any]:
-        pieces = [self._html[name] for name in _PIECES]
-        return [*pieces, self._buttons, self._html["note"], self._html["foot"]]
+        below = ("said", "note", "facts", "times", "batches", "errors", "foot")
+        return [self._html["style"], self._top, *(self._html[name] for name in below)]
 
     # ---------------------------------------------------------------- drawing
 
@@ -96,7 +102,7 @@ class Panel:
                 self._status = status
             self._set("times", fragments.times(status))
             if not clock_only:
-                for name in ("head", "said", "facts", "batches", "errors", "foot"):
+                for name in _PIECES:
                     self._set(name, getattr(fragments, name)(status))
                 if status.last_poll_at != self._polled_before:
                     self._polled_before = status.last_poll_at
@@ -224,18 +230,9 @@ class Panel:
         """Draw the last state; views that are still open keep showing it."""
         self.update(status)
 
-    def display(self) -> None:
-        """Show the panel here; views elsewhere stay alive."""
-        from IPython.display import display
-
-        display(self)  # type: ignore[no-untyped-call]
-
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, Any]:
-        """Return the live view, and beside it the account as HTML and text for all that cannot show it."""
-        bundle: dict[str, Any] = dict(self.box._repr_mimebundle_() or {})
-        if self._status is not None:
-            bundle |= {"text/plain": text_account(self._status), "text/html": static_html(self._status)}
-        return bundle
+        """Return the live view alone: what cannot show it shows nothing here, and the account that follows it."""
+        return {**(self.box._repr_mimebundle_() or {}), "text/plain": "", "text/html": ""}
 
 
 def _write(widget: Any, trait: str, value: Any) -> None:

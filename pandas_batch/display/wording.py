@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import NamedTuple
 
-from pandas_batch.types import RunStatus
+from pandas_batch.types import BatchStatus, RunStatus
 
 UNKNOWN = "unknown"
 
@@ -66,7 +66,7 @@ def run_word(status: RunStatus) -> Word:
     if n_canceled and not counts.get("succeeded"):
         return Word("⊘", "Canceled", "off")
     if status.n_failed > n_canceled or any(counts.get(name) for name in _BAD_ROWS):
-        return Word("▲", "Finished, some rows failed", "bad")
+        return Word("▲", f"{'Partly canceled' if n_canceled else 'Finished'}, some rows failed", "bad")
     if n_canceled:
         return Word("⊘", "Finished, partly canceled", "off")
     return Word("✓", "Finished", "ok")
@@ -77,9 +77,20 @@ def n_rows_succeeded(status: RunStatus) -> int:
     return status.counts.get("succeeded", 0) if status.counts else status.n_rows_answered
 
 
-def batch_word(state: str) -> Word:
-    """Return the state of a batch in words."""
-    return _BATCH_WORDS.get(state, Word("○", state.replace("_", " "), "wait"))
+def batch_word(batch: BatchStatus) -> Word:
+    """
+    Return the state of a batch in words; what was canceled of it is never passed over.
+
+    Examples
+    --------
+    >>> from pandas_batch.types import BatchStatus
+    >>> batch_word(BatchStatus(batch_id="b", state="collected", n_requests=100, succeeded=60, canceled=40)).text
+    'collected, 40 canceled'
+    """
+    if batch.state == "collected" and batch.canceled:
+        part = f"collected, {batch.canceled:,} canceled" if batch.canceled < batch.n_requests else "canceled"
+        return Word("⊘", part, "off")
+    return _BATCH_WORDS.get(batch.state, Word("○", batch.state.replace("_", " "), "wait"))
 
 
 def usd(amount: float | None) -> str:

@@ -49,7 +49,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def lab(lab_server: LabServer, browser: Any) -> Iterator[LabPage]:
     """A page of 1200 by 1400; its kernels end with the test."""
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
-    yield LabPage(lab_server, page)
-    page.close()
-    lab_server.end_kernels()
+    lab = LabPage(lab_server, browser.new_page(viewport={"width": 1200, "height": 1400}))
+    yield lab
+    lab.close()

@@ -152,11 +152,12 @@ class LabServer:
             body = answer.read()
         return json.loads(body) if body else None
 
-    def end_kernels(self) -> None:
-        """Shut down every kernel of this server, and with it the sessions of its notebooks."""
-        for kernel in self.call("api/kernels"):
-            with contextlib.suppress(OSError):
-                self.call(f"api/kernels/{kernel['id']}", "DELETE")
+    def end_kernels(self, *names: str) -> None:
+        """Shut down the kernels of these notebooks, or every kernel of this server, and with them their sessions."""
+        for session in self.call("api/sessions"):
+            if not names or session["path"] in names:
+                with contextlib.suppress(OSError):
+                    self.call(f"api/kernels/{session['kernel']['id']}", "DELETE")
 
     def kill_kernels(self) -> None:
         """End every kernel of this server as a crash would, without giving it time to say anything."""
@@ -176,6 +177,7 @@ class LabPage:
         self.server = server
         self.page = page
         self.dialogs: list[str] = []
+        self.names: set[str] = set()
         page.on("dialog", self._on_dialog)
 
     def _on_dialog(self, dialog: Any) -> None:
@@ -193,6 +195,7 @@ class LabPage:
     def open(self, name: str) -> None:
         """Open a notebook in a workspace of its own and wait for its kernel."""
         self.name = name
+        self.names.add(name)
         workspace = f"w{secrets.token_hex(3)}"
         self.page.goto(f"{self.server.url}/lab/workspaces/{workspace}/tree/{name}?token={self.server.token}")
         self._wait_ready()
@@ -238,6 +241,13 @@ class LabPage:
         """Kernel > Interrupt Kernel."""
         self.command("kernelmenu:interrupt")
 
+    def restart(self) -> None:
+        """Kernel > Restart Kernel, and yes; wait for the new kernel."""
+        self.command("kernelmenu:restart")
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
+        self.page.wait_for_selector(".jp-Dialog", state="detached")
+        self._wait_ready()
+
     def save(self) -> dict[str, Any]:
         """Save the notebook; return what is in the file."""
         self.command("docmanager:save", wait=True)
@@ -273,7 +283,8 @@ class LabPage:
         """Return the visible text of each cell's outputs."""
         texts: list[str] = self.page.evaluate(
             "() => [...document.querySelectorAll('.jp-CodeCell')].map(c => "
-            "[...c.querySelectorAll('.jp-OutputArea-output')].map(e => e.innerText).join('\\n'))"
+            "[...c.querySelectorAll('.jp-OutputArea-output')].filter(e => e.getClientRects().length)"
+            ".map(e => e.innerText).join('\\n'))"
         )
         return texts
 
@@ -291,6 +302,11 @@ class LabPage:
             if time.monotonic() - started_s > timeout_s:
                 raise TimeoutError(f"{pattern!r} is not in the outputs after {timeout_s:g} s: {text[-1500:]}")
             self.page.wait_for_timeout(50)
+
+    def close(self) -> None:
+        """Close the page; its kernels end, those of other pages live on."""
+        self.page.close()
+        self.server.end_kernels(*self.names)
 
     def shot(self, path: str | Path) -> None:
         """Take a picture of the window."""

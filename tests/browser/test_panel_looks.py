@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .driver import LabPage
+from .driver import LabPage, LabServer
+from .test_panel_in_lab import wait_ticks
 
 SHOWN = (
     "from run_statuses import *\n"
@@ -51,14 +53,22 @@ LOW_CONTRAST = """() => {
     return low; }"""
 
 
-@pytest.fixture
-def shown(lab: LabPage) -> LabPage:
-    """Live panels and accounts of a waiting, a running and a finished run."""
+@pytest.fixture(scope="module")
+def page_of_panels(lab_server: LabServer, browser: Any) -> Iterator[LabPage]:
+    lab = LabPage(lab_server, browser.new_page())
     lab.start(SHOWN)
     lab.wait_text("all shown")
     lab.command("application:toggle-left-area")
     lab.page.wait_for_function("() => document.querySelectorAll('.pdb').length === 6")
-    return lab
+    yield lab
+    lab.close()
+
+
+@pytest.fixture
+def shown(page_of_panels: LabPage) -> LabPage:
+    """Live panels and accounts of a waiting, a running and a finished run; one page for all who only look."""
+    page_of_panels.page.set_viewport_size({"width": 1200, "height": 1400})
+    return page_of_panels
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -70,6 +80,21 @@ def test_in_every_theme_and_width_nothing_is_clipped_and_all_can_be_read(shown: 
         shown.page.wait_for_timeout(400)
         assert shown.page.evaluate(CLIPPED) == [], width
     assert shown.page.evaluate(LOW_CONTRAST) == []
+
+
+def test_the_account_takes_the_place_of_the_panel_without_a_jump(shown: LabPage) -> None:
+    """Every line and every cell of a finished run is in the account where it was in the panel, at any width."""
+    places = """() => [...document.querySelectorAll('.pdb')].slice(-2).map(panel => {
+        const from = panel.getBoundingClientRect();
+        return [panel, ...panel.querySelectorAll('[class^=pdb-], tr, td, summary')].filter(e => e.checkVisibility())
+            .map(e => [e, e.getBoundingClientRect()])
+            .map(([e, at]) => [e !== panel && e.className, at.x - from.x, at.y - from.y, at.width, at.height]); })"""
+    for width in (480, 1200):
+        shown.page.set_viewport_size({"width": width, "height": 1400})
+        shown.page.wait_for_timeout(400)
+        panel, account = shown.page.evaluate(places)
+        assert len(panel) > 80
+        assert panel == account
 
 
 def test_plain_html_fits_on_any_ground(browser: Any) -> None:
@@ -91,10 +116,10 @@ def test_plain_html_fits_on_any_ground(browser: Any) -> None:
 def test_motion_goes_on_while_the_clock_ticks_and_stops_where_it_is_not_wanted(lab: LabPage) -> None:
     """A tick does not start an animation anew; with reduced motion there is none."""
     lab.start("from run_statuses import *\nrun = PlayedRun(seconds=90)")
-    lab.wait_text(r"elapsed 1 s")
+    lab.wait_text(r"In progress[\s\S]*elapsed [1-9] s")
     at = "() => document.getAnimations().filter(a => a.animationName === 'pdb-go').map(a => a.currentTime)"
     before = lab.page.evaluate(at)
-    lab.wait_text(r"elapsed 4 s")
+    wait_ticks(lab, 3)
     after = lab.page.evaluate(at)
     assert len(before) == len(after) == 3
     assert all(b > a + 1500 for a, b in zip(before, after, strict=True))
