@@ -27,14 +27,13 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import InputError, StoreError
 from .requests.fingerprints import FINGERPRINT_BYTES
 from .requests.options import Options, parse_options
-from .running.preparing import find_existing, n_batches_of, n_bytes_of, needs_of
+from .running.preparing import Found, n_batches_of, n_bytes_of, needs_of
 from .running.run import Bound, Run
-from .running.starting import Call, added_columns, attach_run, start_call
+from .running.starting import Call, added_columns, attach_run, connection_of, start_call
 
 if TYPE_CHECKING:
     from .estimates.estimate import Estimate
-    from .requests.plan import RequestPlan
-    from .store import Store
+    from .requests.plan import RequestPlan, Slice
 
 __all__ = ["ClaudeBatchDaskFrame", "ClaudeBatchDaskSeries"]
 
@@ -142,13 +141,13 @@ class PartitionedPlan:
             )
         return plan
 
-    def encode(self, positions: np.ndarray) -> Iterator[list[bytes]]:
+    def slices(self, positions: np.ndarray) -> Iterator[Slice]:
         """Yield the params of the rows at `positions`, one partition in memory at a time."""
         numbers = np.searchsorted(self.starts, positions, side="right") - 1
         for at in np.split(np.arange(len(positions)), np.flatnonzero(np.diff(numbers)) + 1):
             if len(at):
                 number = int(numbers[at[0]])
-                yield from self.plan_of_partition(number).encode(positions[at] - self.starts[number])
+                yield from self.plan_of_partition(number).slices(positions[at] - self.starts[number])
 
 
 class DaskCall(Call):
@@ -176,7 +175,7 @@ class DaskCall(Call):
         self.column_names = list(ddf.columns)
         self.plan = PartitionedPlan(ddf, options, (self.base_url, self.api_version), clock)  # type: ignore[assignment]
         self.needs = needs_of(self.plan, options)
-        self._wire = None
+        self.wire = connection_of(options.client, clock)
 
     def preflight(self) -> None:
         """Ask about the first partition that has anything to ask."""
@@ -188,13 +187,12 @@ class DaskCall(Call):
                 preflight(plan.plan_of_partition(number), self.options, self.wire(), clock=self.clock)
                 return
 
-    def estimate(self, *, store: Store | None = None, online: bool = True) -> Estimate:
+    def estimate(self, *, found: Found | None = None, online: bool = True) -> Estimate:
         """Return the sum over the partitions, from bytes alone: an upper bound that no dedupe or reuse lowers."""
         plan: Any = self.plan
         estimates = [part.estimate for part in plan.parts if part.estimate is not None]
         if not estimates:
             return Call(plan.meta, self.options, address=(self.base_url, self.api_version)).estimate(online=False)
-        found = None if store is None else find_existing(store, self.needs, self.options, base_url=self.base_url)
         n_reused = 0 if found is None else found.n_reused
         return sum_of(estimates, rows=plan.n_rows, n_requests=self.needs.n_requests, n_reused=n_reused)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -26,7 +27,7 @@ from pandas_batch.answers.answers import (
     result_of_line,
 )
 from pandas_batch.answers.pricing import add_costs, cost_of_message
-from pandas_batch.answers.result_lines import iter_lines
+from pandas_batch.answers.result_lines import Block, iter_lines, joined_texts, text_of
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"
@@ -657,3 +658,34 @@ def test_results_of_the_official_client_come_home(api: Simulator, clock: Any) ->
     assert decoded.complete
     assert outputs(decoded) == prompts
     assert np.all(add_costs(decoded.table, at=AT)["cost_usd"].to_numpy() > 0)
+
+
+RAW_TEXTS = st.one_of(
+    st.text(max_size=12).map(lambda text: json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")),
+    st.text(alphabet='\\"n/u\x00é\n', max_size=8).map(lambda text: json.dumps(text).encode()),
+    st.sampled_from([b"", b"null", b'"', b'"\xff"', b'"\xfe\\\\"', b'"\\/"', b'"\\"', b'"\\\\\\""']),
+)
+CONTENTS = st.lists(
+    st.lists(st.tuples(st.sampled_from(["text", "text", "thinking"]), RAW_TEXTS), max_size=3), max_size=6
+)
+
+
+@given(CONTENTS)
+def test_texts_unescaped_all_at_once_are_what_each_would_be(contents: list[list[tuple[str, bytes]]]) -> None:
+    """The texts of a slice of answers are the same, read all at once or alone."""
+    blocks = [[Block(type=kind, text=msgspec.Raw(raw)) for kind, raw in content] for content in contents]
+    try:
+        alone = [text_of(content) for content in blocks]
+    except ValueError:
+        return  # no JSON: a line that the decoder has refused before
+    data, n_bytes = joined_texts(blocks)
+    ends = np.cumsum(n_bytes.clip(min=0))
+    together = [
+        None if n < 0 else bytes(data[end - n : end]) for end, n in zip(ends.tolist(), n_bytes.tolist(), strict=True)
+    ]
+    # Bytes that are no UTF-8 are mended later where all are read at once.
+    assert [_mended(text) for text in together] == [_mended(text) for text in alone]
+
+
+def _mended(text: bytes | None) -> str | None:
+    return None if text is None else text.decode("utf-8", "replace")

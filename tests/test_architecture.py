@@ -40,7 +40,7 @@ ROOMS = {
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
-    "estimate": Room("forecast bounds bill counting estimate preflight", "numpy msgspec"),
+    "estimate": Room("forecast bounds bill counting estimate preflight", "numpy pandas msgspec"),
     "display": Room(
         "wording stylesheet fragments account pace clicks panel notebook_display progress",
         "ipywidgets IPython comm tqdm",
@@ -48,8 +48,8 @@ ROOMS = {
     "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status gathering merge status summary spooling posting reconciling surplus collecting steps engine preparing "
-        "bound driving waiting retrying deleting run",
+        "row_status gathering merge status summary memory spooling posting reconciling surplus collecting steps engine "
+        "preparing bound driving waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),

@@ -8,9 +8,8 @@ from rowlab import ask
 
 from pandas_batch import simulator
 from pandas_batch.running import posting, preparing
-from pandas_batch.running.posting import SpoolBody, backoff_s, custom_id_of_line, params_of_line, spool_lines
+from pandas_batch.running.posting import backoff_s
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
-from pandas_batch.store import Store
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(9)]})
 
@@ -93,23 +92,6 @@ def test_warm_cache_sends_one_row_first(clock):
         assert (first.n_requests, rest.n_requests) == (1, 8)
         assert rest.facts.created_at >= first.facts.created_at + 30
         assert out["status"].eq("succeeded").all()
-
-
-def test_spool_is_the_body_line_by_line(clock):
-    """What is written line by line reads back as the same ids and params, and is one JSON object."""
-    import json
-
-    body = SpoolBody(Store.open())
-    lines = [(b"%047d" % i, json.dumps({"model": "m", "i": i, "text": "a\nb,\u2028"}).encode()) for i in range(5)]
-    body.write_line(*lines[0])
-    body.write_lines([one for one, _ in lines[1:]], [params for _, params in lines[1:]])
-    n_bytes = body.n_bytes
-    spool = body.close()
-    assert n_bytes == spool.path.stat().st_size == spool.n_bytes
-    assert len(json.loads(spool.path.read_bytes())["requests"]) == 5
-    with spool.path.open("rb") as file:
-        read = [(custom_id_of_line(line), params_of_line(line)) for line in spool_lines(file)]
-    assert read == lines
 
 
 def test_backoff_is_bounded():

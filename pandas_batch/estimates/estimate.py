@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 
@@ -155,7 +156,8 @@ class _Counting:
         self._betas = options.betas
         self._wire = wire
         # Bounds that no count will narrow are not worth more than a look at a few hundred requests.
-        self.n_seen = _MAX_SEEN_OFFLINE if wire is None else _MAX_SEEN
+        self.is_offline = wire is None
+        self.n_seen = _MAX_SEEN_OFFLINE if self.is_offline else _MAX_SEEN
         self._until = time.monotonic() + LIMIT_S
         self.notes: list[str] = []
 
@@ -202,31 +204,35 @@ def _by_model(
 
     positions, repeats = _each_once(unique_positions)
     codes = plan.model_of_row[positions]
-    used = np.unique(codes).tolist()
+    used = sorted(pd.unique(codes).tolist())
     n = max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
     shapes = np.array(plan.samples_of_shapes(), np.int64)
     made = []
     for code in used:
-        mine = positions[codes == code]
+        of_model: Any = slice(None) if len(used) == 1 else codes == code  # a slice copies nothing
+        mine = positions[of_model]
         shapes_of_model = shapes[plan.model_of_row[shapes] == code]
         first = shapes_of_model[_is_among(shapes_of_model, mine)]
         seen = look_at(plan, _worth_looking(plan, mine, first, counts.n_seen))
-        of_model = forecast(
+        of_each = repeats[of_model]
+        if counts.is_offline and len(mine) > _MAX_SORTED:
+            mine, of_each = _alike_once(plan, mine, of_each, seen.positions)
+        tokens = forecast(
             _all_traits(plan, mine, seen),
             np.searchsorted(mine, seen.positions[seen.is_countable]),
-            repeats[codes == code],
+            of_each,
             _counter(counts, mine, seen),
             n=n,
-            also=np.searchsorted(mine, first).tolist(),
+            also=np.searchsorted(mine, first[_is_among(first, mine)]).tolist(),
         )
         name = plan.models[code]
         made.append(
             OfModel(
                 name=name,
                 positions=mine,
-                repeats=repeats[codes == code],
+                repeats=of_each,
                 max_tokens=plan.max_tokens[mine],
-                tokens=of_model,
+                tokens=tokens,
                 seen=seen,
                 shapes=shapes_of_model,
                 rates=rates(name, at=at, prices=options.prices),
@@ -238,8 +244,34 @@ def _by_model(
 def _each_once(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the different positions in ascending order, and how often each stands there."""
     if bool((np.diff(positions) > 0).all()):
-        return positions, np.ones(len(positions), np.int64)
+        return positions, np.broadcast_to(np.int64(1), len(positions))
     return np.unique(positions, return_counts=True)
+
+
+def _alike_once(
+    plan: RequestPlan, positions: np.ndarray, repeats: np.ndarray, seen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return one request for all that are alike, with how often they are sent together, and those `seen` by themselves.
+
+    What was not looked at is known by its size alone, and of a million requests few have a size of their own.
+    """
+    is_seen = np.zeros(len(positions), bool)
+    is_seen[np.searchsorted(positions, seen)] = True
+    rest = positions[~is_seen]
+    codes, sizes = pd.factorize(plan.text_bytes[rest])
+    n = len(sizes)
+    for column in (plan.media_tokens, plan.max_tokens):
+        if column.min() < column.max():
+            values, distinct = pd.factorize(column[rest])
+            codes, kinds = pd.factorize(codes * len(distinct) + values)
+            n = len(kinds)
+    first = np.empty(n, np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    together = np.bincount(codes, weights=repeats[~is_seen], minlength=n).astype(np.int64)
+    made, sent = np.concatenate([positions[is_seen], rest[first]]), np.concatenate([repeats[is_seen], together])
+    order = np.argsort(made)
+    return made[order], sent[order]
 
 
 def _is_among(wanted: np.ndarray, ascending: np.ndarray) -> np.ndarray:

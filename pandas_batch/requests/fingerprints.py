@@ -244,6 +244,6 @@ def identity(name: str | None, fingerprints: np.ndarray, draws: np.ndarray, salt
     """
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(canonical_json({"name": name, "n_rows": len(fingerprints), "salt": salt, "version": 1}))
-    hasher.update(np.ascontiguousarray(fingerprints, np.uint8).tobytes())
-    hasher.update(np.asarray(draws).astype(">u2").tobytes())
+    hasher.update(np.ascontiguousarray(fingerprints, np.uint8).data)
+    hasher.update(np.asarray(draws).astype(">u2").data)
     return hasher.hexdigest()

@@ -101,13 +101,14 @@ class RequestPlan:
         models = [str(group.params.get("model", "")) for group in groups]
         self.models = tuple(dict.fromkeys(models))
         code = {model: i for i, model in enumerate(self.models)}
-        self.model_of_row = np.array([code[model] for model in models], np.int32)[group_of_row]
+        self.model_of_row = _of_rows(np.array([code[model] for model in models], np.int32), group_of_row)
         limits = [int(group.params["max_tokens"]) for group in groups]
-        self.max_tokens = np.array(limits, np.int64)[group_of_row]
-        constant = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
-        self.text_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
-        self.wire_bytes = self.text_bytes.copy()
-        self.media_tokens = np.zeros(self.n_rows, np.int64)
+        self.max_tokens = _of_rows(np.array(limits, np.int64), group_of_row)
+        constant = _of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
+        self.text_bytes = self.wire_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
+        self.media_tokens = np.broadcast_to(np.int64(0), self.n_rows)
+        if contents:
+            self.wire_bytes, self.media_tokens = self.text_bytes.copy(), self.media_tokens.copy()
         for row, content in contents.items():
             self.text_bytes[row] += content.n_text_bytes
             self.wire_bytes[row] += content.n_wire_bytes
@@ -172,6 +173,14 @@ class RequestPlan:
         at = np.flatnonzero(self.sendable)
         _, first = np.unique(self._group_of_row[at], return_index=True)
         return sorted(at[first].tolist())
+
+
+def _of_rows(values: np.ndarray, group_of_row: np.ndarray) -> np.ndarray:
+    """Return the value of each row's group; where all rows are alike, one that takes no memory for each."""
+    if len(values) == 1:
+        return np.broadcast_to(values[0], len(group_of_row))
+    of_rows: np.ndarray = values[group_of_row]
+    return of_rows
 
 
 def plan_requests(
@@ -322,7 +331,9 @@ def _find_too_large(
 ) -> None:
     import msgspec
 
-    rest = np.array([group.n_constant_bytes for group in groups], np.int64)[group_of_row]
+    rest = _of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
+    if contents:
+        rest = rest.copy()
     for row, content in contents.items():
         rest[row] += content.n_wire_bytes
     n_text_bytes = texts.n_bytes()

@@ -117,11 +117,9 @@ class ArrowTexts:
         self.null = np.zeros(n, bool)
         self.reasons: dict[int, str] = {}
         self.structured: dict[int, Any] = {}
-        self._n_bytes = np.zeros(n, np.int64)
         for chunk, end in zip(self._chunks, self._ends.tolist(), strict=True):
             part = slice(end - len(chunk), end)
-            lengths = pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False)
-            self._n_bytes[part] = lengths
+            lengths = _lengths(chunk)
             self.null[part] = chunk.is_null().to_numpy(zero_copy_only=False)
             missing = lengths == 0
             try:
@@ -196,7 +194,7 @@ class ArrowTexts:
 
     def n_bytes(self) -> np.ndarray:
         """Return the UTF-8 length of every text."""
-        return self._n_bytes
+        return np.concatenate([np.zeros(0, np.int64), *map(_lengths, self._chunks)])
 
 
 _BETWEEN = b"\xff"  # no UTF-8 has this byte
@@ -239,6 +237,13 @@ def _joined(texts: pa.Array) -> bytes:
     one_list = pa.LargeListArray.from_arrays(pa.array([0, len(binary)], pa.int64()), binary)
     joined: bytes = pc.binary_join(one_list, pa.scalar(_BETWEEN, binary.type))[0].as_py()
     return joined
+
+
+def _lengths(texts: pa.Array) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    lengths: np.ndarray = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    return lengths
 
 
 def _is_large(texts: pa.Array) -> bool:

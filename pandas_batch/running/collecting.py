@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_batch.errors import ResultsGoneError
 
 from .failpoints import reached
+from .memory import give_back_memory
 from .posting import Step, Workplace, backoff_s, times_of
 
 if TYPE_CHECKING:
@@ -231,6 +232,8 @@ class Collector:
         store.commit_file(answers_part, answers_path)
         store.set_succeeded(batch.key, succeeded_mask(decoded.table))
         store.transition(batch.key, expect={"ended"}, to="collected")
+        del decoded
+        give_back_memory(batch.n_requests)  # the next batch is decoded before the run waits again
         reached("batch collected")
         return Step(due_in_s=0.0)
 

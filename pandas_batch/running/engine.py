@@ -22,6 +22,7 @@ from pandas_batch.types import RunStatus
 
 from .collecting import FIRST_POLL_S
 from .failpoints import reached
+from .memory import give_back_memory
 from .posting import Step, Workplace, times_of
 from .steps import CANCEL_ASKED, INSTANT_S, Steps
 from .surplus import look_for_surplus
@@ -229,7 +230,12 @@ class Engine:
 
     def _step_all(self, open_batches: list[BatchRecord], workers: ThreadPoolExecutor) -> float | None:
         """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
-        mine = [self.store.batch(batch.key) for batch in open_batches if self._hold(batch.key)]
+        mine = []
+        for batch in open_batches:
+            was_mine = batch.key in self._leases
+            if self._hold(batch.key):
+                # Until we held it, another may have changed it.
+                mine.append(batch if was_mine else self.store.batch(batch.key))
         dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
         messages: list[str] = []
         tools = self._steps or self._make_steps()
@@ -238,6 +244,7 @@ class Engine:
         for (batch, _), done in zip(steps, workers.map(lambda pair: pair[1](pair[0]), steps), strict=True):
             messages.append(done.message)
             dues.append(tools.taken(batch, done))
+            give_back_memory(batch.n_requests)
             self._stop(done)
             if batch.state in ("intent", "refused", "posting", "unknown") and done.due_in_s == 0.0:
                 first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)

@@ -85,7 +85,9 @@ def needs_of(plan: RequestPlan, options: Options) -> Needs:
     from pandas_batch.requests.fingerprints import identity
 
     rows = np.flatnonzero(plan.sendable)
-    first, codes = distinct(plan.fingerprints[rows])
+    # Copies of columns are what planning a million rows takes: none is made where all rows are meant.
+    of_rows = plan.fingerprints if len(rows) == plan.n_rows else plan.fingerprints[rows]
+    first, codes = distinct(of_rows)
     draws = np.zeros(len(first), dtype=np.uint16)
     if not options.dedupe:
         occurrence = pd.Series(codes).groupby(codes).cumcount().to_numpy()
@@ -105,9 +107,10 @@ def needs_of(plan: RequestPlan, options: Options) -> Needs:
         salt = f"reuse=False {secrets.token_hex(16)}"
     if options.samples > 1:
         salt += f" samples={options.samples}"
+    is_each_row = options.samples == 1 and len(first) == len(rows)
     return Needs(
-        rows=rows[first],
-        fingerprints=np.ascontiguousarray(plan.fingerprints[rows[first]]),
+        rows=rows if is_each_row else rows[first],
+        fingerprints=of_rows if is_each_row else np.ascontiguousarray(of_rows[first]),
         draws=draws,
         request_of_row=request_of_row,
         identity=identity(options.name, plan.fingerprints, draw_of_row, salt=salt),
@@ -126,7 +129,9 @@ def distinct(fingerprints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([0, 1], [0, 1, 0])
     """
     halves = np.ascontiguousarray(fingerprints).view(np.uint64).reshape(-1, 2)
-    codes, _ = pd.factorize(halves[:, 0])
+    codes, known = pd.factorize(halves[:, 0])
+    if len(known) == len(codes):
+        return np.arange(len(codes)), codes
     first = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
     if not np.array_equal(halves[first[codes], 1], halves[:, 1]):
@@ -135,14 +140,14 @@ def distinct(fingerprints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         codes = whole
         first = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
         first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return first, codes.astype(np.int64)
+    return first, codes.astype(np.int64, copy=False)
 
 
 def find_existing(store: Store, needs: Needs, options: Options, *, base_url: str) -> Found:
     """Return which of the requests the store has an answer for, or in flight."""
     nothing = np.full(needs.n_requests, -1, dtype=np.int64)
     if not options.reuse or needs.n_requests == 0:
-        return Found(nothing, nothing.astype(np.int32))
+        return Found(nothing, np.full(needs.n_requests, -1, dtype=np.int32))
     keys, positions = store.find_answers(needs.fingerprints, needs.draws, base_url=base_url)
     return Found(keys, positions)
 
@@ -199,13 +204,16 @@ def record(
         if not options.reuse:
             # Draws nobody else asks for: these answers neither replace nor serve those of other runs.
             draws = (draws.astype(np.int64) + _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)).astype(np.uint16)
-        _need_room(store, plan, needs.rows[missing])
+        of_missing: Any = missing if len(missing) < needs.n_requests else slice(None)  # a slice copies nothing
+        rows, fingerprints = needs.rows[of_missing], needs.fingerprints[of_missing]
+        _need_room(store, plan, rows)
         batches, keys_of_missing, positions_of_missing = _spool(
-            store, plan, needs.rows[missing], needs.fingerprints[missing], draws[missing], options, base_url
+            store, plan, rows, fingerprints, draws[of_missing], options, base_url
         )
         reached("run planned")
-        keys, positions = found.keys.copy(), found.positions.copy()
-        keys[missing], positions[missing] = keys_of_missing, positions_of_missing
+        reused, keys, positions = found.keys >= 0, found.keys, found.positions
+        keys[of_missing], positions[of_missing] = keys_of_missing, positions_of_missing
+        n_reused = int(reused.sum())
         run = RunRecord(
             id=new_run_id(now),
             name=options.name,
@@ -215,7 +223,7 @@ def record(
             model=", ".join(plan.models) or str(options.model),
             n_rows=plan.n_rows,
             n_requests=needs.n_requests,
-            n_reused=found.n_reused,
+            n_reused=n_reused,
             n_skipped=int((~plan.sendable).sum()),
             options=options.to_json() | {"not_remembered": list(options.not_remembered)},
             cost_usd_max=cost_usd_max,
@@ -224,7 +232,7 @@ def record(
         recorded = store.add_run(
             run,
             rows=rows_table(needs.request_of_row, plan.reasons),
-            requests=requests_table(needs.fingerprints, draws, keys, positions, found.keys >= 0),
+            requests=requests_table(needs.fingerprints, draws, keys, positions, reused),
             batches=batches,
             index=index,
         )

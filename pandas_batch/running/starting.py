@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,20 +57,12 @@ class Call:
         self.column_names: Collection[Hashable] = frame.columns
         self.plan: RequestPlan = self._plan(frame)
         self.needs: Needs = needs_of(self.plan, options)
-        self._wire: Wire | None = None
+        self.wire = connection_of(options.client, clock)
 
     def _plan(self, frame: pd.DataFrame) -> RequestPlan:
         from pandas_batch.requests.plan import plan_requests
 
         return plan_requests(frame, self.options, base_url=self.base_url, api_version=self.api_version)
-
-    def wire(self) -> Wire:
-        """Return the one connection of this call, made at first use."""
-        if self._wire is None:
-            from pandas_batch.wire.wire import Wire
-
-            self._wire = Wire(self.options.client, clock=self.clock)
-        return self._wire
 
     def open_store(self) -> Store:
         """Return the store, made where there is none yet."""
@@ -95,31 +88,42 @@ class Call:
 
         preflight(self.plan, self.options, self.wire(), clock=self.clock)
 
-    def estimate(self, *, store: Store | None = None, online: bool = True) -> Estimate:
-        """Return what the call would send and cost at most; nothing is spent."""
+    def found_in(self, store: Store) -> Found:
+        """Return which requests `store` has an answer for, or in flight."""
+        return find_existing(store, self.needs, self.options, base_url=self.base_url)
+
+    def estimate(self, *, found: Found | None = None, online: bool = True) -> Estimate:
+        """Return what the call would send and cost at most, beyond what was `found` (None: is there); spend nothing."""
         from pandas_batch.estimates.estimate import estimate_requests
         from pandas_batch.store import Store
 
-        if store is None:
-            store = Store.find(self.options.store)
-        found = (
-            Found(np.full(self.needs.n_requests, -1, np.int64), np.full(self.needs.n_requests, -1, np.int32))
-            if store is None
-            else find_existing(store, self.needs, self.options, base_url=self.base_url)
-        )
-        rows = self.needs.rows[found.missing]
+        if found is None and (store := Store.find(self.options.store)) is not None:
+            found = self.found_in(store)
+        rows = self.needs.rows if found is None else self.needs.rows[found.missing]
         n_bytes = n_bytes_of(self.plan, rows)
         return estimate_requests(
             self.plan,
             rows,
             options=self.options,
-            n_reused=found.n_reused,
+            n_reused=0 if found is None else found.n_reused,
             n_batches=n_batches_of(len(rows), n_bytes),
             n_bytes=n_bytes,
             wire=self.wire() if online and len(rows) else None,
             at=self.clock.now(),
             clock=self.clock,
         )
+
+
+def connection_of(client: Any, clock: Clock) -> Callable[[], Wire]:
+    """Return what gives the one connection of a call, made at first use; a run that keeps it keeps no rows with it."""
+
+    @cache
+    def wire() -> Wire:
+        from pandas_batch.wire.wire import Wire
+
+        return Wire(client, clock=clock)
+
+    return wire
 
 
 def start_run(frame: pd.DataFrame, options: Options, *, blocking: bool, clock: Clock = SYSTEM_CLOCK) -> Run:
@@ -152,7 +156,7 @@ def start_call(call: Call, *, blocking: bool) -> Run:
 
 def _record(call: Call, store: Store) -> RunRecord:
     options = call.options
-    found = find_existing(store, call.needs, options, base_url=call.base_url)
+    found = call.found_in(store)
     estimate: Estimate | None = None
     if len(found.missing):
         from pandas_batch.estimates.bill import check_budget
@@ -162,7 +166,7 @@ def _record(call: Call, store: Store) -> RunRecord:
             # Before the budget: of a misspelled model no price is known, and its name is what is wrong.
             call.preflight()
         has_budget = options.max_cost_usd is not None
-        estimate = call.estimate(store=store, online=has_budget)
+        estimate = call.estimate(found=found, online=has_budget)
         if has_budget:
             check_budget(estimate, options.max_cost_usd)
     if not options.reuse and options.name is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,7 @@ def read_segment(path: Path) -> Segment:
 
 
 def find_requests(
-    fingerprints: np.ndarray, draws: np.ndarray, candidates: Iterable[Candidate]
+    fingerprints: np.ndarray, draws: np.ndarray, candidates: Sequence[Candidate]
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Look requests up in many segments.
@@ -142,7 +142,7 @@ def find_requests(
     fingerprints, draws = checked_requests(fingerprints, draws)
     batch_keys = np.full(len(draws), -1, dtype=np.int64)
     positions = np.full(len(draws), -1, dtype=np.int32)
-    if not len(draws):
+    if not len(draws) or not candidates:
         return batch_keys, positions
     asked = lookup_keys(fingerprints, draws)
     by_key = np.argsort(asked)
