@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -96,7 +97,8 @@ def check_environment_amount(text: str) -> float:
         return amount(zero=True, unit="US dollars")(float(text), "PANDAS_BATCH_MAX_COST_USD")
     except ValueError:
         raise InputError(
-            f"The environment's PANDAS_BATCH_MAX_COST_USD is {quoted(text, 40)}; it has to be a number from 0."
+            f"The environment's PANDAS_BATCH_MAX_COST_USD is {quoted(text, 40)}; it has to be a number from 0.",
+            hint="export PANDAS_BATCH_MAX_COST_USD=5.00   # or max_cost_usd=5.00",
         ) from None
 
 
@@ -141,9 +143,10 @@ def check_columns(value: Any, name: str) -> str | tuple[str, ...]:
         )
     unknown = [item for item in value if item not in ALL_COLUMNS]
     if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), ALL_COLUMNS, n=1)
         raise InputError(
             f"{name} names {shown(unknown[0])}, which is not one of the columns that are added.",
-            hint=f"known: {', '.join(ALL_COLUMNS)}",
+            hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(ALL_COLUMNS)}",
         )
     return tuple(dict.fromkeys(value))
 

@@ -27,6 +27,22 @@ _NOT_IN_BATCHES = {
     "extra_body": ("its rows have no bodies of their own", "extra_params={...} is sent unchecked in each row"),
     "messages": ("the messages are made from the rows", "prompt_col=, prompt= or few_shot="),
 }
+_ELSEWHERE = {
+    "budget_tokens": 'thinking={"type": "enabled", "budget_tokens": 2048}',
+    "effort": 'output_config={"effort": "low"}',
+    "response_format": 'output_schema={"sentiment": str, "score": float}',
+    "ttl": "cache_system=True keeps the system prompt for an hour",
+    "user_id": 'metadata={"user_id": "..."}',
+}
+"""Names that look like parameters, and where what they mean is said."""
+_EXAMPLES = {
+    "metadata": '{"user_id": "..."}',
+    "output_config": '{"effort": "low"}',
+    "stop_sequences": '["END"]',
+    "thinking": '{"type": "enabled", "budget_tokens": 2048}',
+    "tool_choice": '{"type": "auto"}',
+    "tools": '[{"name": "...", "input_schema": {...}}]',
+}
 _MAX_DEPTH = 60
 _WORD_CHARS = 40
 
@@ -72,7 +88,9 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
         if name not in hints or name == "betas":
             known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys())})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            if close:
+            if name in _ELSEWHERE:
+                hint = _ELSEWHERE[name]
+            elif close:
                 hint = f"did you mean {close[0]}=?"
             elif not beta and name in parameter_hints(True):
                 hint = f'{name}= is a beta parameter: give its header too, betas=["..."]'
@@ -238,7 +256,7 @@ def check_max_tokens(value: Any) -> int:
     if not isinstance(value, bool) and isinstance(value, int) and value == 0:
         raise InputError(
             "max_tokens is 0, which batches refuse (it only warms the prompt cache).",
-            hint="cache_system=True, warm_cache=True warms the cache with one row",
+            hint="cache_system=True, warm_cache=True  # warms the cache with one row",
         )
     return whole_number(value, "max_tokens")
 
@@ -279,7 +297,13 @@ def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
         return check_model(value)
     if name == "max_tokens":
         return check_max_tokens(value)
-    checked = check_system(value) if name == "system" else plain(value, name)
+    if name == "system":
+        checked: Any = check_system(value)
+    else:
+        try:
+            checked = plain(value, name)
+        except InputError as error:
+            raise InputError(error.what, error.state, error.hint or _way_out(name)) from None
     if checked is None or (name == "system" and isinstance(checked, str)):
         return checked
     hint = parameter_hints(beta).get(name)
@@ -288,6 +312,13 @@ def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
     from .sdk_types import misshapen
 
     if problem := misshapen(checked, hint, name):
-        way_out = "" if name == "system" else f'extra_params={{"{name}": ...}} sends it unchecked'
-        raise InputError(problem if problem.endswith("?") else f"{problem}.", hint=way_out)
+        raise InputError(problem if problem.endswith("?") else f"{problem}.", hint=_way_out(name))
     return checked
+
+
+def _way_out(name: str) -> str:
+    """Return the lines to type where the value of a parameter is wrong."""
+    if name == "system":
+        return ""
+    example = f"{name}={_EXAMPLES[name]}\n" if name in _EXAMPLES else ""
+    return f'{example}extra_params={{"{name}": ...}} sends it unchecked'
