@@ -33,8 +33,9 @@ def kernel_of(version: str) -> Path:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_browser_tests_pass_on(version: str) -> None:
     """Every law of the panel holds on this kernel, as far as the kernel can hear a click at all."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE)]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", str(HERE)]
     env = os.environ | {"PANDAS_BATCH_TEST_PYTHON": str(kernel_of(version)), "PANDAS_BATCH_REQUIRE_ALL": ""}
     env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
     run = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
+    print(f"ipykernel {version}: {run.stdout}")  # shown by -rP: which tests ran, and which cannot on this kernel
     assert run.returncode == 0, f"on ipykernel {version}:\n{run.stdout[-12_000:]}{run.stderr[-2_000:]}"
