@@ -293,6 +293,16 @@ def test_a_batch_that_was_canceled_says_so(succeeded: int, canceled: int, glyph:
     assert f"{first.batch_id}  {word}: " in text_account(status)
 
 
+def test_what_was_canceled_is_told_apart_from_what_failed() -> None:
+    """A person who canceled is told how many rows that were, and is not shown them one by one."""
+    canceled = tuple(replace(row, status="canceled", error="canceled") for row in run_status(3).failed)
+    status = run_status(3, counts={"succeeded": 722, "errored": 2, "canceled": 480}, n_failed=482, failed=canceled)
+    assert ">480 canceled, 2 failed<" in fragments.facts(status)
+    assert ">480 canceled<" in fragments.facts(replace(status, n_failed=480))
+    assert "<details><summary>" in fragments.errors(status)
+    assert "<details open><summary>" in fragments.errors(replace(status, failed=(*canceled, run_status(3).failed[0])))
+
+
 def test_more_failed_rows_than_shown_are_not_passed_over() -> None:
     """The heading has the number of all and says that these are the first; a line says where the others are."""
     failed = run_status(3).failed

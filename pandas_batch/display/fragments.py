@@ -167,8 +167,8 @@ def times(status: RunStatus) -> str:
     spent = duration(elapsed_s(status))
     if status.is_final:
         until = status.finished_at or status.now
-        took = "took" if status.finished_at else "stopped after"
-        parts = [f"started {day_and_time(status.started_at)}", f"{took} {spent}", f"ended {day_and_time(until)}"]
+        took, ended = ("took", "ended") if status.finished_at else ("stopped after", "at")
+        parts = [f"started {day_and_time(status.started_at)}", f"{took} {spent}", f"{ended} {day_and_time(until)}"]
     else:
         parts = [f"elapsed {spent}"]
         if status.expires_at is not None:
