@@ -182,7 +182,7 @@ def hold(job: Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-_PRELOADED = (
+PRELOADED = (
     *("anthropic", "pandas", "pyarrow.dataset", "httpcore2", "h11", "truststore", "genai_prices.data"),
     *(
         f"pandas_batch.{name}"
@@ -214,7 +214,7 @@ def serve_forks() -> None:
     """Fork one child per job read from standard input; print its exit status."""
     import importlib
 
-    for name in _PRELOADED:
+    for name in PRELOADED:
         importlib.import_module(name)
     print("ready", flush=True)
     for line in sys.stdin:

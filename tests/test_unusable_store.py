@@ -1,22 +1,35 @@
-"""A store that cannot be used is told before anything is sent; after a POST, the batch id is in the message."""
+"""A store that cannot be used is told before anything is sent; after a POST, the batch id is in the message.
+
+Disks are full and folders closed for real: in a process of its own (`user_process`), by a limit on the size of files,
+on a small file system, or as a user who may not write.
+"""
 
 from __future__ import annotations
 
-import errno
+import json
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from rowlab import ask
 
+from pandas_batch import simulator
 from pandas_batch.errors import StoreError
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
-from pandas_batch.store.failures import store_error
 from pandas_batch.store.places import DATABASE_NAME
 
 FRAME = pd.DataFrame({"prompt": [f"p{i}" for i in range(5)]})
+NOBODY = 65534
+NOTHING_SPENT = "Nothing was sent, nothing was billed."
 
 
 def refused(api, clock, store) -> str:
@@ -25,25 +38,15 @@ def refused(api, clock, store) -> str:
         ask(FRAME, api, clock, store=str(store))
     assert api.calls("create") == 0
     text = str(told.value)
-    assert "Nothing was sent, nothing was billed." in text
+    assert NOTHING_SPENT in text
     assert str(store) in text
     return text
 
 
-@pytest.mark.parametrize("is_file", [True, False])
-def test_a_store_that_cannot_be_written(api, clock, tmp_path, monkeypatch, is_file):
-    """A folder that this user may not write, or that is none, is told before anything is sent, with a way out."""
-    folder = tmp_path / "store"
-    if is_file:
-        folder.write_text("a file stands where the folder should be")
-    else:
-
-        def denied(path):
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-        # Root may write anywhere, so the refusal is made where the folder is entered.
-        monkeypatch.setattr(store_room, "enter_store", denied)
-    assert "store=" in refused(api, clock, folder)
+def test_a_store_that_is_a_file(api, clock, tmp_path):
+    """A file where the folder should be is told before anything is sent, with a way out."""
+    (tmp_path / "store").write_text("a file stands where the folder should be")
+    assert "store=" in refused(api, clock, tmp_path / "store")
 
 
 def test_a_store_of_a_newer_version(api, clock, tmp_path):
@@ -73,46 +76,165 @@ def test_a_damaged_store(api, clock, tmp_path):
     assert "recover" in refused(api, clock, folder)
 
 
-def test_a_full_disk(api, clock, tmp_path, monkeypatch):
-    """Where there is no room for requests and answers, the run is refused before it is recorded."""
-    monkeypatch.setattr(Store, "free_bytes", lambda self: 1000)
-    assert "MB free" in refused(api, clock, tmp_path / "store")
+# -------------------------------------------------------------------- full disks and closed folders, for real
+
+pytest.importorskip("resource")
 
 
-def test_a_disk_that_fills_while_the_run_is_recorded(api, clock, tmp_path, monkeypatch):
+@pytest.fixture
+def server() -> Iterator[simulator.Simulator]:
+    """A server on the time of all processes, that answers at once."""
+    with simulator.serve(seconds_per_batch=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def users() -> Iterator[subprocess.Popen[str]]:
+    """What makes a process for each user."""
+    program = [sys.executable, str(Path(__file__).parent / "user_process.py")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+Told = Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+
+
+@pytest.fixture
+def told_to_user(server: simulator.Simulator, users: subprocess.Popen[str]) -> Told:
+    """Submit twice in a process of its own, the second time without what was in the way; return what came of each."""
+
+    def told(
+        store: Path,
+        *,
+        limit: int | None = None,
+        limit_at: str | None = None,
+        uid: int | None = None,
+        n_rows: int = 5,
+        n_bytes_each: int = 0,
+        remove: tuple[Path, ...] = (),
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        job = {
+            "base_url": server.base_url,
+            "store": str(store),
+            "limit": limit,
+            "limit_at": limit_at,
+            "uid": uid,
+            "n_rows": n_rows,
+            "n_bytes_each": n_bytes_each,
+            "remove": [str(path) for path in remove],
+        }
+        print(json.dumps(job), file=users.stdin, flush=True)
+        answer = json.loads(users.stdout.readline())
+        assert isinstance(answer, list), answer["raised"]
+        return answer[0], answer[1]
+
+    return told
+
+
+def assert_then_paid_once(server: simulator.Simulator, second: dict[str, Any], n_rows: int = 5) -> None:
+    """With room again the same line brings every answer, paid once."""
+    assert second == {"statuses": ["succeeded"] * n_rows}
+    assert len(server.billed) == n_rows
+    assert server.calls("create") == 1
+
+
+def says_no_room(told: dict[str, Any]) -> bool:
+    """Return whether a user is told to look for room: SQLite calls a file that may not grow a failing disk."""
+    return "no room left" in told["error"] or "Check the free space" in told["error"]
+
+
+@pytest.mark.parametrize("limit", [0, 4_000])
+def test_a_disk_without_room_for_the_store(server, told_to_user, tmp_path, limit):
+    """Where not even the store can be made, that is told before anything is sent."""
+    first, second = told_to_user(tmp_path / "store", limit=limit)
+    assert says_no_room(first)
+    assert NOTHING_SPENT in first["error"]
+    assert_then_paid_once(server, second)
+
+
+@pytest.mark.parametrize("n_bytes_each", [100, 10_000])
+def test_a_disk_that_fills_while_the_run_is_recorded(server, told_to_user, tmp_path, n_bytes_each):
     """Where the disk is full only when the requests are written, nothing is recorded and nothing sent."""
-    from pandas_batch.store import runs
-
-    def full(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     store = tmp_path / "store"
-    monkeypatch.setattr(runs, "sync_file", full)
-    assert "no room left" in refused(api, clock, store)
-    monkeypatch.undo()
-    assert Store.open(store).runs() == []
-    assert ask(FRAME, api, clock, store=str(store)).result()["status"].eq("succeeded").all()
+    told_to_user(store, n_rows=1)
+    size = max(path.stat().st_size for path in store.iterdir() if path.is_file())
+    first, second = told_to_user(store, limit=size, n_rows=3_000, n_bytes_each=n_bytes_each)
+    assert "no room left" in first["error"]
+    assert "was not recorded" in first["error"]
+    assert second == {"statuses": ["succeeded"] * 3_000}
+    assert server.calls("create") == 2
+    assert len(Store.open(store).runs()) == 2
 
 
-def test_the_batch_id_is_told_when_it_cannot_be_recorded(api, clock, tmp_path, monkeypatch):
-    """A store that fails between the POST and its record: the id is in the message, and the same line finds it."""
-    honest = Store.transition
+def test_the_batch_id_is_told_when_it_cannot_be_recorded(server, told_to_user, tmp_path):
+    """A disk that is full between the POST and its record: the id is in the message, and the same line finds it."""
+    first, second = told_to_user(tmp_path / "store", limit=0, limit_at="create answered")
+    (batch,) = server.batches
+    assert f"Batch {batch.id} was created (5 requests) and could not be recorded" in first["error"]
+    assert says_no_room(first)
+    assert "the same line finds the batch by itself" in first["error"]
+    assert any(note.startswith("Run run_") for note in first["notes"])
+    assert_then_paid_once(server, second)
 
-    def fails(self, key, *, expect, to, **changes):
-        if to == "bound":
-            raise store_error(OSError(errno.ENOSPC, "No space left on device"), self.path)
-        return honest(self, key, expect=expect, to=to, **changes)
 
-    monkeypatch.setattr(Store, "transition", fails)
-    store = str(tmp_path / "store")
-    run = ask(FRAME, api, clock, store=store)
-    with pytest.raises(StoreError) as told:
-        run.result()
-    (batch,) = api.batches
-    assert batch.id in str(told.value)
-    assert "5 requests" in str(told.value)
-    assert "no room left" in str(told.value)
-    assert any(note.startswith(f"Run {run.id}") for note in told.value.__notes__)
-    monkeypatch.undo()
-    assert ask(FRAME, api, clock, store=store).result()["status"].eq("succeeded").all()
-    assert len(api.batches) == 1
+POINTS = ("run recorded", "watermark read", "batch bound", "end recorded", "results downloaded", "results decoded")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_disk_that_fills_under_a_run(server, told_to_user, tmp_path, point):
+    """Wherever the room ends, it is told in words, and with room again the same line pays for nothing twice."""
+    first, second = told_to_user(tmp_path / "store", limit=0, limit_at=point)
+    assert says_no_room(first)
+    assert_then_paid_once(server, second)
+
+
+def test_a_file_system_without_room_for_the_answers(server, told_to_user, tmp_path):
+    """Where there is room for the requests and none for their answers, that is told before anything is sent."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        filler = place / "filler"
+        filler.write_bytes(b"x" * 5_000_000)
+        first, second = told_to_user(place / "store", n_rows=1_000, remove=(filler,))
+        assert "3 MB free; this run may need 4 MB" in first["error"]
+        assert NOTHING_SPENT in first["error"]
+        assert_then_paid_once(server, second, 1_000)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter (pytest's own may not be)."""
+    folder = Path(tempfile.mkdtemp(prefix="pandas_batch-"))
+    folder.chmod(0o755)
+    yield folder
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_folder_that_this_user_may_not_write(server, told_to_user, open_folder, is_made):
+    """A folder that may be read and not written is told before anything is sent, with a way out."""
+    # Root may write anywhere, so it steps down.
+    uid = NOBODY if os.geteuid() == 0 else None
+    store = open_folder / "store"
+    if is_made:
+        told_to_user(store, n_rows=1)
+        for path in (store, *store.rglob("*")):
+            if uid is not None:
+                os.chown(path, uid, uid)
+            path.chmod(0o500 if path.is_dir() else 0o400)
+    else:
+        open_folder.chmod(0o555)
+    n_before = server.calls("create")
+    for told in told_to_user(store, uid=uid):
+        assert f"The store at {store} cannot be written" in told["error"]
+        assert NOTHING_SPENT in told["error"]
+        assert 'store="~/batches"' in told["error"]
+    assert server.calls("create") == n_before

@@ -31,6 +31,7 @@ MAX_DOWNLOADS = 4
 GONE_AFTER = timedelta(minutes=10)
 """A 404 on a batch that is known is a passing fault until it has lasted this long and the list lacks it too."""
 
+_STILL_THERE = "The server keeps the answers of this batch for 29 days: nothing is lost, nothing is paid again."
 _FEW = 3
 _PAGE = 1000
 
@@ -181,6 +182,7 @@ class Collector:
             With ``due_in_s=0`` when the batch is ``collected``.
         """
         from pandas_batch.answers.answers import decode_to_file
+        from pandas_batch.store.failures import store_error
         from pandas_batch.wire.failures import is_auth, is_not_found, is_transient
 
         store = self._place.store
@@ -211,6 +213,8 @@ class Collector:
                 return self._results_not_found(batch)
             if is_auth(error):
                 return Step(due_in_s=None, error=error, message="The key is not accepted any more.")
+            if isinstance(error, OSError):
+                raise store_error(error, store.path, _STILL_THERE) from error
             if not is_transient(error):
                 raise
             return Step(
