@@ -10,7 +10,7 @@ import pandas as pd
 
 from pandas_batch.types import ROW_STATUSES
 
-from .row_status import CODE, NOT_OF_THIS_RUN
+from .row_status import CODE, NOT_OF_THIS_RUN, is_any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,12 +39,11 @@ class Gathered:
         self.codes[of_answer == NOT_OF_THIS_RUN] = CODE["unsent"]
         request_codes = answers.codes_of_requests()
         self.codes[sent] = request_codes[of_answer[sent]]
+        self._unanswered = ~is_any(self.codes, ("succeeded", "invalid"))
         table, places = answers.global_positions(of_answer[sent])
         self._places = np.full(self._n, -1, dtype=np.int64)
         self._places[sent] = places
-        first = np.zeros(self._n, dtype=bool)
-        first[np.unique(of_answer, return_index=True)[1]] = True
-        self._shared = sent & ~first
+        self._shared = _seen_before(of_answer, len(answers.keys))
         needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
         if "tokens" in names:
             needed |= set(TOKEN_PARTS)
@@ -99,32 +98,36 @@ class Gathered:
         if self._table is None:
             return np.zeros(self._n, dtype=np.int64), np.ones(self._n, dtype=bool)
         column = self._table.column(name)
-        missing = np.asarray(column.is_null(), dtype=bool)
-        values = np.asarray(column.fill_null(0), dtype=np.int64)
-        return values, np.logical_or(missing, ~self._answered())
-
-    def _answered(self) -> np.ndarray:
-        return np.isin(self.codes, [CODE["succeeded"], CODE["invalid"]])
+        values = np.asarray(column.fill_null(0) if column.null_count else column, dtype=np.int64)
+        if column.null_count == 0:
+            return values, self._unanswered
+        return values, np.asarray(column.is_null(), dtype=bool) | self._unanswered
 
     def _integers(self, name: str) -> Any:
         values, missing = self._numbers(name)
+        return self._bought(values, missing)
+
+    def _bought(self, values: np.ndarray, missing: np.ndarray) -> Any:
         # Of the rows that share a request only the first carries its tokens: columns sum to what was bought.
-        return pd.arrays.IntegerArray(np.where(self._shared | missing, 0, values), missing)
+        nothing = missing if self._shared is None else self._shared | missing
+        return pd.arrays.IntegerArray(np.where(nothing, 0, values), missing.copy())
 
     def _tokens(self) -> Any:
-        total = np.zeros(self._n, dtype=np.int64)
-        for name in TOKEN_PARTS:
-            values, missing = self._numbers(name)
-            total += np.where(missing, 0, values)
-        _, missing = self._numbers("input_tokens")
-        return pd.arrays.IntegerArray(np.where(self._shared | missing, 0, total), missing)
+        total, missing = self._numbers("input_tokens")
+        total = np.where(missing, 0, total)
+        for name in TOKEN_PARTS[1:]:
+            values, unknown = self._numbers(name)
+            total += np.where(unknown, 0, values)
+        return self._bought(total, missing)
 
     def _cost(self) -> Any:
-        free = np.isin(self.codes, [CODE[s] for s in ("errored", "expired", "canceled", "skipped", "unsent")])
+        free = is_any(self.codes, ("errored", "expired", "canceled", "skipped", "unsent"))
         usd = np.full(self._n, np.nan)
         if self._table is not None:
             usd = self._table.column("cost_usd").to_numpy().copy()
-        usd[free | (self._shared & self._answered())] = 0.0
+        usd[free] = 0.0
+        if self._shared is not None:
+            usd[self._shared & ~self._unanswered] = 0.0
         missing = np.isnan(usd)
         usd[missing] = 0.0
         return pd.arrays.FloatingArray(usd, missing)
@@ -134,14 +137,15 @@ class Gathered:
         import pyarrow as pa
 
         words: dict[int, str] = {}
-        fine = np.isin(self.codes, [CODE[s] for s in ("succeeded", "pending", "unsent")])
-        for position in np.flatnonzero(~fine).tolist():
+        without = np.flatnonzero(~is_any(self.codes, ("succeeded", "pending", "unsent")))
+        told = self._server_words(without[is_any(self.codes[without], ("errored", "invalid"))])
+        for position in without.tolist():
             status = ROW_STATUSES[self.codes[position]]
             request = int(self._of_answer[position])
             if request in self._answers.invalid:
                 words[position] = f"invalid: {self._answers.invalid[request]}"
             elif status in ("errored", "invalid"):
-                words[position] = self._server_words(position)
+                words[position] = told[position]
             elif status == "skipped":
                 reason = reasons.get(position // n_samples)
                 if reason is not None:
@@ -162,13 +166,17 @@ class Gathered:
         )
         return dictionary.cast(pa.large_string())
 
-    def _server_words(self, position: int) -> str:
-        if self._raw is None:
-            return "errored"
-        place = int(self._places[position])
-        kind = self._raw.column("error_type")[place].as_py() or ROW_STATUSES[self.codes[position]]
-        message = self._raw.column("error_message")[place].as_py()
-        return f"{kind}: {message}" if message else str(kind)
+    def _server_words(self, positions: np.ndarray) -> dict[int, str]:
+        """Return what the server said of the rows at `positions`."""
+        statuses = [ROW_STATUSES[code] for code in self.codes[positions].tolist()]
+        if self._raw is None or not len(positions):
+            return dict(zip(positions.tolist(), statuses, strict=True))
+        table = self._raw.select(["error_type", "error_message"]).take(self._places[positions])
+        kinds, messages = (column.to_pylist() for column in table.columns)
+        return {
+            position: f"{kind or status}: {message}" if message else kind or status
+            for position, status, kind, message in zip(positions.tolist(), statuses, kinds, messages, strict=True)
+        }
 
     def _of_batch(self, name: str) -> Any:
         import pyarrow as pa
@@ -187,6 +195,19 @@ class Gathered:
             for row, key, position in zip(sent.tolist(), keys.tolist(), positions.tolist(), strict=True):
                 values[row] = by_key[key][position].decode()
         return text_array(pa.array(values, type=pa.large_string()))
+
+
+def _seen_before(of_answer: np.ndarray, n_requests: int) -> np.ndarray | None:
+    """Return for each row whether one before it has the same request; None where no two have."""
+    sent = np.flatnonzero(of_answer >= 0)
+    of_sent = of_answer[sent]
+    if (of_sent[1:] > of_sent[:-1]).all():
+        return None
+    first = np.full(n_requests, -1, np.int64)
+    first[of_sent[::-1]] = sent[::-1]
+    seen = np.zeros(len(of_answer), bool)
+    seen[sent] = first[of_sent] != sent
+    return seen
 
 
 def words_of_codes(codes: np.ndarray) -> Any:

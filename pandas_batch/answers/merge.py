@@ -17,7 +17,8 @@ import pandas as pd
 from pandas_batch.types import ROW_STATUSES
 
 from .gathering import Gathered
-from .row_status import CODE, CUT, FAILED, NOT_OF_THIS_RUN, NOT_SENT, exact_sum, status_codes
+from .row_status import CODE, CUT, FAILED, NOT_OF_THIS_RUN, NOT_SENT, exact_sum, is_any, status_codes
+from .stretches import Places, is_all, places_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -77,6 +78,7 @@ class RunAnswers:
         self.keys: np.ndarray = requests.column("batch_key").to_numpy()
         self.positions: np.ndarray = requests.column("position").to_numpy()
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
+        self._of_key = places_of(self.keys)
         self.batches = {batch.key: batch for batch in batches}
         self._tables: dict[int, pa.Table] = {}
         self._any_schema = schema
@@ -89,6 +91,7 @@ class RunAnswers:
         if self.n_samples > 1:
             first = self._rows_per_request[:: self.n_samples]
             self._rows_per_request = np.repeat(first, self.n_samples)
+        self._is_each_once = bool((self._rows_per_request == 1).all())
 
     # ---------------------------------------------------------------- the answers, batch by batch
 
@@ -152,8 +155,7 @@ class RunAnswers:
 
     def _stored_codes(self) -> np.ndarray:
         codes = np.full(len(self.keys), CODE["pending"], dtype=np.int8)
-        for key in np.unique(self.keys).tolist():
-            mine = self.keys == key
+        for key, mine in self._of_key.items():
             batch = self.batches.get(key)
             table = self._table(key)
             if table is not None:
@@ -167,7 +169,7 @@ class RunAnswers:
     def counts(self) -> dict[str, int]:
         """Return how many rows have which status; the numbers sum to the length of the frame."""
         codes = self.codes_of_requests()[:: self.n_samples] if self.n_samples > 1 else self.codes_of_requests()
-        weights = self._rows_per_request[:: self.n_samples] if self.n_samples > 1 else self._rows_per_request
+        weights = None if self._is_each_once else self._rows_per_request[:: self.n_samples]
         per_code = np.bincount(codes, weights=weights, minlength=len(ROW_STATUSES)).astype(np.int64)
         per_code[CODE["skipped"]] += int((self.request_of_row == NOT_SENT).sum())
         per_code[CODE["unsent"]] += int((self.request_of_row == NOT_OF_THIS_RUN).sum())
@@ -177,26 +179,25 @@ class RunAnswers:
         """Return what the answers so far cost, what this run paid, and what was spared."""
         cost = standard = paid = saved = 0.0
         known = True
-        for key in np.unique(self.keys).tolist():
+        for key, mine in self._of_key.items():
             table = self._table(key)
             if table is None:
                 continue
-            mine = self.keys == key
             positions = self.positions[mine]
-            usd = table.column("cost_usd").to_numpy()[positions]
-            standard_usd = table.column("cost_usd_standard").to_numpy()[positions]
+            usd, standard_usd = (table.column(name).to_numpy()[positions] for name in ("cost_usd", "cost_usd_standard"))
             codes = status_codes(table.column("status"))[positions]
             # A row that the server never answered for has no known cost, and no known bill either.
-            usd = np.where(codes == CODE["missing"], 0.0, usd)
-            standard_usd = np.where(codes == CODE["missing"], 0.0, standard_usd)
+            is_missing = codes == CODE["missing"]
+            usd[is_missing] = standard_usd[is_missing] = 0.0
             if np.isnan(usd).any():
                 known = False
             reused = self.reused[mine]
             cost += exact_sum(usd)
             standard += exact_sum(standard_usd)
             paid += exact_sum(usd[~reused])
-            spared = self._rows_per_request[mine] - np.where(reused, 0, 1)
-            saved += exact_sum(usd * np.maximum(spared, 0))
+            if reused.any() or not self._is_each_once:
+                spared = self._rows_per_request[mine] - np.where(reused, 0, 1)
+                saved += exact_sum(usd * np.maximum(spared, 0))
         if not known:
             return Totals(None, None, None, None)
         return Totals(*(round(usd, 12) for usd in (cost, standard, paid, saved)))
@@ -213,7 +214,7 @@ class RunAnswers:
 
     def failed_positions(self) -> np.ndarray:
         """Return the positions of the rows that had a prompt and have no usable answer."""
-        failed: Any = np.isin(self.codes_of_requests(), [CODE[status] for status in FAILED])
+        failed: Any = is_any(self.codes_of_requests(), FAILED)
         if self.n_samples > 1:
             failed = failed.reshape(-1, self.n_samples).any(axis=1)
             of_row = self.request_of_row // self.n_samples
@@ -227,12 +228,11 @@ class RunAnswers:
 
     # ---------------------------------------------------------------- sums over the requests
 
-    def _over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray]]:
-        """Yield each collected batch, the positions in it that are ours, and their requests."""
-        for key in np.unique(self.keys).tolist():
+    def _over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, Places]]:
+        """Yield each collected batch, the positions in it that are ours, and the places of their requests."""
+        for key, mine in self._of_key.items():
             table = self._table(key)
             if table is not None:
-                mine = np.flatnonzero(self.keys == key)
                 yield table, self.positions[mine], mine
 
     def count_values(self, name: str) -> dict[str, int]:
@@ -242,8 +242,9 @@ class RunAnswers:
             column = table.column(name).unify_dictionaries()
             words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
             codes = np.concatenate([chunk.indices.fill_null(len(words)).to_numpy() for chunk in column.chunks])
-            weights = np.bincount(codes[positions], weights=self._rows_per_request[mine], minlength=len(words) + 1)
-            for word, weight in zip(words, weights.tolist(), strict=False):
+            weights = None if self._is_each_once else self._rows_per_request[mine]
+            counts = np.bincount(codes[positions], weights=weights, minlength=len(words) + 1)
+            for word, weight in zip(words, counts.tolist(), strict=False):
                 if word and weight:
                     counted[word] = counted.get(word, 0) + int(weight)
         return counted
@@ -268,7 +269,7 @@ class RunAnswers:
         if table is None:
             return []
         usable = status_codes(table.column("status")) == CODE["succeeded"]
-        mine = self.keys == key
+        mine = self._of_key.get(key, slice(0))
         invalid = self.codes_of_requests()[mine] == CODE["invalid"]
         if invalid.any():
             usable[self.positions[mine][invalid]] = False
@@ -290,10 +291,10 @@ class RunAnswers:
 
     def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None]]:
         """Yield the distinct answers, batch by batch, and when each batch was made: the date of its prices."""
-        for key in np.unique(self.keys).tolist():
+        for key, mine in self._of_key.items():
             table = self._table(key)
             if table is not None:
-                yield table.take(self.positions[self.keys == key]), self.batches[key].created_at
+                yield table.take(self.positions[mine]), self.batches[key].created_at
 
     def unpriced_models(self) -> list[str]:
         """Return the models of answers whose price is not known."""
@@ -359,19 +360,19 @@ class RunAnswers:
         """Return one table over all collected batches, and for each needed request its place in it (-1: none)."""
         import pyarrow as pa
 
-        offsets: dict[int, int] = {}
+        keys, positions = self.keys, self.positions
+        if not is_all(needed, len(keys)):
+            keys, positions = keys[needed], positions[needed]
         tables = []
+        places = np.full(len(needed), -1, dtype=np.int64)
         n = 0
-        for key in dict.fromkeys(np.unique(self.keys[needed]).tolist()):
+        for key, mine in places_of(keys).items():
             table = self._table(key)
             if table is not None:
-                offsets[key] = n
+                places[mine] = positions[mine]
+                places[mine] += n
                 tables.append(table)
                 n += table.num_rows
-        places = np.full(len(needed), -1, dtype=np.int64)
-        for key, offset in offsets.items():
-            mine = self.keys[needed] == key
-            places[mine] = self.positions[needed[mine]] + offset
         return (pa.concat_tables(tables) if tables else None), places
 
 

@@ -260,8 +260,11 @@ def unpriced_models(table: pa.Table) -> list[str]:
     """Return the models of answers of a priced table whose price is not known, sorted."""
     import pyarrow.compute as pc
 
-    rows = table.select(["status", "model", "cost_usd", *_COUNTS])
-    rows = rows.filter((pc.field("status") == "succeeded") & pc.field("cost_usd").is_null())
+    unpriced = pc.indices_nonzero(table.column("cost_usd").is_null())
+    if not len(unpriced):
+        return []
+    rows = table.select(["status", "model", "cost_usd", *_COUNTS]).take(unpriced)
+    rows = rows.filter(pc.field("status") == "succeeded")
     rows = rows.filter(pc.field("input_tokens").is_valid() & pc.field("output_tokens").is_valid())
     of_all, of_1h = (pc.coalesce(pc.field(f"cache_write_{part}tokens"), pc.scalar(0)) for part in ("", "1h_"))
     rows = rows.filter(of_1h <= of_all)  # else it is the usage that makes no sense

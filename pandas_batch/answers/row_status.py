@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,21 @@ NOT_OF_THIS_RUN = -2
 """In place of a request: the run never held this row."""
 
 
+def is_any(codes: np.ndarray, statuses: Iterable[str]) -> np.ndarray:
+    """
+    Return for each code whether it stands for one of `statuses`.
+
+    Examples
+    --------
+    >>> is_any(np.array([CODE["errored"], CODE["pending"]], np.int8), FAILED).tolist()
+    [True, False]
+    """
+    table = np.zeros(len(ROW_STATUSES), bool)
+    table[[CODE[status] for status in statuses]] = True
+    found: np.ndarray = table[codes]
+    return found
+
+
 def status_codes(column: Any) -> np.ndarray:
     """Return the codes (int8, index into `ROW_STATUSES`) of a column of status words."""
     parts = []
@@ -34,4 +50,6 @@ def status_codes(column: Any) -> np.ndarray:
 def exact_sum(usd: np.ndarray) -> float:
     """Return the sum of costs in US dollars; an unknown one counts as nothing."""
     # Costs are whole multiples of a pico-dollar: summed as integers no cent is lost to rounding.
-    return float(np.rint(np.nan_to_num(usd) * 1e12).astype(np.int64).sum()) / 1e12
+    picos = np.rint(usd * 1e12)
+    picos[np.isnan(picos)] = 0.0
+    return float(picos.astype(np.int64).sum()) / 1e12
