@@ -225,8 +225,10 @@ def test_cancel_list_delete(caller: Any, api: Simulator, clock: Any) -> None:
     assert caller.cancel(first.batch_id) is False
     caller.delete(second.batch_id)
     assert [job.batch_id for job in caller.list()] == [first.batch_id]
-    with pytest.raises(anthropic.NotFoundError):
-        caller.status(second.batch_id)
+    for call in (caller.status, caller.results, caller.cancel, caller.delete):
+        with pytest.raises(anthropic.NotFoundError) as told:
+            call(second.batch_id)
+        assert [note for note in told.value.__notes__ if "client.list()" in note] == told.value.__notes__
 
 
 def test_list_reads_as_many_pages_as_it_takes(either: Any, api: Simulator) -> None:

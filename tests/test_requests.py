@@ -289,7 +289,7 @@ def test_rows_that_cannot_be_sent_are_named_by_default() -> None:
     assert caught.value.rows.index.tolist() == ["b", "d", "e", "f", "i"]
     assert caught.value.rows["position"].tolist() == [1, 3, 4, 5, 8]
     assert caught.value.rows["reason"].tolist()[0] == "the prompt is int, not text"
-    assert 'astype("string")' in str(caught.value)
+    assert 'df.astype({' in str(caught.value)
 
 
 def test_rows_that_cannot_be_sent_can_be_left_out() -> None:
@@ -564,3 +564,18 @@ def test_texts_escaped_all_at_once_are_what_each_would_be(texts: list[str]) -> N
     """Escaping a slice of texts in one pass gives the same JSON as encoding each alone."""
     joined = b"\xff".join([text.encode() for text in texts])
     assert escaped(joined, len(texts)) == [msgspec.json.encode(text)[1:-1] for text in texts]
+
+
+@pytest.mark.parametrize("label", ["n", 7, ("a", "b"), 2.5])
+def test_the_lines_to_type_fit_labels_of_any_kind(label: Any) -> None:
+    """What a message says to type runs as it stands, also where columns and rows have numbers or tuples for names."""
+    index = pd.MultiIndex.from_product([["x"], [1, 2]])
+    df = pd.DataFrame({label: [1, 2], "text": ["a", "b"]}, index=index)
+    with pytest.raises(PromptError) as told:
+        plan(df, prompt_col=label)
+    assert "row 0 (('x', 1))" in told.value.what
+    code = next(line for line in told.value.hint.splitlines() if "df." in line)
+    assert plan(eval(code, {"df": df}), prompt_col=label).n_rows == 2
+    with pytest.raises(ColumnNotFoundError) as told:
+        plan(df, prompt_col="zzz")
+    assert told.value.hint == f"the frame has {label!r}, 'text'"

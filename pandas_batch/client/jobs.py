@@ -215,6 +215,12 @@ class Jobs:
         )
 
 
+_NOT_THERE = (
+    "The server knows no batch of this id: it was deleted, belongs to another workspace than this key, or is misspelt. "
+    "client.list() shows those that are there."
+)
+
+
 def _patiently(call: Any) -> Flow[Any]:
     """Make a call that may be repeated, a few times."""
     n_failures = 0
@@ -226,6 +232,7 @@ def _patiently(call: Any) -> Flow[Any]:
             if is_not_found(error):
                 # Seen for minutes after a create that had succeeded, and just after the end.
                 if n_failures >= _N_TRIES_NOT_FOUND:
+                    error.add_note(_NOT_THERE)
                     raise
             elif not is_transient(error) or n_failures >= _N_TRIES:
                 raise

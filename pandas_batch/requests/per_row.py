@@ -23,11 +23,19 @@ def row_name(index: pd.Index, position: int) -> str:
     "row 1 ('b')"
     >>> row_name(pd.RangeIndex(3), 1)
     'row 1'
+    >>> row_name(pd.MultiIndex.from_product([["a"], [1, 2]]), 1)
+    "row 1 (('a', 2))"
     """
     label = index[position]
-    if isinstance(label, int | np.integer) and label == position:
+    label = tuple(map(_as_python, label)) if isinstance(label, tuple) else _as_python(label)
+    if isinstance(label, int) and label == position:
         return f"row {position}"
     return f"row {position} ({clip(repr(label), 40)})"
+
+
+def _as_python(label: Any) -> Any:
+    """Return a numpy scalar as Python's own, which is shown as the user wrote it."""
+    return label.item() if isinstance(label, np.number | np.bool_) else label
 
 
 def n_of(n: int, thing: str) -> str:
@@ -58,10 +66,11 @@ def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
     try:
         found = frame[label]
     except (KeyError, TypeError, ValueError):
-        names = [str(name) for name in frame.columns]
-        close = difflib.get_close_matches(str(label), names, n=1, cutoff=0.5)
-        known = ", ".join(quoted(name, 30) for name in names[:10]) + (", ..." if len(names) > 10 else "")
-        hint = f"{option}={close[0]!r}" if close else f"the frame has {known or 'no columns'}"
+        labels = {str(name): _as_python(name) for name in frame.columns}
+        close = difflib.get_close_matches(str(label), labels, n=1, cutoff=0.5)
+        known = ", ".join(_shown_label(name) for name in list(labels.values())[:10])
+        known += ", ..." if len(labels) > 10 else ""
+        hint = f"{option}={labels[close[0]]!r}" if close else f"the frame has {known or 'no columns'}"
         raise ColumnNotFoundError(
             f"{option} names {clip(repr(label), 60)}, which is not a column.", hint=hint
         ) from None
@@ -71,6 +80,11 @@ def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
             hint="give the columns names of their own: df.columns = [...]",
         )
     return found
+
+
+def _shown_label(label: Hashable) -> str:
+    """Show a column's label as it has to be typed: not everything that looks like a text is one."""
+    return quoted(label, 30) if isinstance(label, str) else clip(repr(label), 40)
 
 
 def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option: str) -> pd.Series:

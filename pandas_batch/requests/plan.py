@@ -399,7 +399,7 @@ def _raise_prompt_error(
     hint = f"{way_out}  # leaves these rows out"
     if any("not text" in reason for reason in reasons) and options.prompt_col is not None:
         column = clip(repr(options.prompt_col), 60)
-        hint = f'df.assign(**{{{column}: df[{column}].astype("string")}})  # makes them text\n{hint}'
+        hint = f'df.astype({{{column}: "string"}})  # makes them text\n{hint}'
     rows = pd.DataFrame({"position": at, "reason": reasons}, index=frame.index.take(at))
     n_rows = f"{len(at):,} of {n_of(len(frame), 'row')}"
     raise PromptError(f"{n_rows} of {source} {what}: {named}{more}.", hint=hint, rows=rows)

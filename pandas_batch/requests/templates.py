@@ -133,7 +133,11 @@ def _refusal(inside: str, names: set[str], columns: Sequence[Any] | pd.Index, at
         )
     if name.isdigit():
         labels = [label for label in columns if not isinstance(label, str) and str(label) == name]
-        hint = 'df.rename(columns=str) makes names of numbers, then "{0}" is one' if labels else 'prompt="{title}"'
+        hint = (
+            f'df.rename(columns=str)  # makes texts of the names; "{shown}" is one then'
+            if labels
+            else 'prompt="{title}"'
+        )
         return InputError(f"The template of prompt= has {shown}: fields go by name, not by position.", hint=hint)
     bare = re.split(r"[.\[!]", name, maxsplit=1)[0]
     if bare != name and bare in names:
