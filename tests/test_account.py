@@ -299,6 +299,8 @@ def test_what_was_canceled_is_told_apart_from_what_failed() -> None:
     status = run_status(3, counts={"succeeded": 722, "errored": 2, "canceled": 480}, n_failed=482, failed=canceled)
     assert ">480 canceled, 2 failed<" in fragments.facts(status)
     assert ">480 canceled<" in fragments.facts(replace(status, n_failed=480))
+    skipped = replace(status, counts={"succeeded": 1198, "errored": 3, "skipped": 3}, n_failed=5)
+    assert ">5 without an answer, 1 skipped<" in fragments.facts(skipped), "two could not be sent, one had no prompt"
     assert "<details><summary>" in fragments.errors(status)
     assert "<details open><summary>" in fragments.errors(replace(status, failed=(*canceled, run_status(3).failed[0])))
 

@@ -13,6 +13,7 @@ from pandas_batch.errors import clip
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
 from .wording import (
+    BAD_ROWS,
     Word,
     batch_word,
     clock_time,
@@ -111,11 +112,15 @@ def facts(status: RunStatus) -> str:
 
 
 def _without_answer(status: RunStatus) -> str:
-    n_canceled = status.counts.get("canceled", 0)
+    counts = status.counts
+    n_canceled = counts.get("canceled", 0)
     n_failed = status.n_failed - n_canceled
-    if not n_canceled:
-        return f"{n_failed:,} without an answer" if n_failed else ""
-    return f"{n_canceled:,} canceled" + (f", {n_failed:,} failed" if n_failed > 0 else "")
+    # A row that could not be sent is skipped and failed; it is counted as failed.
+    n_unsendable = max(0, n_failed - sum(counts.get(name, 0) for name in BAD_ROWS))
+    n_skipped = counts.get("skipped", 0) - n_unsendable
+    failed = "failed" if n_canceled else "without an answer"
+    parts = ((n_canceled, "canceled"), (n_failed, failed), (n_skipped, "skipped"))
+    return ", ".join(f"{n:,} {what}" for n, what in parts if n > 0)
 
 
 def _money(status: RunStatus, bound: str) -> list[str]:
@@ -149,7 +154,7 @@ def _bar_over_all(status: RunStatus) -> str:
     counts = status.counts
     parts = [
         ("ok", counts.get("succeeded", 0)),
-        ("bad", sum(counts.get(name, 0) for name in ("errored", "expired", "missing", "invalid"))),
+        ("bad", sum(counts.get(name, 0) for name in BAD_ROWS)),
         ("off", counts.get("canceled", 0) + counts.get("skipped", 0)),
     ]
     if not any(part for _, part in parts):

@@ -43,7 +43,7 @@ _BATCH_WORDS = {
     "gone": Word("▲", "gone", "bad"),
 }
 
-_BAD_ROWS = ("errored", "expired", "missing", "invalid")
+BAD_ROWS = ("errored", "expired", "missing", "invalid")
 
 
 def run_word(status: RunStatus) -> Word:
@@ -65,7 +65,7 @@ def run_word(status: RunStatus) -> Word:
     n_canceled = counts.get("canceled", 0)
     if n_canceled and not counts.get("succeeded"):
         return Word("⊘", "Canceled", "off")
-    if status.n_failed > n_canceled or any(counts.get(name) for name in _BAD_ROWS):
+    if status.n_failed > n_canceled or any(counts.get(name) for name in BAD_ROWS):
         return Word("▲", f"{'Partly canceled' if n_canceled else 'Finished'}, some rows failed", "bad")
     if n_canceled:
         return Word("⊘", "Finished, partly canceled", "off")
