@@ -289,7 +289,7 @@ def test_rows_that_cannot_be_sent_are_named_by_default() -> None:
     assert caught.value.rows.index.tolist() == ["b", "d", "e", "f", "i"]
     assert caught.value.rows["position"].tolist() == [1, 3, 4, 5, 8]
     assert caught.value.rows["reason"].tolist()[0] == "the prompt is int, not text"
-    assert 'df.astype({' in str(caught.value)
+    assert "df.astype({" in str(caught.value)
 
 
 def test_rows_that_cannot_be_sent_can_be_left_out() -> None:

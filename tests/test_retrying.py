@@ -10,11 +10,12 @@ from typing import Any, Literal
 import pandas as pd
 import pytest
 from pydantic import BaseModel
-from rowlab import ask
+from rowlab import ask, lose_rows
 
 import pandas_batch
 from pandas_batch import InputError, UnknownOptionError
 from pandas_batch.running.run import Run
+from pandas_batch.simulator import Reply
 from pandas_batch.simulator.faults import RowFault
 
 PNG = bytes.fromhex(
@@ -141,6 +142,38 @@ def test_a_retry_takes_what_another_run_has_bought(api: Any, clock: Any) -> None
     assert retry.paid_usd < retry.cost_usd
 
 
+@pytest.mark.parametrize(
+    ("kind", "is_worth_it"),
+    [
+        ("api_error", True),
+        ("overloaded_error", True),
+        ("rate_limit_error", True),
+        ("timeout_error", True),
+        ("invalid_request_error", False),
+        ("permission_error", False),
+    ],
+)
+def test_only_errors_that_pass_are_asked_again(api: Any, clock: Any, kind: str, is_worth_it: bool) -> None:
+    """What failed by the server's fault is worth the same request again; what the request is to blame for is not."""
+    api.answer = lambda params: Reply(error=(kind, "no"))
+    failed = settled(ask(TEXTS, api, clock))
+    assert failed.result()["error"].tolist() == [f"{kind}: no"] * 3
+    api.answer = None
+    assert set(settled(failed.retry_failed()).result()["status"]) == {"succeeded" if is_worth_it else "errored"}
+    assert set(settled(failed.retry_failed(errors="all")).result()["status"]) == {"succeeded"}
+    assert len(api.batches) == 2
+
+
+def test_rows_without_an_answer_are_asked_again(api: Any, clock: Any) -> None:
+    """A row that the server never answered for is worth asking again, and it alone is."""
+    lose_rows(api, 1)
+    lost = settled(ask(TEXTS, api, clock))
+    assert sorted(lost.result()["status"]) == ["missing", "succeeded", "succeeded"]
+    api.faults.clear()
+    assert set(settled(lost.retry_failed()).result()["status"]) == {"succeeded"}
+    assert api.batches[0].n_requests == 1
+
+
 def test_a_cut_answer_is_asked_again_with_all(api: Any, clock: Any) -> None:
     """`errors="all"` asks for a cut answer anew, and does not take it for one that is there already."""
     api.faults.add(RowFault("truncated", share=1.0))
@@ -156,6 +189,7 @@ def test_a_cut_answer_is_asked_again_with_all(api: Any, clock: Any) -> None:
     [
         ({"max_token": 77}, UnknownOptionError, "did you mean max_tokens=?"),
         ({"prompt_col": "other"}, InputError, "cannot change prompt_col=: it sends the same prompts again"),
+        ({"progress": "off"}, InputError, "df.claude_batch.attach(run.id, progress=...).retry_failed()"),
         ({"output_schema": {"a": str}}, InputError, "cannot change output_schema="),
         ({"temperature": 0.5}, UnknownOptionError, "temperature= is gone"),
         ({"output_config": {"format": {"type": "json_schema", "schema": {}}}}, InputError, "both say what the answer"),

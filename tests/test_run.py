@@ -173,6 +173,25 @@ def test_samples_are_lists(api, clock):
     assert exploded["status"].tolist() == ["succeeded"] * 3 + ["skipped"] * 3 + ["succeeded"] * 3
 
 
+def test_another_number_of_samples_is_another_run(api, clock):
+    """`samples=2` after one answer per row is no coming back: it is a new run, and pays for the second answers only."""
+    frame = pd.DataFrame({"prompt": ["a", "b"]})
+    one = settled(ask(frame, api, clock))
+    two = settled(ask(frame, api, clock, samples=2))
+    assert two.id != one.id
+    assert [len(value) for value in two.result()["output"]] == [2, 2]
+    assert [batch.n_requests for batch in api.batches] == [2, 2]
+    assert settled(ask(frame, api, clock)).id == one.id
+
+
+def test_attach_finds_every_sample_of_a_row(api, clock):
+    """With several answers per row a frame in another order gets all of them, each row its own."""
+    frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(4)]})
+    out = settled(ask(frame, api, clock, samples=3, name="three")).result()
+    some = frame.iloc[[3, 1]].claude_batch.attach("three", client=api.client(), progress="off").result()
+    assert some["output"].tolist() == [["p3"] * 3, ["p1"] * 3] == out["output"].iloc[[3, 1]].tolist()
+
+
 def test_attach_finds_rows_wherever_they_stand(api, clock):
     """A filtered, sorted, extended frame gets exactly the answers of its rows; a strange row is unsent."""
     frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(20)]})

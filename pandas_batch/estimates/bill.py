@@ -269,7 +269,8 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None) -> None:
     else:
         ways = "a lower max_tokens= lowers the bound"
     raise BudgetError(
-        f"This may cost {money(estimate.cost_usd_max)}, above {budget} ({number(estimate.to_send)} requests, "
-        f"{number(estimate.input_tokens)} input tokens, at most {number(estimate.output_tokens_max)} output tokens).",
+        f"This may cost {money(estimate.cost_usd_max)}, above {budget} ({number(estimate.to_send)} "
+        f"request{'' if estimate.to_send == 1 else 's'}, {number(estimate.input_tokens)} input tokens, at most "
+        f"{number(estimate.output_tokens_max)} output tokens).",
         hint=f"max_cost_usd={enough:.2f} lets it through\n{ways}",
     )

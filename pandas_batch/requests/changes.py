@@ -19,6 +19,9 @@ from .options import Options
 from .parameters import check_names, check_parameter
 
 _OF_A_REQUEST = ("model", "max_tokens", "system")
+_OF_A_HANDLE = frozenset(
+    {"client", "columns", "overwrite", "poll_interval", "prefix", "prices", "progress", "schema_prefix", "timeout"}
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ class Changes:
         of_submit = {field.name for field in fields_of(Options)} - {*_OF_A_REQUEST, "params"}
         for name in overrides:
             if name in of_submit:
+                way = "attach(run.id, {0}=...).retry_failed()" if name in _OF_A_HANDLE else "submit(..., {0}=...)"
                 raise InputError(
                     f"A retry cannot change {name}=: it sends the same prompts again, with other parameters at most.",
-                    hint=f"df.claude_batch.submit(..., {name}=...)   # answers that are here already are reused",
+                    hint=f"df.claude_batch.{way.format(name)}",
                 )
         check_names([name for name in overrides if name not in _OF_A_REQUEST], _OF_A_REQUEST, beta=is_beta)
         given = {name: check_parameter(name, value, beta=is_beta) for name, value in overrides.items()}
