@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.answers.rates import US_FACTOR
+
 if TYPE_CHECKING:
     from pandas_batch.answers.pricing import Rates, TokenRates
 
     from .counting import Seen
     from .forecast import Forecast
-
-_US_FACTOR = 1.1
 
 # The shortest prefix that a model caches, in tokens
 # (https://platform.claude.com/docs/en/build-with-claude/prompt-caching#cache-limitations).
@@ -112,7 +112,7 @@ class Bounds:
     def __init__(self, of: OfModel, prefix: Prefix | None, *, is_marked: bool) -> None:
         self._of = of
         self._has_own_marks = bool((of.seen.n_marks > int(is_marked)).any())
-        self._factor = _US_FACTOR if of.seen.in_us.any() and of.rates is not None and of.rates.us_surcharge else 1.0
+        self._factor = float(US_FACTOR) if of.seen.in_us.any() and of.rates and of.rates.us_surcharge else 1.0
         minimum = minimum_cached_tokens(of.name)
         is_cached = prefix is not None and (minimum is None or prefix.high >= minimum)
         self._shared = prefix.high if prefix is not None and is_cached else 0.0
