@@ -225,6 +225,32 @@ def test_rows_that_do_not_fit_say_why_without_quoting_the_answer() -> None:
         assert "SECRET" not in one.to_columns(['{"a": 1, "SECRET": 2}'])[1][0]
 
 
+@pytest.mark.parametrize(
+    ("field", "fitting", "wrong"),
+    [
+        ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 3}]}, [2, 3.5], [5, 2.5, "x"]),
+        ({"anyOf": [{"type": "integer"}, {"type": "number", "minimum": 3}]}, [2, 3.5, 5], [2.5, "x"]),
+        ({"allOf": [{"type": "integer"}, {"type": "number", "minimum": 3}]}, [3], [2, 3.5]),
+        ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "abc"], ["a", "abcd"]),
+        ({"type": "string", "pattern": "^a"}, ["ab"], ["ba"]),
+        ({"type": "string", "format": "date"}, ["2026-11-23"], ["soon", "2026-13-01"]),
+        ({"type": "integer", "minimum": 1, "maximum": 3}, [1, 3], [0, 4]),
+        ({"type": "number", "exclusiveMinimum": 1, "exclusiveMaximum": 3}, [2], [1, 3]),
+        ({"type": "number", "multipleOf": 0.1}, [0.3, 7, 1e300], [0.35]),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2}, [[1], [1, 2]], [[], [1, 2, 3]]),
+        ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, [[1, 2]], [[1, 1], ["x"]]),
+        ({"enum": [1, "a", None]}, [1, "a", None], [True, "b", 0]),
+        ({"const": 1}, [1], [True, 2]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_every_keyword_of_a_json_schema_is_kept(field: dict[str, Any], fitting: list[Any], wrong: list[Any]) -> None:
+    """A plain JSON schema has no validator but ours: each of its keywords lets through what fits, and nothing else."""
+    schema = OutputSchema.of({"type": "object", "properties": {"v": field}, "required": ["v"]})
+    _, invalid = schema.to_columns([json.dumps({"v": value}) for value in [*fitting, *wrong]])
+    assert sorted(invalid) == list(range(len(fitting), len(fitting) + len(wrong)))
+
+
 @pytest.mark.parametrize("number", [str(2**63), "-" + str(2**70), "1" + "0" * 4000])
 def test_a_number_that_no_column_can_hold_is_that_rows_error(number: str) -> None:
     """An integer beyond 64 bits makes its own row invalid, not the whole column."""

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
+from fractions import Fraction
 from typing import Any
 
 from pandas_batch.errors import InputError, clip
@@ -275,8 +276,13 @@ def _number_problems(value: float, schema: Mapping[str, Any], at: str) -> Iterat
         yield f"{at}: not above {schema['exclusiveMinimum']}"
     if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
         yield f"{at}: not below {schema['exclusiveMaximum']}"
-    if "multipleOf" in schema and not float(value / schema["multipleOf"]).is_integer():
+    if "multipleOf" in schema and (_exact(value) / _exact(schema["multipleOf"])).denominator != 1:
         yield f"{at}: not a multiple of {schema['multipleOf']}"
+
+
+def _exact(number: float) -> Fraction:
+    """Return a number as it stands in JSON: 0.3 is three times 0.1, their nearest floats are not."""
+    return Fraction(number if isinstance(number, int) else repr(number))
 
 
 def _under(where: str, name: str) -> str:
