@@ -612,14 +612,35 @@ def test_two_lost_parts_find_their_own_batches(either: Any, api: Simulator, monk
     assert api.calls("create") == len(api.batches) > 2
 
 
-def test_a_batch_of_the_same_ids_made_before_is_not_taken(either: Any, api: Simulator) -> None:
-    """What was there before the POST, or belongs to another call of this client, is never adopted."""
-    mine = either.submit(tasks(3))
+@pytest.mark.parametrize("is_own", [True, False])
+def test_a_batch_of_the_same_ids_made_before_is_not_taken(either: Any, api: Simulator, is_own: bool) -> None:
+    """What was there before the POST, be it of another call of this client or of another program, is never adopted."""
+    other = either if is_own else Caller(BatchClient(client=api.client()))
+    mine = other.submit(tasks(3))
     api.faults.add(LostAnswer("reset", committed=False))
     results = either.run(tasks(3))
     assert answered(results, 3)
     assert len(api.batches) == 2
     assert mine.batch_id in {batch.id for batch in api.batches}
+
+
+def test_a_batch_that_shares_only_some_ids_is_not_taken(
+    api: Simulator, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's batch of the same size that was made meanwhile is not ours, even where some ids are the same."""
+    theirs = [*tasks(2), BatchRequest("theirs", "prompt 2")]
+    wait = clock.wait
+
+    def meanwhile(*args: Any) -> bool:
+        if not api.batches:
+            api.client().messages.batches.create(requests=[one.to_api_request() for one in theirs])
+        return wait(*args)
+
+    monkeypatch.setattr(clock, "wait", meanwhile)
+    api.faults.add(LostAnswer("reset", committed=False))
+    with BatchClient(client=api.client(), clock=clock) as client:
+        assert answered(client.run(tasks(3)), 3)
+    assert len(api.batches) == 2
 
 
 def test_an_unreadable_list_before_the_post_falls_back_on_the_clock(either: Any, api: Simulator) -> None:
