@@ -105,6 +105,7 @@ def test_a_lower_metric_is_worse() -> None:
     assert told.metric_change == -0.5
     assert compare_runs(bad, good, metric=accuracy).ok
     assert compare_runs(good, bad, metric=accuracy, max_metric_drop=0.5).ok
+    assert not compare_runs(good, bad, metric=accuracy, max_metric_drop=0.49).ok
 
 
 def test_a_metric_that_is_nan_is_worse() -> None:
@@ -118,10 +119,11 @@ def test_more_failures_are_worse() -> None:
     fine = FinishedRun(frame_of(["x"] * 8))
     mixed = FinishedRun(frame_of(["x"] * 8, list(STATUSES)))
     told = compare_runs(fine, mixed)
-    assert told.reasons == ("5 rows failed, 0 before",)
+    assert told.reasons == ("5 rows failed, 0 before (max_more_failures=0)",)
     assert (told.a.n_failed, told.b.n_failed, told.b.n_succeeded) == (0, 5, 1)
     assert compare_runs(mixed, fine).ok
     assert compare_runs(fine, mixed, max_more_failures=5).ok
+    assert not compare_runs(fine, mixed, max_more_failures=4).ok
 
 
 def test_a_row_that_could_not_be_sent_has_failed() -> None:

@@ -136,7 +136,9 @@ def _reasons(
                 f"the metric fell from {a.metric:.4g} to {b.metric:.4g} (max_metric_drop={max_metric_drop:g})"
             )
     if n_failed[1] > n_failed[0] + max_more_failures:
-        reasons.append(f"{number(n_failed[1])} rows failed, {number(n_failed[0])} before")
+        reasons.append(
+            f"{number(n_failed[1])} rows failed, {number(n_failed[0])} before (max_more_failures={max_more_failures:g})"
+        )
     return tuple(reasons)
 
 
