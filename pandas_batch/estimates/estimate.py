@@ -34,7 +34,7 @@ OFFLINE_BASIS = (
 )
 
 _MAX_SEEN = 2_000
-_MAX_SEEN_OFFLINE = 256
+_MAX_SEEN_OFFLINE = 64
 _MAX_SORTED = 20_000
 _MAX_UPLOADED_BYTES = 16_000_000
 _MAX_SHAPES = 200
@@ -155,7 +155,7 @@ class _Counting:
         self._plan = plan
         self._betas = options.betas
         self._wire = wire
-        # Bounds that no count will narrow are not worth more than a look at a few hundred requests.
+        # Bounds that no count will narrow are not worth more than a look at some of the requests.
         self.is_offline = wire is None
         self.n_seen = _MAX_SEEN_OFFLINE if self.is_offline else _MAX_SEEN
         self._until = time.monotonic() + LIMIT_S

@@ -285,7 +285,7 @@ class DrivenRun:
         self._display = open_display(
             cast("Any", self._options.progress),
             Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
-            status=self.snapshot(),
+            status=self.snapshot() if self._is_shown else None,
             blocking=blocking,
         )
         if self.is_settled():
@@ -294,8 +294,13 @@ class DrivenRun:
         self._drive(self._observer, cancel=cancel)
 
     @property
+    def _is_shown(self) -> bool:
+        # A status takes a look at the store and at all answers: not for nobody.
+        return self._options.progress != "off"
+
+    @property
     def _observer(self) -> Observer | None:
-        return None if self._display is None or self._options.progress == "off" else self._display.update
+        return self._display.update if self._display is not None and self._is_shown else None
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine
@@ -308,7 +313,7 @@ class DrivenRun:
             engine.check_now()
 
     def _finish_display(self) -> None:
-        if self._display is not None:
+        if self._display is not None and self._is_shown:
             self._display.finish(self.snapshot())
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:

@@ -21,7 +21,7 @@ from pandas_batch.errors import StoreError
 from pandas_batch.types import RunStatus
 
 from .collecting import FIRST_POLL_S
-from .failpoints import reached
+from .compacting import PAUSE_S, compact_run
 from .memory import give_back_memory
 from .posting import Step, Workplace, times_of
 from .steps import CANCEL_ASKED, INSTANT_S, Steps
@@ -123,7 +123,8 @@ class Engine:
         return True
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until the thread has put everything away too; return whether it has."""
+        """Wait until the thread has put everything away too, at once; return whether it has."""
+        self._wake.set()
         return self._is_over.wait(timeout_s)
 
     def observe(self, observer: Observer) -> None:
@@ -209,7 +210,8 @@ class Engine:
                     self.message = ""
                     look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                     self._settle()
-                    self._compact()
+                    self.clock.wait(PAUSE_S, self._wake)
+                    compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
                     return
                 due_in_s = self._step_all(open_batches, workers)
                 if self.error is not None:
@@ -301,7 +303,7 @@ class Engine:
         # Wall time: a laptop that slept for hours has slept through its polls too.
         return self.clock.now().timestamp()
 
-    # ---------------------------------------------------------------- cancel, compact, tell
+    # ---------------------------------------------------------------- cancel, tell
 
     def _cancel_batches(self, *, force: bool) -> None:
         """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
@@ -325,13 +327,6 @@ class Engine:
             else:
                 self.store.transition(batch.key, expect={"bound"}, to="bound", **times_of(canceled))
         self._poll_due_s = 0.0
-
-    def _compact(self) -> None:
-        """Put away what is no longer needed of the batches that are home."""
-        for batch in self.store.batches_of_run(self.run_id):
-            if batch.state == "collected" and batch.run_id == self.run_id and self._hold(batch.key):
-                self.store.compact(batch.key, keep_requests=self._keep(batch.key))
-                reached("batch compacted")
 
     def _tell(self) -> None:
         with self._observers_lock:

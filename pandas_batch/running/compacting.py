@@ -1,0 +1,45 @@
+"""Make small what is home: after a run has given its answers, and not before whoever waits for them has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from .failpoints import reached
+
+if TYPE_CHECKING:
+    from pandas_batch.store import BatchRecord, Store
+
+PAUSE_S = 2.0
+"""How long the answers are home before they are compressed: until then the frame is made, with all of the processor."""
+
+
+def compact_run(
+    store: Store, run_id: str, *, hold: Callable[[int], bool], keep: Callable[[int], bool | Collection[int]]
+) -> None:
+    """
+    Put away what is no longer needed of the batches that are home.
+
+    Parameters
+    ----------
+    store, run_id
+        Whose batches.
+    hold
+        Takes the lease of a batch by its key, where nobody else has it.
+    keep
+        Tells, by the key of a batch, of which positions a retry may need the requests again.
+    """
+    for batch in store.batches_of_run(run_id):
+        if batch.state == "collected" and batch.run_id == run_id and hold(batch.key):
+            store.compact(batch.key, keep_requests=keep(batch.key))
+            reached("batch compacted")
+    for batch in _left_behind(store, run_id):
+        if hold(batch.key):
+            # What a retry of that run may need is not known here: all its requests are kept.
+            store.compact(batch.key, keep_requests=range(batch.n_requests))
+
+
+def _left_behind(store: Store, run_id: str) -> list[BatchRecord]:
+    """Return the batches of other runs whose process had ended before it could make them small."""
+    collected = store.batches_where(state="collected")
+    return [batch for batch in collected if batch.run_id != run_id and store.spool_path(batch.key).exists()]
