@@ -149,6 +149,21 @@ def test_what_is_not_plain_is_named_and_given_again() -> None:
     assert parse_options({"output_schema": Answer}).not_remembered == ("output_schema",)
 
 
+def test_a_schema_is_remembered_in_its_order() -> None:
+    """The JSON of a schema, also of a class, is kept to the letter by a store that sorts; an older store is read."""
+    schema = {
+        "type": "object",
+        "properties": {"z": {"type": "string"}, "a": {"type": "string"}},
+        "required": ["z", "a"],
+    }
+    stored = json.dumps(parse_options({"output_schema": schema}).to_json(), sort_keys=True)
+    assert json.dumps(Options.from_json(json.loads(stored)).output_schema) == json.dumps(schema)
+    of_class = json.loads(json.dumps(parse_options({"output_schema": Answer}).to_json(), sort_keys=True))
+    assert Options.from_json(of_class).output_schema == Answer.model_json_schema()
+    assert Options.from_json(of_class, output_schema=Answer).output_schema is Answer
+    assert Options.from_json({"output_schema": schema}).output_schema == schema
+
+
 def test_the_model_of_a_stored_run_does_not_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is remembered with the model it was made with, also where that was the default."""
     stored = parse_options({}).to_json()
