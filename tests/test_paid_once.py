@@ -236,6 +236,8 @@ def test_a_cancel_after_an_interrupt_posts_nothing_first(clock, monkeypatch):
         api.faults.add(ErrorAnswer("create", 429, skip=1, retry_after="200", times=None))
         with clock.held():
             run = ask(FRAME, api, clock)
+            while api.calls("create") < 3:
+                time.sleep(0.002)
             until_batches(run, "bound", "intent", "intent")
             run.engine.stop_posting()
             api.faults.clear()

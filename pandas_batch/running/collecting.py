@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pandas_batch.errors import ResultsGoneError
+from pandas_batch.errors import ResultsGoneError, StoreError
 
 from .failpoints import reached
 from .memory import give_back_memory
@@ -58,6 +58,9 @@ class Poller:
 
         try:
             found, asked_for_s = self._look(batches)
+            have_ended = [self._record(batch, found.get(batch.key)) for batch in batches]
+        except StoreError:
+            raise
         except Exception as error:
             self._n_failures += 1
             if is_auth(error):
@@ -72,10 +75,7 @@ class Poller:
                 due_in_s=pause_s, message="The server cannot be reached; the batches go on there. Trying again."
             )
         self._n_failures = 0
-        any_ended = False
-        for batch in batches:
-            any_ended |= self._record(batch, found.get(batch.key))
-        if any_ended:
+        if any(have_ended):
             return Step(due_in_s=0.0)
         return Step(due_in_s=self._next_s(asked_for_s))
 
@@ -134,6 +134,7 @@ class Poller:
         return False
 
     def _record_absence(self, batch: BatchRecord) -> bool:
+        self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
         now = self._place.clock.now()
         if batch.not_found_since is None:
             self._place.store.update_batch(batch.key, not_found_since=now)
@@ -252,6 +253,7 @@ class Collector:
         archived_at = batch.archived_at
         lasted = now_s - since_s >= GONE_AFTER.total_seconds()
         if archived_at is None and lasted:
+            self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
             try:
                 polled = self._place.wire.retrieve(str(batch.batch_id))
                 archived_at = times_of(polled.batch)["archived_at"]

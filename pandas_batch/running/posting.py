@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import LostAnswerError, PandasBatchError, StoreError, clip
+from pandas_batch.errors import InputError, LostAnswerError, PandasBatchError, StoreError, clip
 
 from .failpoints import reached
 from .spooling import SpoolBody, params_of_line, spool_lines
@@ -61,6 +61,40 @@ class Workplace:
     wire: Wire
     clock: Clock
     lost_answer_grace_s: float = 600.0
+
+    def check_server(self, batch: BatchRecord) -> None:
+        """
+        Refuse to go on with `batch` at another server than the one that it was made for.
+
+        Raises
+        ------
+        InputError
+            The client speaks to another base URL.
+        """
+        if batch.base_url != self.wire.base_url:
+            raise InputError(
+                f"Run {batch.run_id} was made at {batch.base_url}, and this client speaks to {self.wire.base_url}.",
+                "Nothing was sent, nothing was billed; its batches go on where they are.",
+                f'pandas_batch.load("{batch.run_id}", client=...)   # one with that base_url',
+            )
+
+    def check_workspace(self, batch: BatchRecord, workspace_id: str | None) -> None:
+        """
+        Refuse to conclude anything about `batch` from what another workspace shows: there it can never be seen.
+
+        Raises
+        ------
+        InputError
+            The key belongs to another workspace than the one that the batch was posted in.
+        """
+        if None in (batch.workspace_id, workspace_id) or batch.workspace_id == workspace_id:
+            return
+        raise InputError(
+            f"The batch {batch.batch_id or batch.nonce} was posted in the workspace {batch.workspace_id}, and this key "
+            f"belongs to {workspace_id}: a batch is seen with keys of its own workspace only.",
+            "Nothing was sent, nothing was billed; the batch goes on where it is, and nothing is lost.",
+            "Use a key of that workspace and run the same line again.",
+        )
 
 
 def new_nonce() -> str:
@@ -116,6 +150,7 @@ class Poster:
         watermark_id: str | None = None
         watermark_at: datetime | None = None
         server_at: datetime | None = None
+        workspace_id: str | None = None
         try:
             page = place.wire.list(limit=1)
         except Exception as error:
@@ -139,7 +174,7 @@ class Poster:
         else:
             self._n_failures.pop(batch.key, None)
             self._unreachable_since = None
-            server_at = page.server_at
+            server_at, workspace_id = page.server_at, page.workspace_id
             if page.batches:
                 watermark_id = str(page.batches[0]["id"])
                 watermark_at = datetime.fromisoformat(page.batches[0]["created_at"])
@@ -148,6 +183,7 @@ class Poster:
             "watermark_id": watermark_id,
             "watermark_at": watermark_at,
             "server_posted_at": server_at,
+            "workspace_id": workspace_id,
             "posted_at": place.clock.now(),
             "attempts": batch.attempts + 1,
         }
@@ -203,7 +239,7 @@ class Poster:
                 to="bound",
                 batch_id=batch_id,
                 proved=True,
-                workspace_id=created.workspace_id,
+                workspace_id=created.workspace_id or batch.workspace_id,
                 error="",
                 **times_of(created.batch),
             )

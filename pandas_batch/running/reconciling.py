@@ -208,6 +208,7 @@ def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, 
     after_id: str | None = None
     while True:
         page = place.wire.list(limit=_PAGE, after_id=after_id)
+        place.check_workspace(batch, page.workspace_id)
         for listed in page.batches:
             created_at = datetime.fromisoformat(listed["created_at"])
             if str(listed["id"]) == watermark_id or (not_before is not None and created_at < not_before):

@@ -78,6 +78,7 @@ class Steps:
         steps: list[tuple[BatchRecord, TakeStep]] = []
         dues: list[float] = []
         for batch in mine:
+            self._place.check_server(batch)
             step = self._step_of(batch, posts_stopped=posts_stopped or warming not in (None, batch.key))
             if step is None:
                 continue

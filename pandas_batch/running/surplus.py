@@ -123,6 +123,7 @@ def look_for_surplus(
 
 
 def _look_for(place: Workplace, batch: BatchRecord, prices: Mapping[str, tuple[float, float]] | None) -> None:
+    place.check_server(batch)
     newer, server_at = newer_batches(place, batch)
     known = batch.extra.get(_SURPLUS, {})
     is_last = True
