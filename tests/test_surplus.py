@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 
 import anthropic
@@ -122,6 +123,24 @@ def test_a_price_that_cannot_be_told_is_told_the_next_time(api, clock):
     api.faults.add(BadResults("missing", n_rows=1, skip=1))  # the first download is the proof
     assert "a price that is not known" in told_by(ask(FRAME, api, clock))[1][0]
     assert "billed besides ($" in told_by(ask(FRAME, api, clock))[1][0]
+
+
+def test_a_canceled_batch_that_was_made_after_all_is_told(api, clock):
+    """What was canceled while it was looked for, given up and then committed, is billed, and told to be."""
+    late(api)
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        while run.store.batches_of_run(run.id)[0].state != "unknown":
+            time.sleep(0.002)
+        run.cancel()
+    out, told = told_by(run)
+    assert out["status"].eq("canceled").all()
+    assert told == []
+    clock.advance(DAY_S / 2)
+    (words,) = told_by(ask(FRAME, api, clock))[1]
+    assert api.batches[0].id in words
+    assert "had been canceled" in words
+    assert api.calls("create") == 1
 
 
 def test_it_is_deleted_with_its_run(api, clock):
