@@ -222,8 +222,10 @@ class LabPage:
     # ---------------------------------------------------------------- doing something
 
     def command(self, name: str, args: dict[str, Any] | None = None, *, wait: bool = False) -> None:
-        """Run a command of JupyterLab, as its menus do."""
-        call = f"window.jupyterapp.commands.execute({json.dumps(name)}, {json.dumps(args or {})})"
+        """Run a command of JupyterLab, as its menus do: when it is enabled, for some that is a while after a load."""
+        given = f"{json.dumps(name)}, {json.dumps(args or {})}"
+        self.page.wait_for_function(f"() => window.jupyterapp.commands.isEnabled({given})", timeout=30_000)
+        call = f"window.jupyterapp.commands.execute({given})"
         self.page.evaluate(f"() => {call}.then(() => null)" if wait else f"() => {{ {call}.catch(() => 0); return 0 }}")
 
     def run_all(self) -> None:
@@ -300,13 +302,20 @@ class LabPage:
             if re.search(pattern, text):
                 return time.monotonic() - started_s
             if time.monotonic() - started_s > timeout_s:
-                raise TimeoutError(f"{pattern!r} is not in the outputs after {timeout_s:g} s: {text[-1500:]}")
+                prompts = self.page.locator(".jp-InputPrompt").all_inner_texts()
+                raise TimeoutError(
+                    f"{pattern!r} is not in the outputs after {timeout_s:g} s; cells {prompts}; {text[-1500:]}"
+                )
             self.page.wait_for_timeout(50)
 
     def close(self) -> None:
         """Close the page; its kernels end, those of other pages live on."""
         self.page.close()
         self.server.end_kernels(*self.names)
+
+    def wait_account(self, timeout_s: float = 20.0) -> None:
+        """Wait until no panel is live any more: the account is drawn before the panel goes."""
+        self.page.wait_for_function("() => !document.querySelector('.pdb-live')", timeout=1000 * timeout_s)
 
     def shot(self, path: str | Path) -> None:
         """Take a picture of the window."""

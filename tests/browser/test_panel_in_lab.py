@@ -88,13 +88,14 @@ def test_two_views_are_both_alive(lab: LabPage) -> None:
     assert len(clocks) == 3
     assert len(set(clocks)) == 1
     lab.wait_text(r"Finished[\s\S]*Finished[\s\S]*Finished", 20)
-    assert lab.page.locator(".pdb-live").count() == 0
+    lab.wait_account()
 
 
 def test_a_notebook_without_its_kernel_shows_the_account(lab: LabPage) -> None:
     """Saved, its kernel ended, and opened again: the account is there, no dead widget, and no widget in the file."""
     lab.start(HEAD + "run = PlayedRun(seconds=2); run.wait()")
     lab.wait_text("Finished, some rows failed")
+    lab.wait_account()
     lab.wait_idle()
     saved = lab.save()
     assert WIDGET not in json.dumps(saved)
@@ -112,7 +113,7 @@ def test_a_kernel_that_is_shut_down_leaves_the_account(lab: LabPage) -> None:
     lab.wait_idle()
     lab.server.end_kernels()
     lab.wait_text("A picture as of", 15)
-    lab.page.wait_for_selector(".pdb-live", state="detached")
+    lab.wait_account()
     assert WIDGET not in json.dumps(lab.save())
 
 
@@ -166,6 +167,7 @@ def test_nbconvert_keeps_the_account(lab: LabPage, browser: Any, tmp_path: Path)
     """An HTML export shows the account offline, with its look."""
     lab.start(HEAD + "run = PlayedRun(seconds=2); run.wait()")
     lab.wait_text("Finished, some rows failed")
+    lab.wait_account()
     lab.wait_idle()
     lab.save()
     assert "Finished, some rows failed" in exported_text(lab.server.root / lab.name, browser, tmp_path)

@@ -35,7 +35,7 @@ def test_start_stays_live_and_cancels_by_clicks(lab: LabPage) -> None:
     assert lab.page.get_by_role("button", name="Canceling…", exact=True).is_disabled(timeout=5000)
     lab.wait_text(r"cancels 1 \{.*'canceled'", 40)
     assert "Canceled" in lab.outputs()[1]
-    assert lab.page.locator(".pdb-live").count() == 0
+    lab.wait_account()
 
 
 @needs_subshells
