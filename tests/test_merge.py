@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import simulator
-from pandas_batch.answers.merge import insert_columns
+from pandas_batch.answers.merge import RunAnswers, insert_columns
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
 from pandas_batch.running import preparing
 from pandas_batch.running.starting import match
+from pandas_batch.types import ROW_STATUSES
 
 INDEXES = {
     "range": pd.RangeIndex(6),
@@ -156,3 +157,26 @@ def test_insert_columns_never_writes_in_place():
     out = insert_columns(frame, {"a": [3, 4], "b": [5, 6]})
     assert frame.to_dict("list") == {"a": [1, 2]}
     assert out.to_dict("list") == {"a": [3, 4], "b": [5, 6]}
+
+
+def test_codes_are_not_seen_before_the_schema_has_spoken(clock):
+    """While outputs are still being parsed nobody can take one that does not fit the schema for succeeded."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+    def answer(params):
+        return '{"n": 1}' if params["messages"][-1]["content"] == "fits" else "no JSON"
+
+    with simulator.serve(answer=answer, clock=clock.time_s) as api:
+        run = ask(pd.DataFrame({"prompt": ["fits", "does not"]}), api, clock, output_schema=schema)
+        assert run.result()["status"].tolist() == ["succeeded", "invalid"]
+        published = []
+
+        class Watched:
+            def to_columns(self, outputs, reasons):
+                published.append(answers._codes)
+                return run.schema.to_columns(outputs, reasons)
+
+        answers = RunAnswers(run.store, run.record, run.store.batches_of_run(run.id), schema=Watched())
+        codes = answers.codes_of_requests()
+    assert published == [None]
+    assert [ROW_STATUSES[code] for code in codes.tolist()] == ["succeeded", "invalid"]

@@ -120,16 +120,19 @@ class RunAnswers:
     def codes_of_requests(self) -> np.ndarray:
         """Return the status code of each request (int8, index into `ROW_STATUSES`)."""
         if self._codes is None:
-            self._codes = self._stored_codes()
+            codes = self._stored_codes()
             if self._schema is not None:
-                self._apply_schema(self._schema, self._codes)
+                self._apply_schema(self._schema, codes)
+            # Last: the run's own thread asks too, and what does not fit must never pass for succeeded.
+            self._codes = codes
         return self._codes
 
     def read_typed(self) -> None:
         """Parse the answers that are here by now: a partial result has the columns of a whole one."""
-        codes = self.codes_of_requests()
         if self._any_schema is not None and not self.typed:
+            codes = self.codes_of_requests().copy()
             self._apply_schema(self._any_schema, codes)
+            self._codes = codes
 
     def _apply_schema(self, schema: OutputSchema, codes: np.ndarray) -> None:
         """Parse every output once, in the order of the requests."""
@@ -149,9 +152,10 @@ class RunAnswers:
                 (text if text is not None or reason == "tool_use" else "") if ok else None
                 for text, ok, reason in zip(taken, usable, reasons, strict=True)
             ]
-        self.typed, self.invalid = schema.to_columns(outputs, reasons)
+        typed, self.invalid = schema.to_columns(outputs, reasons)
         for request in self.invalid:
             codes[request] = CODE["invalid"]
+        self.typed = typed
 
     def _stored_codes(self) -> np.ndarray:
         codes = np.full(len(self.keys), CODE["pending"], dtype=np.int8)
