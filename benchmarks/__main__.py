@@ -1,4 +1,4 @@
-"""Print the table of figures: ``python -m benchmarks [--quick] [--million]``."""
+"""Print the table of figures: ``python -m benchmarks [--quick] [--million] [--peers FOLDER] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.limits import limits
 from benchmarks.server import serving
-from benchmarks.whole_run import compare, report
+from benchmarks.whole_run import compare, one_run, report
 
 PACKAGES = ("anthropic", "httpx2", "h11", "pandas", "numpy", "pyarrow", "msgspec")
 
@@ -80,16 +81,58 @@ def table(*, quick: bool, million: bool) -> Iterator[str]:
         best: dict[str, dict[str, Any]] = compare("med", 1_000_000, 1, ("ours",))
         yield from report("med", 1_000_000, best)
     yield ""
+    for load in ("med", "short"):
+        with serving(load) as url:
+            for name, value in limits(load, sizes[-1], url).items():
+                yield (
+                    f"{load:5} {sizes[-1]:>9,} {name:22} {value / 1e6:8.1f} MB"
+                    if name == "n_bytes"
+                    else (f"{load:5} {sizes[-1]:>9,} {name:22} {value:8.1f} ms CPU")
+                )
+    yield ""
     yield f"import pandas_batch, beyond pandas: {import_ms():.0f} ms CPU"
     yield f"a look at 100 open batches: {poll_ms():.1f} ms CPU"
+
+
+def peers(n_rows: int, environments: Path, picture: Path | None) -> Iterator[str]:
+    """Compare with other libraries on one server, each in its own environment under `environments`."""
+    from benchmarks.peers import REQUIREMENTS, run_peer
+
+    found: dict[str, dict[str, Any]] = {}
+    with serving("med") as url:
+        found["the plain loop"] = one_run("naive", "med", n_rows, url)
+        found["pandas_batch"] = one_run("ours", "med", n_rows, url)
+        for name in REQUIREMENTS:
+            runs = [run_peer(name, "med", n_rows, url, environments) for _ in range(3)]
+            found[name] = min(runs, key=lambda run: run.get("cpu_s", float("inf")))
+    ours = found["pandas_batch"]
+    for name, run in found.items():
+        if "error" in run:
+            yield f"{name:24} does not run: {run['error'][:90]}"
+            continue
+        back = f"{run['n_rows_back']:,} rows back" if "n_rows_back" in run else ""
+        yield (
+            f"{name:24} {run['cpu_s']:8.3f} s CPU {run['cpu_s'] / n_rows * 1e6:8.1f} us/row +{run['peak_mb']:7.1f} MB "
+            f"{run['wall_s']:6.1f} s wall, {run['cpu_s'] / ours['cpu_s']:6.1f} times ours  {back}"
+        )
+    if picture is not None:
+        from benchmarks.plot import draw
+
+        draw(found, n_rows, picture)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 10,000 rows, once each")
     parser.add_argument("--million", action="store_true", help="a million rows as well (4 GB of disk, some minutes)")
+    parser.add_argument("--peers", type=Path, metavar="FOLDER", help="other libraries too, installed under FOLDER")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the comparison with other libraries")
     given = parser.parse_args()
-    for line in table(quick=given.quick, million=given.million):
+    if given.peers is None:
+        for line in table(quick=given.quick, million=given.million):
+            print(line, flush=True)
+        return
+    for line in peers(1_000 if given.quick else 10_000, given.peers, given.plot):
         print(line, flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zlib
@@ -24,13 +25,21 @@ def serving(load: str, seconds_per_batch: float = 0) -> Iterator[str]:
             process.wait()
 
 
+def _wants_json(params: dict[str, Any]) -> bool:
+    # Some libraries ask for fields, in a format or in words.
+    return "output_config" in params or "JSON" in str(params.get("system"))
+
+
 def main() -> None:
     from pandas_batch import simulator
 
     texts = answers(sys.argv[1])
 
     def answer(params: dict[str, Any]) -> str:
-        return texts[zlib.crc32(params["messages"][-1]["content"].encode()) % len(texts)]
+        content = params["messages"][-1]["content"]
+        prompt = content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
+        text = texts[zlib.crc32(prompt.encode()) % len(texts)]
+        return json.dumps({"answer": text}, ensure_ascii=False) if _wants_json(params) else text
 
     with simulator.serve(answer=answer, seconds_per_batch=float(sys.argv[2])) as api:
         # One row in a hundred is errored, one in two hundred expired, as on a bad day.
