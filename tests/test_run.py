@@ -421,3 +421,14 @@ def test_recover_brings_answers_home_without_a_store(api, clock, tmp_path, monke
     n_batches = len(api.batches)
     ask(frame.iloc[::-1], api, clock).result()
     assert len(api.batches) == n_batches
+
+
+def test_batches_of_a_run_speak_as_the_api_does(api, clock):
+    """Each batch on the server has a state that the API knows, before its end and after it."""
+    with clock.held():
+        run = ask(pd.DataFrame({"prompt": ["a", "b"]}), api, clock)
+        until(run, "in_progress")
+        assert [job.status for job in run.batches] == ["in_progress"]
+    run.result()
+    (job,) = run.batches
+    assert (job.batch_id, job.status, job.is_complete) == (api.batches[0].id, "ended", True)

@@ -161,11 +161,11 @@ class DrivenRun:
 
     @property
     def batches(self) -> list[BatchJob]:
-        """The batches on the server that hold the run's requests."""
+        """The batches on the server that hold the run's requests, as far as their ids are known."""
         return [
             BatchJob(
-                batch_id=batch.batch_id or "",
-                status="in_progress" if batch.state == "bound" else batch.state,
+                batch_id=batch.batch_id,
+                status=_processing_status(batch),
                 request_counts=dict(batch.counts),
                 created_at=batch.created_at,
                 ended_at=batch.ended_at,
@@ -174,6 +174,7 @@ class DrivenRun:
                 archived_at=batch.archived_at,
             )
             for batch in self._batches()
+            if batch.batch_id is not None
         ]
 
     def __repr__(self) -> str:
@@ -329,3 +330,11 @@ class DrivenRun:
             self.show(blocking=False)
         if self._display is None or not self._display.show():
             display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
+
+
+def _processing_status(batch: BatchRecord) -> str:
+    """Return the state of a batch in the API's words."""
+    is_canceled = batch.cancel_initiated_at is not None
+    if batch.state in ("ended", "collected", "gone"):
+        return "canceled" if is_canceled and not batch.counts.get("succeeded") else "ended"
+    return "canceling" if is_canceled else "in_progress"

@@ -148,7 +148,7 @@ class StatusMaker:
             expires_at=min(expiries, default=None),
             last_poll_at=last_poll_at,
             next_poll_at=next_poll_at,
-            finished_at=(max(ends, default=record.created_at) if state == "collected" else None),
+            finished_at=max([record.created_at, *ends]) if state == "collected" else None,
             n_rows=record.n_rows,
             n_rows_answered=n_answered,
             counts=counts,
