@@ -21,7 +21,7 @@ _logger = logging.getLogger("pandas_batch")
 
 
 KEPT_S = 120.0
-"""How old the account beside a live panel gets at most; JupyterLab saves a notebook by itself this often."""
+"""After how long the account beside a live panel is drawn anew at the latest; JupyterLab saves a notebook by itself this often."""
 
 
 class Account:

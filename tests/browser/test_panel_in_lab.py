@@ -141,6 +141,8 @@ def test_a_notebook_saved_in_the_middle_of_a_run_shows_the_account(lab: LabPage,
     lab.restart()
     assert_account()
     lab.reload()
+    dead = "() => document.querySelector('.jp-Notebook').textContent.includes('model not found')"
+    lab.page.wait_for_function(dead, timeout=20_000)
     assert_account()
     assert "In progress" in exported_text(lab.server.root / lab.name, browser, tmp_path)
     saved["cells"][0]["source"] += "  # by somebody else"
