@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.errors import clip
@@ -142,7 +143,8 @@ def _is_any(column: tuple[np.ndarray, list[str]], wanted: Sequence[str]) -> np.n
     import numpy as np
 
     codes, words = column
-    return np.isin(codes, [code for code, word in enumerate(words) if word in wanted])
+    found: np.ndarray = np.array([*(word in wanted for word in words), False])[codes]  # no word is code -1, the last
+    return found
 
 
 def _is_valid(column: pa.Array) -> np.ndarray:
@@ -169,11 +171,7 @@ def _cost_integers(
     import numpy as np
 
     n_input, n_read, n_write, n_write_1h, n_output, n_searches = counts
-    prompt_tokens = n_input.astype(float) + n_read + n_write
-    with localcontext(EXACT):
-        per_unit = [[price * factor / PER_MTOK for price in step.prices] + [web_search_usd] for step in tiers]
-    n_digits = max(0, *(_n_decimals(price) for prices in per_unit for price in prices))
-    integers = [[int(price.scaleb(n_digits, EXACT)) for price in prices] for prices in per_unit]
+    integers, n_digits = _integer_prices(tuple(tiers), factor, web_search_usd)
     amounts = [n_input, n_read, n_write - n_write_1h, n_write_1h, n_output, n_searches]
     largest = sum(
         int(amount.max(initial=0)) * max(prices[i] for prices in integers) for i, amount in enumerate(amounts)
@@ -181,6 +179,11 @@ def _cost_integers(
     if largest >= 2**63:
         amounts = [amount.astype(object) for amount in amounts]
     sums = np.zeros(len(n_input), amounts[0].dtype)
+    if len(tiers) == 1:
+        for amount, price in zip(amounts, integers[0], strict=True):
+            sums += amount * price
+        return sums, n_digits
+    prompt_tokens = n_input.astype(float) + n_read + n_write
     for i, step in enumerate(tiers):
         above = prompt_tokens > step.above_tokens
         if i + 1 < len(tiers):
@@ -188,6 +191,17 @@ def _cost_integers(
         for amount, price in zip(amounts, integers[i], strict=True):
             sums[above] += amount[above] * price
     return sums, n_digits
+
+
+@lru_cache(maxsize=64)
+def _integer_prices(
+    tiers: tuple[TokenRates, ...], factor: Decimal, web_search_usd: Decimal
+) -> tuple[list[list[int]], int]:
+    """Return the prices of one unit in each tier as integers, and how many decimal digits of a dollar they hold."""
+    with localcontext(EXACT):
+        per_unit = [[price * factor / PER_MTOK for price in step.prices] + [web_search_usd] for step in tiers]
+    n_digits = max(0, *(_n_decimals(price) for prices in per_unit for price in prices))
+    return [[int(price.scaleb(n_digits, EXACT)) for price in prices] for prices in per_unit], n_digits
 
 
 def _n_decimals(price: Decimal) -> int:
