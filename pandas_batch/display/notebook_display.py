@@ -21,7 +21,7 @@ _logger = logging.getLogger("pandas_batch")
 
 
 KEPT_S = 120.0
-"""After how long the account beside a live panel is drawn anew at the latest; JupyterLab saves a notebook by itself this often."""
+"""The account beside a live panel is drawn anew at least this often, as JupyterLab saves a notebook by itself."""
 
 
 class Account:
