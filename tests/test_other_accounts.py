@@ -77,6 +77,18 @@ def test_what_was_refused_may_be_posted_in_another_workspace(api, clock):
     assert len(api.billed) == 3
 
 
+def test_a_batch_is_deleted_with_a_key_of_its_own_workspace(api, clock):
+    """Where a batch cannot be seen it is not taken for deleted: the run stays, and that is told."""
+    store = str(ask(FRAME, api, clock, client=with_key(api, "first")).wait().store.path)
+    (run_id,) = pandas_batch.runs(store).index
+    with pytest.raises(InputError) as told:
+        pandas_batch.load(run_id, store=store, client=with_key(api, "second"), clock=clock).delete(server=True)
+    assert "wrkspc_first" in str(told.value)
+    assert len(api.batches) == len(pandas_batch.runs(store)) == 1
+    pandas_batch.load(run_id, store=store, client=with_key(api, "first"), clock=clock).delete(server=True)
+    assert len(api.batches) == len(pandas_batch.runs(store)) == 0
+
+
 def test_a_run_is_loaded_with_a_client_of_its_own_server(api, clock, monkeypatch):
     """A client that speaks to another server is told so, and its 404s end nothing."""
     run = killed_at("batch bound", api, clock, monkeypatch)

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from rowlab import all_outcomes, ask, plan_outcomes
 
-from pandas_batch import simulator
+from pandas_batch import NotEndedError, simulator
 from pandas_batch.running import preparing
 from pandas_batch.running.driving import _engines
 from pandas_batch.running.recovering import recover_run
 from pandas_batch.running.run import Run
 from pandas_batch.running.starting import Call, _record, parse
-from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, spend_cap
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, revoked_key, spend_cap
 from pandas_batch.wire.wire import Wire
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})
@@ -227,6 +227,21 @@ def test_a_run_that_was_refused_is_canceled_all_the_same(clock, monkeypatch):
         assert api.calls("cancel") == 1
         assert run.result()["status"].eq("canceled").all()
         assert len(api.batches) == 1
+
+
+def test_a_run_that_cannot_be_canceled_is_not_deleted(clock):
+    """Where the key is not accepted any more a run goes on at the server: it is not forgotten here."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            until_batches(run, "bound")
+            api.faults.add(revoked_key())
+        with pytest.raises(NotEndedError) as told:
+            run.delete()
+        assert "The key is not accepted" in str(told.value)
+        api.faults.clear()
+        assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+        assert len(api.billed) == 12
 
 
 def test_a_cancel_after_an_interrupt_posts_nothing_first(clock, monkeypatch):

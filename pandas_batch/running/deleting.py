@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pandas_batch.errors import NotEndedError
 
+from .posting import Workplace
 from .surplus import surplus_of
 
 if TYPE_CHECKING:
@@ -35,15 +36,26 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
                 "Nothing was deleted.",
                 "run.wait(); run.delete()",
             )
+        if not run.is_settled() and not force:
+            # What stopped the run has stopped its cancel too: it goes on at the server, and is billed.
+            raise NotEndedError(
+                f"Run {run.id} could not be brought to its end: {run.snapshot().message or 'it was stopped.'}",
+                "Nothing was deleted.",
+                "run.wait(); run.delete()",
+            )
     if run.engine is not None:
         run.engine.join(_PATIENCE_S)
     if server:
-        ids = [
-            str(batch.batch_id) for batch in store.batches_of_run(run.id) if batch.key not in shared and batch.batch_id
-        ]
-        besides = surplus_of([batch for batch in store.batches_of_run(run.id) if batch.key not in shared], run.id)
-        ids += [batch.batch_id for batch in besides]
+        mine = [batch for batch in store.batches_of_run(run.id) if batch.key not in shared]
+        posted = [batch for batch in mine if batch.batch_id]
+        ids = [str(batch.batch_id) for batch in posted] + [batch.batch_id for batch in surplus_of(mine, run.id)]
         wire = run.wire()
+        place = Workplace(store=store, wire=wire, clock=run.clock)
+        # Elsewhere they would seem to be deleted already, and stay where they are.
+        workspace_id = wire.list(limit=1).workspace_id if ids else None
+        for batch in posted:
+            place.check_server(batch)
+            place.check_workspace(batch, workspace_id)
         for batch_id in ids:
             _delete_on_server(wire, batch_id)
     store.delete_run(run.id)
