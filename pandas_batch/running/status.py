@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pandas_batch.requests.schema import OutputSchema
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
-N_FAILED_SHOWN = 20
+N_FAILED_SHOWN = 10
 
 _BATCH_STATES = {"intent": "waiting", "refused": "blocked", "unknown": "unproved", "withdrawn": "canceled"}
 
