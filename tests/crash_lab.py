@@ -178,7 +178,10 @@ def hold(job: Job) -> None:
     Path(f"{job.out}.held").touch()
     wait_for(Path(str(job.until_file)))
     time.sleep(0.3)
-    Path(job.out).write_text(json.dumps({"died_s": time.monotonic()}))
+    # Another thread may hold too, and its death must not leave half a file.
+    part = Path(f"{job.out}.{threading.get_ident()}")
+    part.write_text(json.dumps({"died_s": time.monotonic()}))
+    part.rename(job.out)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
