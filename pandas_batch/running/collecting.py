@@ -6,6 +6,7 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ GONE_AFTER = timedelta(minutes=10)
 """A 404 on a batch that is known is a passing fault until it has lasted this long and the list lacks it too."""
 
 _STILL_THERE = "The server keeps the answers of this batch for 29 days: nothing is lost, nothing is paid again."
+_decoding = threading.Lock()
+"""Downloads go side by side; decoding takes a processor whole, and threads would only take it from each other."""
+
 _FEW = 3
 _PAGE = 1000
 
@@ -199,15 +203,16 @@ class Collector:
                 source = part_path
             else:
                 source = raw_path
-            decoded = decode_to_file(
-                source,
-                answers_part,
-                prefix=f"pb1_{batch.nonce}_".encode(),
-                n_requests=batch.n_requests,
-                at=batch.created_at or self._place.clock.now(),
-                prices=self._prices,
-                custom_ids=store.custom_ids_of(batch.key),
-            )
+            with _decoding:
+                decoded = decode_to_file(
+                    source,
+                    answers_part,
+                    prefix=f"pb1_{batch.nonce}_".encode(),
+                    n_requests=batch.n_requests,
+                    at=batch.created_at or self._place.clock.now(),
+                    prices=self._prices,
+                    custom_ids=store.custom_ids_of(batch.key),
+                )
         except Exception as error:
             n_failures = self._n_failures[batch.key] = n_failures + 1
             if is_not_found(error):
