@@ -129,8 +129,9 @@ class RunAnswers:
 
     def read_typed(self) -> None:
         """Parse the answers that are here by now: a partial result has the columns of a whole one."""
+        codes = self.codes_of_requests()
         if self._any_schema is not None and not self.typed:
-            codes = self.codes_of_requests().copy()
+            codes = codes.copy()
             self._apply_schema(self._any_schema, codes)
             self._codes = codes
 

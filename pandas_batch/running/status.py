@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,26 +58,40 @@ class StatusMaker:
         self._run_id = run_id
         self._seen: tuple[Any, ...] = ()
         self._answers: RunAnswers | None = None
-        self._counts: dict[str, int] = {}
-        self._totals = Totals(None, None, None, None)
+        # Of which answers they are stands beside them: two threads may ask at once.
+        self._counts: tuple[RunAnswers, dict[str, int]] | None = None
+        self._totals: tuple[RunAnswers, Totals] | None = None
         self._failed: tuple[FailedRow, ...] | None = None
 
     def answers(self) -> RunAnswers:
         """Return the answers as they are in the store now."""
         self._refresh()
+        return self._answers_of_now()
+
+    def _answers_of_now(self) -> RunAnswers:
         if self._answers is None:
             raise RuntimeError("a status was read before it was made")
         return self._answers
 
     def counts(self) -> dict[str, int]:
         """Return rows by status."""
-        self._refresh()
-        return self._counts
+        return self._counts_of(self.answers())
+
+    def _counts_of(self, answers: RunAnswers) -> dict[str, int]:
+        made = self._counts
+        if made is None or made[0] is not answers:
+            made = self._counts = (answers, answers.counts())
+        return made[1]
 
     def totals(self) -> Totals:
         """Return what the answers cost."""
-        self._refresh()
-        return self._totals
+        return self._totals_of(self.answers())
+
+    def _totals_of(self, answers: RunAnswers) -> Totals:
+        made = self._totals
+        if made is None or made[0] is not answers:
+            made = self._totals = (answers, answers.totals())
+        return made[1]
 
     def _refresh(self) -> tuple[RunRecord, list[BatchRecord]]:
         record = self._store.run(self._run_id)
@@ -85,8 +99,6 @@ class StatusMaker:
         seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
         if seen != self._seen or self._answers is None:
             self._answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
-            self._counts = self._answers.counts()
-            self._totals = self._answers.totals()
             self._failed = None  # looked up when there is somebody to show it to
             self._seen = seen
         return record, batches
@@ -128,8 +140,10 @@ class StatusMaker:
     ) -> RunStatus:
         """Return the status of the run now."""
         record, batches = self._refresh()
+        answers = self.answers() if self._answers is None else self._answers
+        answers = self._answers_of_now()
         state = state_of(batches, is_blocked=is_blocked)
-        counts = self._counts
+        counts, totals = self._counts_of(answers), self._totals_of(answers)
         n_answered = sum(
             counts.get(s, 0) for s in ("succeeded", "errored", "expired", "canceled", "missing", "invalid")
         )
@@ -153,12 +167,12 @@ class StatusMaker:
             n_rows_answered=n_answered,
             counts=counts,
             batches=tuple(batch_status(batch, run_id=record.id) for batch in batches),
-            n_failed=self.n_failed(),
+            n_failed=_n_failed(answers, counts),
             failed=self._first_failed(),
-            cost_usd=self._totals.cost_usd,
-            paid_usd=self._totals.paid_usd,
-            cost_usd_standard=self._totals.cost_usd_standard,
-            saved_by_reuse_usd=self._totals.saved_by_reuse_usd,
+            cost_usd=totals.cost_usd,
+            paid_usd=totals.paid_usd,
+            cost_usd_standard=totals.cost_usd_standard,
+            saved_by_reuse_usd=totals.saved_by_reuse_usd,
             cost_usd_max=record.cost_usd_max,
             n_requests=record.n_requests,
             n_reused=record.n_reused,
@@ -168,10 +182,12 @@ class StatusMaker:
 
     def n_failed(self) -> int:
         """Return how many rows have no usable answer although they had a prompt."""
-        self._refresh()
-        answers = self._answers
-        n_unsendable = 0 if answers is None else len(answers.unsendable_positions())
-        return n_unsendable + sum(self._counts.get(status, 0) for status in FAILED)
+        answers = self.answers()
+        return _n_failed(answers, self._counts_of(answers))
+
+
+def _n_failed(answers: RunAnswers, counts: Mapping[str, int]) -> int:
+    return len(answers.unsendable_positions()) + sum(counts.get(status, 0) for status in FAILED)
 
 
 def batch_status(batch: BatchRecord, *, run_id: str) -> BatchStatus:
