@@ -50,7 +50,8 @@ def trial(
         if fault is not None:
             api.faults.add(fault)
         if decoy_rows:
-            api.add_decoy(decoy_rows, at=api.now_s() + 1)
+            # After the newest batch that the run sees before its POST, however long it takes to come so far.
+            api.add_decoy(decoy_rows, at=api.now_s() + 60)
         job = Job(
             store=str(folder / f"store{seed}"), base_url=api.base_url, out=str(folder / f"out{seed}.json"), seed=seed,
             planted=planted,

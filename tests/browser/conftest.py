@@ -1,4 +1,4 @@
-"""One server and one browser for all browser tests; a fresh page and fresh kernels for each."""
+"""One server for all browser tests, a browser for each file of them; a fresh page and fresh kernels for each test."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    # Not for the session: as long as it is open its thread counts as one with a running loop, and a worker has other
+    # tests to do that run loops of their own.
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
