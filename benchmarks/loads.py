@@ -34,9 +34,16 @@ def frame(load: str, n_rows: int) -> pd.DataFrame:
     """Return a frame of `n_rows` different prompts."""
     rng = random.Random(1)
     texts = [text(rng, 980 if load == "med" else 180) for _ in range(N_TEXTS)]
-    return pd.DataFrame(
-        {"prompt": pd.Series([f"Review {i}: {texts[i % N_TEXTS]}" for i in range(n_rows)], dtype="str")}
-    )
+    prompts = [f"Review {i}{_fate(i)}: {texts[i % N_TEXTS]}" for i in range(n_rows)]
+    return pd.DataFrame({"prompt": pd.Series(prompts, dtype="str")})
+
+
+FAILS, EXPIRES = " (fails)", " (expires)"
+"""In a prompt: what becomes of its row, whoever asks. One row in a hundred is errored, one in two hundred expired."""
+
+
+def _fate(i: int) -> str:
+    return FAILS if i % 100 == 7 else EXPIRES if i % 200 == 11 else ""
 
 
 def answers(load: str) -> list[str]:

@@ -25,8 +25,8 @@ def draw(figures: Mapping[str, Mapping[str, Any]], n_rows: int, path: Path) -> N
         colors = ["#c15f3c" if name == "pandas_batch" else "#b8b5ad" for name in names]
         bars = axes.barh(names, values, color=colors)
         axes.bar_label(bars, fmt="%.3g", padding=3)
-        axes.set_xscale("log")
-        axes.set_xlim(right=max(values) * 3)
+        axes.set_xlim(right=max(values) * 1.15)
+        axes.set_xticks([])
         axes.set_title(f"{title}, {n_rows:,} rows", loc="left", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
     picture.savefig(path, dpi=110)

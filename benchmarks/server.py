@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.loads import answers
+from benchmarks.loads import EXPIRES, FAILS, answers
 
 
 @contextmanager
@@ -42,9 +42,8 @@ def main() -> None:
         return json.dumps({"answer": text}, ensure_ascii=False) if _wants_json(params) else text
 
     with simulator.serve(answer=answer, seconds_per_batch=float(sys.argv[2])) as api:
-        # One row in a hundred is errored, one in two hundred expired, as on a bad day.
-        api.faults.add(simulator.RowFault("errored", share=0.01))
-        api.faults.add(simulator.RowFault("expired", share=0.005))
+        api.faults.add(simulator.RowFault("errored", marker=FAILS))
+        api.faults.add(simulator.RowFault("expired", marker=EXPIRES))
         print(api.base_url, flush=True)
         sys.stdin.read()
 

@@ -86,6 +86,9 @@ def compare(load: str, n_rows: int, n_repeat: int, variants: tuple[str, ...] = V
         for _ in range(n_repeat):
             for variant in variants:
                 runs[variant].append(one_run(variant, load, n_rows, url))
+    told = [run["checks"] for of_variant in runs.values() for run in of_variant]
+    if any(other != told[0] for other in told):
+        raise SystemExit(f"{load} {n_rows}: the variants brought different answers: {told}")
     return {variant: best_of(of_variant) for variant, of_variant in runs.items()}
 
 
