@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pandas_batch.answers.answer_texts import joined_texts, text_of
 from pandas_batch.answers.answers import (
     ANSWER_SCHEMA,
     Decoded,
@@ -27,7 +28,7 @@ from pandas_batch.answers.answers import (
     result_of_line,
 )
 from pandas_batch.answers.pricing import add_costs, cost_of_message
-from pandas_batch.answers.result_lines import Block, iter_lines, joined_texts, text_of
+from pandas_batch.answers.result_lines import Block, iter_lines
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"

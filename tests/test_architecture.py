@@ -29,7 +29,7 @@ ROOMS = {
     "simulator": Room("simulator", "msgspec anthropic httpx2"),
     "ground": Room("errors clock types failpoints amounts"),
     "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
-    "answers": Room("result_lines result_file answer_columns answers", "msgspec numpy pyarrow"),
+    "answers": Room("result_lines answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
     "wire": Room(
         "body flows failures sending connections clients drivers endpoints downloads wire", "anthropic httpx2"
     ),

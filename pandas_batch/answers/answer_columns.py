@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from .answer_texts import joined_texts
 from .result_lines import (
     INVALID_TYPE,
     MISSING_TYPE,
@@ -21,7 +22,6 @@ from .result_lines import (
     Result,
     ServerToolUse,
     Usage,
-    joined_texts,
     reason_of,
 )
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 from pandas_batch.types import BatchResult
 
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
+from .answer_texts import text_of
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, read_line, text_of
+from .result_lines import INVALID_TYPE, Error, Usage, read_line
 
 __all__ = [
     "ANSWER_SCHEMA",

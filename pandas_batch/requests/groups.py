@@ -88,6 +88,14 @@ def group_rows(
     return groups, group_of_row
 
 
+def of_rows(values: np.ndarray, group_of_row: np.ndarray) -> np.ndarray:
+    """Return the value of each row's group; where all rows are alike, one that takes no memory for each."""
+    if len(values) == 1:
+        return np.broadcast_to(values[0], len(group_of_row))
+    picked: np.ndarray = values[group_of_row]
+    return picked
+
+
 def rows_by_group(rows: np.ndarray, group_of_row: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each group that has some of `rows`, and those rows in ascending order."""
     if not len(rows):

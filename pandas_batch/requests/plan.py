@@ -17,7 +17,7 @@ from pandas_batch.errors import InputError, PromptError, clip
 
 from .contents import Content, read_content
 from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
-from .groups import Group, group_rows, rows_by_group
+from .groups import Group, group_rows, of_rows, rows_by_group
 from .options import Options
 from .per_row import column_of, n_of, row_name, series_of
 from .texts import Texts, text_column
@@ -101,10 +101,10 @@ class RequestPlan:
         models = [str(group.params.get("model", "")) for group in groups]
         self.models = tuple(dict.fromkeys(models))
         code = {model: i for i, model in enumerate(self.models)}
-        self.model_of_row = _of_rows(np.array([code[model] for model in models], np.int32), group_of_row)
+        self.model_of_row = of_rows(np.array([code[model] for model in models], np.int32), group_of_row)
         limits = [int(group.params["max_tokens"]) for group in groups]
-        self.max_tokens = _of_rows(np.array(limits, np.int64), group_of_row)
-        constant = _of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
+        self.max_tokens = of_rows(np.array(limits, np.int64), group_of_row)
+        constant = of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
         self.text_bytes = self.wire_bytes = np.where(sendable, texts.n_bytes() + constant, 0)
         self.media_tokens = np.broadcast_to(np.int64(0), self.n_rows)
         if contents:
@@ -173,14 +173,6 @@ class RequestPlan:
         at = np.flatnonzero(self.sendable)
         _, first = np.unique(self._group_of_row[at], return_index=True)
         return sorted(at[first].tolist())
-
-
-def _of_rows(values: np.ndarray, group_of_row: np.ndarray) -> np.ndarray:
-    """Return the value of each row's group; where all rows are alike, one that takes no memory for each."""
-    if len(values) == 1:
-        return np.broadcast_to(values[0], len(group_of_row))
-    of_rows: np.ndarray = values[group_of_row]
-    return of_rows
 
 
 def plan_requests(
@@ -331,7 +323,7 @@ def _find_too_large(
 ) -> None:
     import msgspec
 
-    rest = _of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
+    rest = of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
     if contents:
         rest = rest.copy()
     for row, content in contents.items():
