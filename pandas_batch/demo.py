@@ -6,10 +6,10 @@ over HTTP to the simulator, which stands in for the API and looks the topics up 
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import importlib.util
 import platform
+import pydoc
 import sys
 import tempfile
 import tokenize
@@ -111,8 +111,7 @@ def _standard_modules() -> Iterator[dict[str, str | None]]:
             continue
         # Read, not imported: some modules do things when they are imported.
         with tokenize.open(spec.origin) as source:
-            about = ast.get_docstring(ast.parse(source.read()))
-        summary = _line((about or "").strip().split("\n\n")[0])
+            summary = _line(pydoc.source_synopsis(source))
         yield {"name": name, "version": platform.python_version(), "license": "PSF-2.0", "summary": summary}
 
 
