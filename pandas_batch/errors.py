@@ -26,6 +26,8 @@ through unchanged, with a note (``add_note``).
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 NOTHING_SENT = "Nothing was sent, nothing was billed."
@@ -198,3 +200,13 @@ class RunNotFoundError(StoreError):
 
 class FrameMismatchError(StoreError):
     """No row of the frame belongs to the run."""
+
+
+def outside_level() -> int:
+    """Return the ``stacklevel`` at which a warning of the caller names the user's line, not one of this package."""
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and f"{frame.f_globals.get('__name__', '')}.".startswith("pandas_batch."):
+        frame = frame.f_back
+        level += 1
+    return level

@@ -258,3 +258,11 @@ def test_passing_is_silent(api: simulator.Simulator) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check(api, max_tokens=64_000)
+
+
+def test_the_warning_of_a_call_names_the_line_of_the_call(api: simulator.Simulator) -> None:
+    """However many rooms of this package lie between, the warning points at the line that the user typed."""
+    api.faults.add(simulator.ErrorAnswer("model", 500, times=None))
+    with pytest.warns(PreflightWarning) as caught:
+        FRAME.claude_batch.start("text", client=api.client(), progress="off").cancel()
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from pandas_batch.clock import Clock
+from pandas_batch.errors import outside_level
 from pandas_batch.types import BatchResult
 from pandas_batch.wire.endpoints import open_results_flow
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
@@ -120,4 +121,4 @@ def _warn(batch_id: str, *, n_absent: int, n_unknown: int, n_conflicts: int) -> 
         (n_conflicts, "have differing lines in the server's results; the first is kept"),
     ):
         if count > 0:
-            warnings.warn(f"Batch {batch_id}: {count:,} results {what}.", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"Batch {batch_id}: {count:,} results {what}.", RuntimeWarning, stacklevel=outside_level())

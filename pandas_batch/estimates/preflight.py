@@ -7,20 +7,17 @@ free endpoints tell most of it at once: the description of the model, and the co
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import InputError, clip
+from pandas_batch.errors import InputError, clip, outside_level
 from pandas_batch.wire.endpoints import models_flow
 
 from .amounts import number
@@ -41,7 +38,6 @@ _LONG_OUTPUT_BETA = "output-300k-"
 _LONG_OUTPUT_TOKENS = 300_000
 _BATCH_LASTS = timedelta(hours=24)
 _SOON = timedelta(days=30)
-_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 
 class PreflightWarning(UserWarning):
@@ -230,12 +226,3 @@ def _why(error: Exception, what: str) -> str:
     if code is not None:
         return f"{what} cannot be had (HTTP {code})"
     return f"{what} cannot be had ({type(error).__name__})"
-
-
-def outside_level() -> int:
-    """Return the ``stacklevel`` at which a warning of the caller names the user's line, not one of this package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-        level += 1
-    return level

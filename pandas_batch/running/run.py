@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.answers.merge import insert_columns
-from pandas_batch.errors import NotEndedError
+from pandas_batch.errors import NotEndedError, outside_level
 
 from .bound import Bound, agree
 from .collecting import gone_error
@@ -130,7 +129,7 @@ class Run(AwaitedRun):
             return
         self._warned = True
         for text in self._warnings():
-            warnings.warn(text, UserWarning, stacklevel=_stacklevel())
+            warnings.warn(text, UserWarning, stacklevel=outside_level())
 
     def _warnings(self) -> list[str]:
         from .summary import warnings_of
@@ -274,13 +273,3 @@ def _to_arrow(values: Any) -> Any:
     import pyarrow as pa
 
     return values.__arrow_array__() if hasattr(values, "__arrow_array__") else pa.array(values)
-
-
-def _stacklevel() -> int:
-    """Return the level of the first frame outside this package: a warning points at the user's own line."""
-    frame = sys._getframe(1)
-    level = 1
-    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("pandas_batch"):
-        frame = frame.f_back  # type: ignore[assignment]
-        level += 1
-    return level

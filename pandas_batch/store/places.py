@@ -7,7 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from pandas_batch.errors import NOTHING_SENT, StoreError
+from pandas_batch.errors import NOTHING_SENT, StoreError, outside_level
 
 from .files import FOLDER_MODE, close_to_others, make_private_folder, sync_folder, write_durably
 
@@ -131,7 +131,9 @@ def _warn_if_open_to_all(folder: Path) -> None:
     mode = folder.stat().st_mode
     if os.name != "nt" and mode & 0o002 and not mode & 0o1000:
         warnings.warn(
-            f"Everybody may rename and replace things in {folder}, the store in it included.", UserWarning, stacklevel=2
+            f"Everybody may rename and replace things in {folder}, the store in it included.",
+            UserWarning,
+            stacklevel=outside_level(),
         )
 
 
