@@ -100,7 +100,7 @@ class PartitionedPlan:
         self._address = address
         look = delayed(look_at)
         looks = [look(part, self._options, address, clock.now()) for part in ddf.to_delayed()]
-        self.parts: Sequence[Part] = compute(*looks)  # type: ignore[no-untyped-call]
+        self.parts: Sequence[Part] = compute(*looks)
         sizes = [part.n_rows for part in self.parts]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.n_rows = int(self.starts[-1])
@@ -153,6 +153,8 @@ class PartitionedPlan:
 class DaskCall(Call):
     """One call on a Dask frame."""
 
+    plan: Any  # a PartitionedPlan: it has of a RequestPlan what a call asks for, and more
+
     def __init__(self, ddf: Any, options: Options, *, clock: Clock = SYSTEM_CLOCK) -> None:
         from .wire.clients import address_of
 
@@ -173,7 +175,7 @@ class DaskCall(Call):
         self.bound = Bound(None)
         self.index = None
         self.column_names = list(ddf.columns)
-        self.plan = PartitionedPlan(ddf, options, (self.base_url, self.api_version), clock)  # type: ignore[assignment]
+        self.plan = PartitionedPlan(ddf, options, (self.base_url, self.api_version), clock)
         self.needs = needs_of(self.plan, options)
         self.wire = connection_of(options.client, clock)
 
@@ -181,20 +183,18 @@ class DaskCall(Call):
         """Ask about the first partition that has anything to ask."""
         from .estimates.preflight import preflight
 
-        plan: Any = self.plan
-        for number, part in enumerate(plan.parts):
+        for number, part in enumerate(self.plan.parts):
             if part.sendable.any():
-                preflight(plan.plan_of_partition(number), self.options, self.wire(), clock=self.clock)
+                preflight(self.plan.plan_of_partition(number), self.options, self.wire(), clock=self.clock)
                 return
 
     def estimate(self, *, found: Found | None = None, online: bool = True) -> Estimate:
         """Return the sum over the partitions, from bytes alone: an upper bound that no dedupe or reuse lowers."""
-        plan: Any = self.plan
-        estimates = [part.estimate for part in plan.parts if part.estimate is not None]
+        estimates = [part.estimate for part in self.plan.parts if part.estimate is not None]
         if not estimates:
-            return Call(plan.meta, self.options, address=(self.base_url, self.api_version)).estimate(online=False)
+            return Call(self.plan.meta, self.options, address=(self.base_url, self.api_version)).estimate(online=False)
         n_reused = 0 if found is None else found.n_reused
-        return sum_of(estimates, rows=plan.n_rows, n_requests=self.needs.n_requests, n_reused=n_reused)
+        return sum_of(estimates, rows=self.plan.n_rows, n_requests=self.needs.n_requests, n_reused=n_reused)
 
 
 def sum_of(estimates: Sequence[Estimate], *, rows: int, n_requests: int, n_reused: int) -> Estimate:
@@ -362,5 +362,5 @@ def _without_client(options: Options) -> Options:
     return replace(options, client=None)
 
 
-register_dataframe_accessor("claude_batch")(ClaudeBatchDaskFrame)  # type: ignore[no-untyped-call]
-register_series_accessor("claude_batch")(ClaudeBatchDaskSeries)  # type: ignore[no-untyped-call]
+register_dataframe_accessor("claude_batch")(ClaudeBatchDaskFrame)
+register_series_accessor("claude_batch")(ClaudeBatchDaskSeries)

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Blob", "BlobWriter"]
+__all__ = ["Blob", "BlobWriter", "View"]
 
 BLOCK_BYTES = 1 << 20
+
+View = bytes | mmap.mmap
+"""What reads like bytes wherever it goes here: slicing, re, msgspec, memoryview."""
 
 
 class Blob:
@@ -34,13 +37,12 @@ class Blob:
         self.path = path
         self.n_bytes = path.stat().st_size if path else len(data)
 
-    def view(self) -> bytes:
-        """Return something that reads like bytes: the bytes, or the mapped file."""
+    def view(self) -> View:
+        """Return the bytes, or the mapped file."""
         if self.path is None or self.n_bytes == 0:
             return self._data
         with self.path.open("rb") as file:
-            # A map reads like bytes wherever it goes here: slicing, re, msgspec, memoryview.
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # type: ignore[return-value]
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes from `start` to `stop` in blocks of at most a megabyte."""

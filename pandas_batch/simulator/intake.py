@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .blobs import Blob
+from .blobs import Blob, View
 from .validation import ApiError, invalid
 
 __all__ = ["BatchItem", "parse_create_body"]
@@ -73,7 +73,7 @@ def parse_create_body(blob: Blob, max_requests: int) -> list[Any]:
     return items
 
 
-def _check_text(blob: Blob, body: bytes) -> None:
+def _check_text(blob: Blob, body: View) -> None:
     # Raw values are skipped, not decoded, so what only decoding would notice is looked for here.
     if re.search(rb"\\u[dD][89a-fA-F]", body):
         try:
@@ -106,7 +106,7 @@ def _first_double(items: list[Any]) -> str:
     return ""
 
 
-def _items_of_odd_body(body: bytes) -> list[BatchItem]:
+def _items_of_odd_body(body: View) -> list[BatchItem]:
     """Go through a body that is not what a create should be, and say what is wrong with it."""
     try:
         data = msgspec.json.decode(body)
