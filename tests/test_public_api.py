@@ -66,7 +66,7 @@ def test_every_error_can_be_imported_from_the_top() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """A misspelled name fails as it does for any module, and is not taken for a room."""
     with pytest.raises(AttributeError, match="has no attribute 'BachClient'"):
-        pandas_batch.BachClient  # noqa: B018
+        pandas_batch.BachClient  # noqa: B018 - to look is all it takes
     assert not hasattr(pandas_batch, "no_such_thing")
 
 

@@ -59,7 +59,7 @@ class _PlainComm(BaseComm):
         )
 
 
-class LiveButton(ipywidgets.Button):  # type: ignore[misc]
+class LiveButton(ipywidgets.Button):  # type: ignore[misc]  # ipywidgets has no types
     """A button of ipywidgets on a plain comm; where there is no ipykernel, a button like any other."""
 
     comm: Any

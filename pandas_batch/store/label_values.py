@@ -69,7 +69,7 @@ def _zone(zone: tzinfo) -> list[Any]:
     if isinstance(zone, ZoneInfo) and key:
         return ["zoneinfo", key]
     if getattr(zone, "zone", None) and type(zone).__module__.startswith("pytz"):
-        return ["pytz", str(zone.zone)]  # type: ignore[attr-defined]
+        return ["pytz", str(zone.zone)]  # type: ignore[attr-defined]  # seen above
     if isinstance(zone, timezone):
         return ["fixed", zone.utcoffset(None).total_seconds()]
     offset = zone.utcoffset(None)
@@ -86,7 +86,7 @@ def _zone_back(parts: list[Any]) -> Any:
         return timezone.utc if value == 0 else timezone(timedelta(seconds=value))  # noqa: UP017 - pandas compares it
     if kind == "pytz":
         try:
-            import pytz  # type: ignore[import-untyped,unused-ignore]
+            import pytz  # type: ignore[import-untyped,unused-ignore]  # types-pytz may be there
         except ImportError:
             return ZoneInfo(value)
         return pytz.timezone(value)

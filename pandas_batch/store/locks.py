@@ -96,7 +96,7 @@ if os.name == "nt":
 
     def _lock(fd: int) -> bool:
         try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # there on Windows
         except OSError:
             return False
         return True
@@ -144,9 +144,9 @@ class Lease:
 
     def __del__(self) -> None:
         # At the interpreter's end `suppress` itself may be gone; the lock goes with its file anyway.
-        try:  # noqa: SIM105
+        try:  # noqa: SIM105 - said above
             self.close()
-        except Exception:  # noqa: S110
+        except Exception:  # noqa: S110 - nobody is left to tell
             pass
 
     def __enter__(self) -> Self:

@@ -192,5 +192,6 @@ def _is_local_on_windows(path: Path) -> bool:
 
     drive = os.path.splitdrive(os.path.realpath(path))[0]
     fixed_or_removable = (2, 3, 6)
+    # typeshed has `windll` on Windows alone
     kind = ctypes.windll.kernel32.GetDriveTypeW(drive + "\\")  # type: ignore[attr-defined,unused-ignore]
     return not drive.startswith("\\\\") and kind in fixed_or_removable

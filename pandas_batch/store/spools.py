@@ -186,7 +186,7 @@ class _Readable(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # `Buffer` has no name before 3.12
         data = self._source.read(len(view))
         view[: len(data)] = data
         return len(data)

@@ -44,7 +44,7 @@ class Staging:
         """The folder itself."""
         if self._folder is None:
             self._open()
-        return self._folder  # type: ignore[return-value]
+        return self._folder  # type: ignore[return-value]  # `_open` has set it
 
     def _open(self) -> None:
         # In a forked child the lease is closed, and the folder the parent's.
