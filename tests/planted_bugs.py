@@ -17,7 +17,7 @@ def _save_after_the_post() -> None:
             return True
         return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
 
-    Store.transition = transition  # type: ignore[method-assign]
+    Store.transition = transition
 
 
 def _no_grace() -> None:
@@ -32,14 +32,14 @@ def _no_grace() -> None:
 
         honest(self, replace(place, lost_answer_grace_s=0.0))
 
-    reconciling.Reconciler.__init__ = build  # type: ignore[method-assign]
+    reconciling.Reconciler.__init__ = build
 
 
 def _trust_short_files() -> None:
     """Believe whatever a download brings."""
     from pandas_batch.running import collecting
 
-    collecting.Collector._accounts_for_all = lambda *_: True  # type: ignore[method-assign]
+    collecting.Collector._accounts_for_all = lambda *_: True
 
 
 def _adopt_without_proof() -> None:
@@ -58,7 +58,7 @@ def _adopt_without_proof() -> None:
             **times_of(candidate),
         )
 
-    reconciling.Reconciler._settle = settle  # type: ignore[method-assign]
+    reconciling.Reconciler._settle = settle
 
 
 def _no_lock_while_planning() -> None:
@@ -67,7 +67,7 @@ def _no_lock_while_planning() -> None:
 
     from pandas_batch.store import Store
 
-    Store.preparing = lambda self, timeout_s=None: nullcontext()  # type: ignore[method-assign,assignment,return-value]
+    Store.preparing = lambda self, timeout_s=None: nullcontext()
 
 
 def _interrupts_start_over() -> None:
@@ -81,7 +81,7 @@ def _interrupts_start_over() -> None:
         for batch in self._batches():
             self._store.transition(batch.key, expect={"posting", "unknown", "bound"}, to="intent", batch_id=None)
 
-    AwaitedRun._interrupted = interrupted  # type: ignore[method-assign]
+    AwaitedRun._interrupted = interrupted
 
 
 def _interrupts_tidy_up_first() -> None:
@@ -94,7 +94,7 @@ def _interrupts_tidy_up_first() -> None:
         honest(self, engine, interrupt)
         time.sleep(1.5)
 
-    AwaitedRun._interrupted = interrupted  # type: ignore[method-assign]
+    AwaitedRun._interrupted = interrupted
 
 
 PLANTED = {

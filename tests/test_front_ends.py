@@ -12,7 +12,6 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-import pandas_batch  # noqa: F401  (registers the accessor)
 from pandas_batch import simulator
 
 SCRIPT = """

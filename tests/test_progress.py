@@ -39,7 +39,7 @@ N_MESSAGES_A_DAY = 5_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-class KeptOutputs(DisplayPublisher):  # type: ignore[misc]
+class KeptOutputs(DisplayPublisher):
     """Keeps what a cell would show: (data, display id, whether it replaces)."""
 
     shown: list[tuple[dict[str, Any], str | None, bool]]
@@ -389,7 +389,7 @@ def test_the_ladder(
 def test_an_unknown_mode_is_refused() -> None:
     """A misspelled `progress` is the caller's mistake, and the message has the right words."""
     with pytest.raises(InputError) as caught:
-        open_display("widgets")  # type: ignore[arg-type]
+        open_display("widgets")
     assert str(caught.value).startswith("progress='widgets' is not known.")
 
 
