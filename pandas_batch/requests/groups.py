@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,13 +79,21 @@ def group_rows(
     else:
         _, first, group_of_row = np.unique(codes, return_index=True, return_inverse=True)
     earlier = few_shot_messages(options.few_shot)
+    digest = partial(
+        digest_of,
+        earlier=earlier,
+        schema_text=None if schema is None else schema.text,
+        betas=options.betas,
+        base_url=base_url,
+        api_version=api_version,
+    )
     groups = []
     for row in first.tolist():
         params = constant | {name: distinct[int(of_row[row])] for name, distinct, of_row in columns}
         params |= options.extra_params
         if options.cache_system:
             params["system"] = cached_system(params.get("system"))
-        groups.append(_group(params, earlier, schema, options.betas, base_url, api_version))
+        groups.append(_group(params, earlier, schema, digest))
     return groups, group_of_row
 
 
@@ -159,9 +168,7 @@ def _group(
     params: Mapping[str, Any],
     earlier: Sequence[Mapping[str, Any]],
     schema: OutputSchema | None,
-    betas: Sequence[str],
-    base_url: str,
-    api_version: str,
+    digest: Callable[[Mapping[str, Any]], bytes],
 ) -> Group:
     import msgspec
 
@@ -174,7 +181,6 @@ def _group(
                 hint="leave one of them out",
             )
         on_wire["output_config"] = config | schema.output_config()
-    schema_text = None if schema is None else schema.text
     # Only the top level is sorted: models write the fields of a schema in the order in which they stand.
     encode = msgspec.json.encode
     names = sorted(on_wire)
@@ -183,9 +189,7 @@ def _group(
     examples = b"".join(encode(message) + b"," for message in earlier)
     return Group(
         params=on_wire,
-        digest=digest_of(
-            on_wire, earlier, schema_text=schema_text, betas=betas, base_url=base_url, api_version=api_version
-        ),
+        digest=digest(on_wire),
         before=b'{%b"messages":[%b{"content":' % (ahead, examples),
         after=b',"role":"user"}]%b}' % behind,
         before_messages=b'{%b"messages":[%b' % (ahead, examples),
