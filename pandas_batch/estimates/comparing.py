@@ -47,35 +47,7 @@ def compare_runs(
     max_metric_drop: float = 0.0,
     max_more_failures: int = 0,
 ) -> Comparison:
-    """
-    Compare run `b` with the baseline `a` over the rows they share.
-
-    Parameters
-    ----------
-    a, b
-        Two finished runs of the same frame, or of two versions of it.
-    metric
-        Function of a result frame that returns one number, higher is better. It gets the rows that both runs hold,
-        their columns without the prefix of the run. (A run that was loaded by name has the added columns only.)
-    max_cost_ratio
-        Highest cost per answered row of `b`, as a multiple of that of `a`. With it, an unknown cost is worse too.
-    max_metric_drop
-        How much lower the metric of `b` may be.
-    max_more_failures
-        How many more rows of `b` may have failed.
-
-    Returns
-    -------
-    Comparison
-        Its ``ok`` and ``reasons`` say whether `b` is worse; ``raise_if_worse()`` fails a CI job.
-
-    Raises
-    ------
-    FrameMismatchError
-        The two runs have no row in common, or their rows cannot be paired.
-    InputError
-        `max_cost_ratio` is not above 0, or the metric returned no number.
-    """
+    """Compare run `b` with the baseline `a` over the rows they share, as `pandas_batch.compare_runs` says."""
     _need(max_cost_ratio is None or _is_number(max_cost_ratio, above=0.0), "max_cost_ratio", max_cost_ratio)
     _need(_is_number(max_metric_drop), "max_metric_drop", max_metric_drop)
     _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)

@@ -121,16 +121,18 @@ def compare_runs(
     max_more_failures: int = 0,
 ) -> Comparison:
     """
-    Compare two runs over the same rows: what they cost, how often they agree, which is better by `metric`.
+    Compare two runs over the rows they share: what they cost, how often they agree, which is better by `metric`.
 
     Parameters
     ----------
     a, b
-        Runs, or their ids or names: the baseline and the candidate.
+        Two finished runs of the same frame or of two versions of it, or their ids or names: the baseline and the
+        candidate.
     metric
-        ``callable(frame) -> float``, higher is better; applied to each run's result.
+        Function of a result frame that returns one number, higher is better. It gets the rows that both runs hold,
+        their columns without the prefix of the run. (A run that was loaded by name has the added columns only.)
     max_cost_ratio
-        The comparison is not ``ok`` when an answered row of `b` costs more than this many times one of `a`.
+        Highest cost per answered row of `b`, as a multiple of that of `a`. With it, an unknown cost is worse too.
     max_metric_drop
         How much lower the metric of `b` may be.
     max_more_failures
@@ -139,7 +141,16 @@ def compare_runs(
     Returns
     -------
     Comparison
-        ``ok``, ``reasons``, ``raise_if_worse()`` for a CI job.
+        Its ``ok`` and ``reasons`` say whether `b` is worse; ``raise_if_worse()`` fails a CI job.
+
+    Raises
+    ------
+    FrameMismatchError
+        The two runs have no row in common, or their rows cannot be paired.
+    InputError
+        `max_cost_ratio` is not above 0, or the metric returned no number.
+    RunNotFoundError
+        There is no run of that id or name.
 
     Examples
     --------
