@@ -216,9 +216,7 @@ def test_a_run_that_was_refused_is_canceled_all_the_same(clock, monkeypatch):
     """After a refusal nothing drives the run any more: its cancel reaches the server, and posts nothing before."""
     monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
-        cap = spend_cap()
-        cap.skip = 1
-        api.faults.add(cap)
+        api.faults.add(spend_cap(skip=1))
         run = ask(FRAME, api, clock)
         assert run.engine.join(20)
         api.faults.clear()
@@ -267,9 +265,7 @@ def test_what_is_paid_comes_home_though_the_rest_is_refused(clock, monkeypatch):
     """With a spend limit reached in the middle, the same line brings what was posted, and then says so."""
     monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
-        cap = spend_cap()
-        cap.skip = 1
-        api.faults.add(cap)
+        api.faults.add(spend_cap(skip=1))
         with pytest.raises(anthropic.APIError):
             ask(FRAME, api, clock).result()
         clock.advance(700)

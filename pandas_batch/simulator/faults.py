@@ -332,11 +332,11 @@ class BadResults(Fault):
         _check("framing", self.framing, Framing)
 
 
-def spend_cap(*, times: int | None = None) -> ErrorAnswer:
+def spend_cap(*, times: int | None = None, skip: int = 0) -> ErrorAnswer:
     """Return the 429 of a reached spend limit: no ``retry-after``, and no retry helps before next month."""
     message = "You have reached your API usage limits. Access will be restored at the start of next month."
     code = "enforced_spend_limit_reached"
-    return ErrorAnswer("create", 429, "rate_limit_error", message, error_code=code, times=times)
+    return ErrorAnswer("create", 429, "rate_limit_error", message, error_code=code, times=times, skip=skip)
 
 
 def revoked_key(*, times: int | None = None) -> ErrorAnswer:
