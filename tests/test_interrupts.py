@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_lab import INTERRUPTED, Job, Lab, Verdict, add_random_faults, answer, judge, laboratory
+from crash_jobs import INTERRUPTED, Job, answer
+from crash_lab import Lab, Verdict, add_random_faults, judge, laboratory
 
 from pandas_batch import simulator
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_lab import Job, Lab, Verdict, answer, expected, judge, laboratory, n_paid_twice, prompts
+from crash_jobs import Job, answer, expected, prompts
+from crash_lab import Lab, Verdict, judge, laboratory, n_paid_twice
 
 from pandas_batch import simulator
 from pandas_batch.simulator.faults import LostAnswer

@@ -16,7 +16,7 @@ import traceback
 from typing import Any
 
 import anthropic
-import crash_lab
+import crash_jobs
 import pandas as pd
 
 from pandas_batch.errors import StoreError
@@ -59,7 +59,7 @@ def do(job: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork a child for each job."""
-    for name in crash_lab.PRELOADED:
+    for name in crash_jobs.PRELOADED:
         importlib.import_module(name)  # also because what is imported later may lie where another user may not read
     for line in sys.stdin:
         child = os.fork()
