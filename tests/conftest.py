@@ -21,6 +21,9 @@ from pandas_batch.clock import Clock
 if TYPE_CHECKING:
     import anthropic
 
+# The laws of the machine are asserts that stand outside a test: a broken one is to show its values all the same.
+pytest.register_assert_rewrite("machine_lab")
+
 # A shell lets what it starts in the background ignore Ctrl-C, and all children inherit that: tests that interrupt
 # themselves, or a process of theirs, would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
