@@ -263,8 +263,8 @@ class Runs(RuleBasedStateMachine):
         run = self.newest
         try:
             run.delete(server=server)
-        except NotEndedError:
-            return
+        except (NotEndedError, anthropic.APIError):
+            return  # nothing was deleted, as the next invariants see
         known = Store.open(str(self.folder)).batch_ids()
         self.forgotten.update({bill.custom_id[23:] for bill in self.api.billed if bill.batch_id not in known})
         self.kernels = [other for other in self.kernels if other.id != run.id]
