@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_batch.errors import ResultsGoneError, StoreError
 
 from .failpoints import reached
-from .memory import give_back_memory
+from .memory import give_back_cache, give_back_memory
 from .posting import Step, Workplace, backoff_s, times_of
 
 if TYPE_CHECKING:
@@ -243,7 +243,9 @@ class Collector:
         store.set_succeeded(batch.key, succeeded_mask(decoded.table))
         store.transition(batch.key, expect={"ended"}, to="collected")
         del decoded
-        give_back_memory(batch.n_requests)  # the next batch is decoded before the run waits again
+        # The next batch is decoded before the run waits again.
+        give_back_memory(batch.n_requests)
+        give_back_cache(raw_path, batch.n_requests)
         reached("batch collected")
         return Step(due_in_s=0.0)
 

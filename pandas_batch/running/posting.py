@@ -17,6 +17,7 @@ from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, LostAnswerError, PandasBatchError, StoreError, clip
 
 from .failpoints import reached
+from .memory import give_back_cache
 from .spooling import SpoolBody, params_of_line, spool_lines
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ class Poster:
                 "the same line finds the batch by itself and pays for nothing twice.",
                 error.hint,
             ) from error
+        give_back_cache(self._place.store.spool_path(batch.key), batch.n_requests)
         reached("batch bound")
         if not bound and self._place.store.batch(batch.key).batch_id is None:
             raise LostAnswerError(
