@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +141,15 @@ def measure(what: str, path: Path, n_rows: int, *, with_memory: bool) -> dict[st
     options = {"prefix": PREFIX, "n_requests": n_rows}
     work: Callable[[], Any]
     if what == "to file, priced":
-        work = lambda: decode_to_file(path, answers, at=AT, **options)  # noqa: E731
+        work = partial(decode_to_file, path, answers, at=AT, **options)
     elif what == "to memory":
-        work = lambda: decode_results(path, **options)  # noqa: E731
+        work = partial(decode_results, path, **options)
     elif what == "pricing":
         table = decode_results(path, **options).table
-        work = lambda: add_costs(table, at=AT)  # noqa: E731
+        work = partial(add_costs, table, at=AT)
     else:
         decode_to_file(path, answers, at=AT, **options)
-        work = lambda: read_answers(answers)  # noqa: E731
+        work = partial(read_answers, answers)
     if with_memory:
         with PeakMemory() as peak:
             work()

@@ -78,7 +78,7 @@ class View:
 def _shown(thing: Any) -> Any:
     from IPython.display import display
 
-    return display(thing, display_id=True)  # type: ignore[no-untyped-call]
+    return display(thing, display_id=True)
 
 
 class NotebookDisplay(Display):

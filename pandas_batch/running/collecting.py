@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -261,11 +262,9 @@ class Collector:
         lasted = now_s - since_s >= GONE_AFTER.total_seconds()
         if archived_at is None and lasted:
             self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
-            try:
+            with suppress(Exception):  # the 404 below is what is to be told
                 polled = self._place.wire.retrieve(str(batch.batch_id))
                 archived_at = times_of(polled.batch)["archived_at"]
-            except Exception:  # noqa: S110 - the 404 below is what is to be told
-                pass
         if archived_at is None and not lasted:
             return Step(
                 due_in_s=backoff_s(self._n_failures[batch.key], first_s=2.0), message="The results are not there yet."

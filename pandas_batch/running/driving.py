@@ -329,7 +329,7 @@ class DrivenRun:
         if self._display is None and not self.is_settled():
             self.show(blocking=False)
         if self._display is None or not self._display.show():
-            display(self._repr_mimebundle_(), raw=True)  # type: ignore[no-untyped-call]
+            display(self._repr_mimebundle_(), raw=True)
 
 
 def _processing_status(batch: BatchRecord) -> str:

@@ -68,8 +68,9 @@ def _zone(zone: tzinfo) -> list[Any]:
     key = getattr(zone, "key", None)
     if isinstance(zone, ZoneInfo) and key:
         return ["zoneinfo", key]
-    if getattr(zone, "zone", None) and type(zone).__module__.startswith("pytz"):
-        return ["pytz", str(zone.zone)]  # type: ignore[attr-defined]  # seen above
+    name = getattr(zone, "zone", None)
+    if name and type(zone).__module__.startswith("pytz"):
+        return ["pytz", str(name)]
     if isinstance(zone, timezone):
         return ["fixed", zone.utcoffset(None).total_seconds()]
     offset = zone.utcoffset(None)

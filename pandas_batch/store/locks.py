@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import sys
 import time
 import weakref
 from contextlib import suppress
@@ -91,12 +92,12 @@ def _is_at(handle: io.FileIO, path: Path) -> bool:
     return os.path.samestat(os.fstat(handle.fileno()), there)
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _lock(fd: int) -> bool:
         try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]  # there on Windows
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         return True

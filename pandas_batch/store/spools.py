@@ -17,13 +17,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 import numpy as np
 import pyarrow as pa
 
 from .failures import explained
 from .files import commit_file, private_writer, sync_fd
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _LINE_START = b'{"custom_id":"'
 _LIST_END = re.compile(rb"\s*\]\s*\}$")  # a request ends with }}: its own and that of its params
@@ -185,8 +188,8 @@ class _Readable(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # `Buffer` has no name before 3.12
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
         data = self._source.read(len(view))
         view[: len(data)] = data
         return len(data)

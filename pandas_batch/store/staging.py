@@ -34,19 +34,18 @@ class Staging:
 
     def new_path(self, kind: str) -> Path:
         """Return a path that nobody else uses."""
-        if self._lease is None or self._lease.closed or self._folder is None or not self._folder.is_dir():
-            self._open()
+        folder = self._folder
+        if self._lease is None or self._lease.closed or folder is None or not folder.is_dir():
+            folder = self._open()
         self._n_names += 1
-        return self.folder / f"{kind}-{self._n_names}-{secrets.token_hex(4)}"
+        return folder / f"{kind}-{self._n_names}-{secrets.token_hex(4)}"
 
     @property
     def folder(self) -> Path:
         """The folder itself."""
-        if self._folder is None:
-            self._open()
-        return self._folder  # type: ignore[return-value]  # `_open` has set it
+        return self._open() if self._folder is None else self._folder
 
-    def _open(self) -> None:
+    def _open(self) -> Path:
         # In a forked child the lease is closed, and the folder the parent's.
         name = f"{os.getpid()}-{secrets.token_hex(6)}"
         lease = take_lease(self._store_path / "locks", _lease_name(name))
@@ -54,6 +53,7 @@ class Staging:
         make_private_folder(folder)
         self._lease, self._folder = lease, folder
         weakref.finalize(self, _leave, folder, lease, os.getpid())
+        return folder
 
 
 def _leave(folder: Path, lease: Lease | None, pid: int) -> None:
