@@ -144,44 +144,47 @@ class _PositionFinder:
         self.prefix = prefix
         self.n_requests = n_requests
         self.n_id = len(prefix) + _N_POSITION_DIGITS + 1 + _N_TAIL_CHARS
-        self.ids = None
-        if custom_ids is not None:
-            self.ids = np.asarray(custom_ids, f"S{self.n_id}").view(np.uint8).reshape(-1, self.n_id)
+        self.ids = None if custom_ids is None else np.asarray(custom_ids, f"S{self.n_id}")
+        fields = [("start", f"S{len(_ID_START)}"), ("id", f"S{self.n_id}"), ("end", "S1")]
+        self._head = np.dtype(fields)
 
     def of_heads(self, data: mmap.mmap | bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the position of each line that begins as the API writes it, else `_NOT_OURS`."""
-        n_fixed = len(_ID_START)
-        n_head = n_fixed + self.n_id + 1
+        n_head = self._head.itemsize
         positions = np.full(len(starts), _NOT_OURS, np.int64)
         long_enough = np.flatnonzero(ends - starts >= n_head)
         if not len(long_enough):
             return positions
         # The heads of lines as items of one array, which overlap until they are picked.
         every_head = np.ndarray((len(data) - n_head + 1,), f"V{n_head}", data, strides=(1,))
-        heads = every_head[starts[long_enough]].view(np.uint8).reshape(-1, n_head)
-        usual = (heads[:, :n_fixed] == np.frombuffer(_ID_START, np.uint8)).all(axis=1) & (heads[:, -1] == ord('"'))
-        positions[long_enough] = np.where(usual, self.of_ids(heads[:, n_fixed:-1]), _NOT_OURS)
+        heads = every_head[starts[long_enough]].view(self._head)
+        usual = (heads["start"] == _ID_START) & (heads["end"] == b'"')
+        positions[long_enough] = np.where(usual, self.of_ids(heads["id"]), _NOT_OURS)
         return positions
 
     def of_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Return positions of custom_ids given as a matrix of bytes."""
+        """Return the positions of custom_ids, each of the right length."""
         n = len(self.prefix)
-        digits = ids[:, n : n + _N_POSITION_DIGITS].astype(np.int64) - ord("0")
-        ours = (ids[:, :n] == np.frombuffer(self.prefix, np.uint8)).all(axis=1)
-        ours &= ((digits >= 0) & (digits <= 9)).all(axis=1)
-        ours &= ids[:, n + _N_POSITION_DIGITS] == ord("_")
-        positions = np.where(ours, digits @ _PLACES, _NOT_OURS)
-        positions[positions >= self.n_requests] = _NOT_OURS
-        if self.ids is not None:
-            same = (self.ids[np.maximum(positions, 0)] == ids).all(axis=1) if len(self.ids) else False
-            positions = np.where(same, positions, _NOT_OURS)
-        return positions
+        letters = np.ascontiguousarray(ids).view(np.uint8).reshape(-1, self.n_id)
+        digits = letters[:, n : n + _N_POSITION_DIGITS].astype(np.int64) - ord("0")
+        positions: np.ndarray = digits @ _PLACES
+        if self.ids is None:
+            ours = (letters[:, :n] == np.frombuffer(self.prefix, np.uint8)).all(axis=1)
+            ours &= ((digits >= 0) & (digits <= 9)).all(axis=1)
+            ours &= letters[:, n + _N_POSITION_DIGITS] == ord("_")
+            ours &= positions < self.n_requests
+            return np.where(ours, positions, _NOT_OURS)
+        positions[(positions < 0) | (positions >= min(self.n_requests, len(self.ids)))] = _NOT_OURS
+        if not len(self.ids):
+            return positions
+        # Whatever stood where the digits are: only the id that was sent at that very position is equal.
+        return np.where(self.ids[np.maximum(positions, 0)] == ids, positions, _NOT_OURS)
 
     def of_id(self, custom_id: bytes) -> int:
         """Return the position of one custom_id."""
         if len(custom_id) != self.n_id:
             return _NOT_OURS
-        return int(self.of_ids(np.frombuffer(custom_id, np.uint8).reshape(1, -1))[0])
+        return int(self.of_ids(np.frombuffer(custom_id, f"S{self.n_id}"))[0])
 
 
 def _position_of_odd_line(line: bytes, finder: _PositionFinder, found: Found) -> int:
@@ -205,15 +208,16 @@ def _position_of_odd_line(line: bytes, finder: _PositionFinder, found: Found) ->
 
 
 def _choose(data: mmap.mmap | bytes, found: Found, starts: np.ndarray, ends: np.ndarray, positions: np.ndarray) -> None:
-    unique, first, n_of = np.unique(positions, return_index=True, return_counts=True)
-    found.starts[unique] = starts[first]
-    found.ends[unique] = ends[first]
-    doubled = unique[n_of > 1]
+    # Backwards, so that the first of several stays.
+    found.starts[positions[::-1]] = starts[::-1]
+    found.ends[positions[::-1]] = ends[::-1]
+    n_of = np.bincount(positions)
+    doubled = np.flatnonzero(n_of > 1)
     if not len(doubled):
         return
     order = np.argsort(positions, kind="stable")
     begins = np.searchsorted(positions[order], doubled)
-    for position, begin, n in zip(doubled.tolist(), begins.tolist(), n_of[n_of > 1].tolist(), strict=True):
+    for position, begin, n in zip(doubled.tolist(), begins.tolist(), n_of[doubled].tolist(), strict=True):
         lines = dict.fromkeys(strip_line(data[starts[i] : ends[i]]) for i in order[begin : begin + n])
         if len(lines) > 1:
             _choose_one(found, position, list(lines))
