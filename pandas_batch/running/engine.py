@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from datetime import datetime, timedelta
@@ -243,7 +243,9 @@ class Engine:
         tools = self._steps or self._make_steps()
         steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
         dues += later_s
-        for (batch, _), done in zip(steps, workers.map(lambda pair: pair[1](pair[0]), steps), strict=True):
+        # One step alone is taken here: another thread would only have to begin with cold caches.
+        take: Callable[..., Iterable[Step]] = map if len(steps) == 1 else workers.map
+        for (batch, _), done in zip(steps, take(lambda pair: pair[1](pair[0]), steps), strict=True):
             messages.append(done.message)
             dues.append(tools.taken(batch, done))
             give_back_memory(batch.n_requests)
