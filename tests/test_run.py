@@ -15,6 +15,7 @@ import pandas_batch
 from pandas_batch import FrameMismatchError, InputError, ResultsGoneError, RunNotFoundError, WaitTimeout
 from pandas_batch.running.run import Run
 from pandas_batch.simulator.faults import ErrorAnswer, RowFault
+from pandas_batch.simulator.replies import Reply
 from pandas_batch.store import Store
 
 
@@ -385,6 +386,16 @@ def test_warnings_count_what_was_cut(api, clock):
     with pytest.warns(UserWarning, match="2 were cut at max_tokens") as caught:
         run.result()
     assert caught[0].filename == __file__
+
+
+def test_answers_outside_the_batch_tier_are_told(api, clock):
+    """What the server says it answered at the full price is counted in a warning; whole batch answers say nothing."""
+    run = ask(pd.DataFrame({"prompt": ["a", "b"]}), api, clock)
+    run.result()
+    api.answer = lambda params: Reply("yes", usage={"service_tier": "standard"})
+    run = ask(pd.DataFrame({"prompt": ["c", "d", "e"]}), api, clock)
+    with pytest.warns(UserWarning, match="outside the batch tier \\(3 as 'standard'\\)"):
+        run.result()
 
 
 def test_to_jsonl_is_what_the_server_sent(api, clock, tmp_path):

@@ -223,3 +223,12 @@ def text_array(values: Any) -> Any:
     # The one public way from Arrow to a string array that copies no text.
     dtype: Any = pd.StringDtype("pyarrow")
     return dtype.__from_arrow__(values)
+
+
+def lists_of(values: Any, n_rows: int, n_samples: int) -> np.ndarray:
+    """Return the samples of each row as a list."""
+    flat = values.tolist() if hasattr(values, "tolist") else list(values)
+    made = np.empty(n_rows, dtype=object)
+    for row in range(n_rows):
+        made[row] = flat[row * n_samples : (row + 1) * n_samples]
+    return made

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pandas_batch.types import ROW_STATUSES
 
-from .gathering import Gathered
+from .gathering import Gathered, lists_of
 from .row_status import CODE, CUT, FAILED, NOT_OF_THIS_RUN, NOT_SENT, exact_sum, is_any, status_codes
 from .stretches import Places, is_all, places_of
 
@@ -240,15 +240,25 @@ class RunAnswers:
             if table is not None:
                 yield table, self.positions[mine], mine
 
+    def words_of(self, name: str) -> set[str]:
+        """Return the words that a column of few words may hold: to count them takes a look at every row."""
+        chunks = [chunk for table, _, _ in self._over_tables() for chunk in table.column(name).chunks]
+        return {word for chunk in chunks for word in chunk.dictionary.to_pylist()}
+
     def count_values(self, name: str) -> dict[str, int]:
         """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
+        import pyarrow as pa
+
         counted: dict[str, int] = {}
         for table, positions, mine in self._over_tables():
             column = table.column(name).unify_dictionaries()
             words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
-            codes = np.concatenate([chunk.indices.fill_null(len(words)).to_numpy() for chunk in column.chunks])
+            indices = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
+            codes = indices.fill_null(len(words)).to_numpy()
+            if not is_all(positions, len(codes)):
+                codes = codes[positions]
             weights = None if self._is_each_once else self._rows_per_request[mine]
-            counts = np.bincount(codes[positions], weights=weights, minlength=len(words) + 1)
+            counts = np.bincount(codes, weights=weights, minlength=len(words) + 1)
             for word, weight in zip(words, counts.tolist(), strict=False):
                 if word and weight:
                     counted[word] = counted.get(word, 0) + int(weight)
@@ -358,7 +368,7 @@ class RunAnswers:
         for field, values in self.typed.items():
             columns[f"{schema_prefix}{field}"] = pd.Series(values).array.take(places, allow_fill=True)
         if self.n_samples > 1:
-            columns = {name: _lists(values, len(of_row), self.n_samples) for name, values in columns.items()}
+            columns = {name: lists_of(values, len(of_row), self.n_samples) for name, values in columns.items()}
         return columns, gathered.codes
 
     def global_positions(self, needed: np.ndarray) -> tuple[pa.Table | None, np.ndarray]:
@@ -388,11 +398,3 @@ def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFr
     for name, values in columns.items():
         merged[(name, *further_levels) if further_levels else name] = values
     return merged
-
-
-def _lists(values: Any, n_rows: int, n_samples: int) -> np.ndarray:
-    flat = values.tolist() if hasattr(values, "tolist") else list(values)
-    made = np.empty(n_rows, dtype=object)
-    for row in range(n_rows):
-        made[row] = flat[row * n_samples : (row + 1) * n_samples]
-    return made

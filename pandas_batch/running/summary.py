@@ -32,14 +32,17 @@ _WORDS = {
 def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
     """Return what a user has to be told once about the answers of a run."""
     told = []
-    stop_reasons = answers.count_values("stop_reason")
+    stop_reasons = answers.count_values("stop_reason") if answers.words_of("stop_reason") & _WORDS.keys() else {}
     parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
     if parts:
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: pandas_batch.load("{run_id}").retry_failed(errors="all", max_tokens=...)'
         )
-    tiers = {tier: n for tier, n in answers.count_values("service_tier").items() if tier != "batch"}
+    if answers.words_of("service_tier") - {"batch"}:
+        tiers = {tier: n for tier, n in answers.count_values("service_tier").items() if tier != "batch"}
+    else:
+        tiers = {}
     if tiers:
         shown = ", ".join(f"{n:,} as {tier!r}" for tier, n in tiers.items())
         told.append(f"Run {run_id}: the server reports answers outside the batch tier ({shown}); check the bill.")
