@@ -140,10 +140,10 @@ def measure(variant: str, load: str, n_rows: int, url: str, store: str) -> dict[
 
     client = anthropic.Anthropic(api_key="none", base_url=url, max_retries=0)
     if not variant.endswith(" cold"):
-        # Both are warmed: what is imported and built at first use is told apart, as "cold".
+        # Both are warmed: what is imported and built at first use, the store itself too, is told apart, as "cold".
         warm_up = pd.DataFrame({"prompt": ["warm-up"]})
         naive(warm_up, client, Clock())
-        ours(warm_up, client, Clock(), f"{store}/warm-up")
+        ours(warm_up, client, Clock(), f"{store}/store")
     df, store = frame(load, n_rows), f"{store}/store"
     give_back_freed_memory()
     begin, before_mb = time.monotonic(), private_mb()

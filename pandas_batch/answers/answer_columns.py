@@ -61,6 +61,10 @@ UNPRICED_SCHEMA = pa.schema([field for field in ANSWER_SCHEMA if field.name not 
 _STATUS_CODES = {name: code for code, name in enumerate(STATUSES)} | {MISSING_TYPE: 4, INVALID_TYPE: 5}
 _STATUS_ARRAY = pa.array(STATUSES, pa.string())
 
+# Arrow's own allocator begins with huge pages for each new thread, and a run has threads of its own: for a thousand
+# rows their first touch took as long as all decoding.
+_POOL = pa.system_memory_pool()
+
 _NO_MESSAGE = Message(content=[])
 _NO_USAGE = Usage()
 _NO_CACHE_CREATION = CacheCreation()
@@ -83,9 +87,11 @@ class Words(dict[str | None, int]):
     def to_array(self, codes: Sequence[int] | np.ndarray) -> pa.DictionaryArray:
         """Return a column of words from their codes."""
         if len(self._array) < len(self) - 1:
-            self._array = pa.array(list(self)[1:], pa.string())
+            self._array = pa.array(list(self)[1:], pa.string(), memory_pool=_POOL)
         numbers = np.array(codes, np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32(), mask=numbers < 0), self._array)
+        return pa.DictionaryArray.from_arrays(
+            pa.array(numbers, pa.int32(), mask=numbers < 0, memory_pool=_POOL), self._array
+        )
 
 
 class Vocabulary:
@@ -182,7 +188,7 @@ class Columns:
         columns = {
             "status": pa.DictionaryArray.from_arrays(np.array(self._statuses, np.int8), _STATUS_ARRAY),
             "output": _texts_to_array(b"".join(self._texts), n_text_bytes),
-            "has_content": pa.array(has_content),
+            "has_content": pa.array(has_content, memory_pool=_POOL),
             "stop_reason": vocabulary.stop_reason.to_array(self._stop_reasons),
             "input_tokens": _counts_to_array(self._input),
             "output_tokens": _counts_to_array(self._output),
@@ -194,7 +200,7 @@ class Columns:
             "model": vocabulary.model.to_array(self._models),
             "service_tier": vocabulary.service_tier.to_array(self._tiers),
             "inference_geo": vocabulary.inference_geo.to_array(self._geos),
-            "message_id": pa.array(self._message_ids, pa.large_string()),
+            "message_id": pa.array(self._message_ids, pa.large_string(), memory_pool=_POOL),
             "error_type": error_types,
             "error_message": error_messages,
         }
@@ -208,7 +214,7 @@ class Columns:
             if error is not None:
                 codes[row] = self._vocabulary.error_type[error.type]
                 messages[row] = error.message
-        return self._vocabulary.error_type.to_array(codes), pa.array(messages, pa.large_string())
+        return self._vocabulary.error_type.to_array(codes), pa.array(messages, pa.large_string(), memory_pool=_POOL)
 
 
 def _n_written(usage: Usage) -> int:
@@ -224,7 +230,7 @@ def _counts_to_array(values: list[int | None]) -> pa.Array:
     except (TypeError, OverflowError):  # null, or more than 63 bits
         numbers = np.array([value if value is not None and 0 <= value < 2**63 else UNKNOWN for value in values])
     known = numbers >= 0
-    return pa.array(numbers, pa.int64(), mask=None if known.all() else ~known)
+    return pa.array(numbers, pa.int64(), mask=None if known.all() else ~known, memory_pool=_POOL)
 
 
 def _texts_to_array(data: bytes, n_bytes: np.ndarray) -> pa.Array:
@@ -239,7 +245,7 @@ def _texts_to_array(data: bytes, n_bytes: np.ndarray) -> pa.Array:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
-        return pa.array(_repaired(data, offsets, absent), pa.large_string())
+        return pa.array(_repaired(data, offsets, absent), pa.large_string(), memory_pool=_POOL)
     return array
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pandas_batch.answers.row_status import CODE, status_codes
 from pandas_batch.errors import ResultsGoneError, StoreError
 
 from .failpoints import reached
@@ -19,8 +20,6 @@ from .memory import give_back_cache, give_back_memory
 from .posting import Step, Workplace, backoff_s, times_of
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from pandas_batch.answers.answers import Decoded
     from pandas_batch.store import BatchRecord
 
@@ -241,7 +240,7 @@ class Collector:
             reached("results committed")
         self._warn(batch, decoded)
         store.commit_file(answers_part, answers_path)
-        store.set_succeeded(batch.key, succeeded_mask(decoded.table))
+        store.set_succeeded(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
         store.transition(batch.key, expect={"ended"}, to="collected")
         del decoded
         # The next batch is decoded before the run waits again.
@@ -289,13 +288,6 @@ class Collector:
                 f"Batch {batch.batch_id}: {len(decoded.conflicts):,} rows came with two differing results; "
                 "the first of each is kept, both stand in the raw results."
             )
-
-
-def succeeded_mask(table: pa.Table) -> Any:
-    """Return for each position whether it holds an answer that may be used again (bool, NumPy)."""
-    import pyarrow.compute as pc
-
-    return pc.equal(table.column("status").cast("string"), "succeeded").to_numpy(zero_copy_only=False)
 
 
 def gone_error(batch: BatchRecord) -> ResultsGoneError:
