@@ -162,6 +162,7 @@ def test_a_disk_that_fills_while_the_run_is_recorded(server, told_to_user, tmp_p
     first, second = told_to_user(store, limit=size, n_rows=3_000, n_bytes_each=n_bytes_each)
     assert "no room left" in first["error"]
     assert "was not recorded" in first["error"]
+    assert NOTHING_SPENT in first["error"]
     assert second == {"statuses": ["succeeded"] * 3_000}
     assert server.calls("create") == 2
     assert len(Store.open(store).runs()) == 2

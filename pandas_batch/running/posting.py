@@ -30,6 +30,11 @@ CONNECT_PATIENCE_S = 600.0
 LOST_AFTER_S = "lost_after_s"
 """Names, in a batch's `extra`, how long after its POST began the connection was lost: the grace begins there."""
 
+_NOT_SPLIT = (
+    "The server refused the batch as too large, so nothing of it was billed; what else the run has posted goes on and "
+    "is kept."
+)
+
 _MAX_BACKOFF_S = 60.0
 _NONCE_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -298,7 +303,7 @@ def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
         for start, stop in ((0, middle), (middle, batch.n_requests)):
             nonce = new_nonce()
             ids = custom_ids(nonce, fingerprints[start:stop], draws[start:stop])
-            writer = SpoolBody(store)
+            writer = SpoolBody(store.new_spool(_NOT_SPLIT))
             for custom_id in ids:
                 writer.write_line(custom_id, params_of_line(next(lines)))
             halves.append(

@@ -297,7 +297,7 @@ def _spool(
         for part in _cut(made, body, warm=options.warm_cache and not batches and body is None):
             if part.opens or body is None:
                 close(n_done)
-                body, nonce, start = SpoolBody(store), new_nonce(), n_done
+                body, nonce, start = SpoolBody(store.new_spool()), new_nonce(), n_done
             stop = n_done + len(part.middles)
             ids = custom_ids(nonce, fingerprints[n_done:stop], draws[n_done:stop], start=n_done - start)
             body.write_lines(ids, made.before, part.middles, made.after)

@@ -172,7 +172,7 @@ def _adopted(call: Call, store: Store, batch: _Ours) -> NewBatch:
     known = [position for position in at if position is not None]
     params = [one for part in call.plan.encode(np.array(known, dtype=np.int64)) for one in part] if known else []
     bodies = iter(params)
-    body = SpoolBody(store)
+    body = SpoolBody(store.new_spool())
     ids = custom_ids(batch.nonce, batch.fingerprints, batch.draws)
     body.write_lines(ids, b"", [b"{}" if position is None else next(bodies) for position in at], b"")
     return NewBatch(

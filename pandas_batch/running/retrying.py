@@ -206,7 +206,7 @@ def _write(
     batches: list[NewBatch] = []
     start = 0
     while start < len(again):
-        body, nonce = SpoolBody(run.store), new_nonce()
+        body, nonce = SpoolBody(run.store.new_spool()), new_nonce()
         stop = start
         while stop < len(again) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < BATCH_BYTES:
             one, position = again[stop], stop - start

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from pandas_batch.store import Store
+    from pandas_batch.store import SpoolWriter
 
 _HEAD = b'{"requests":[\n'
 _TAIL = b"\n]}"
@@ -28,8 +28,8 @@ class SpoolBody:
     the others (a JSON string never holds a raw newline).
     """
 
-    def __init__(self, store: Store) -> None:
-        self._spool = store.new_spool()
+    def __init__(self, spool: SpoolWriter) -> None:
+        self._spool = spool
         self._spool.write(_HEAD)
         self.n_requests = 0
 

@@ -237,11 +237,11 @@ class Batches(Ground):
 
     # --- files
 
-    def new_spool(self) -> SpoolWriter:
-        """Return a writer for the body of a batch to come; unrecorded, it goes with this process."""
-        with explained(self.path):
+    def new_spool(self, state: str = NOTHING_RECORDED) -> SpoolWriter:
+        """Return a writer for the body of a batch to come; an error of it tells `state`. It goes with this process."""
+        with explained(self.path, state):
             path = self._staging.new_path("spool")
-        return SpoolWriter(path, self.path)
+        return SpoolWriter(path, self.path, state)
 
     def spool_path(self, key: int) -> Path:
         """Return the file that is the body of the POST, as long as the batch is not compacted."""

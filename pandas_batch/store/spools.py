@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 import numpy as np
 import pyarrow as pa
 
-from .failures import explained
+from .failures import NOTHING_RECORDED, explained
 from .files import commit_file, private_writer, sync_fd
 
 if TYPE_CHECKING:
@@ -45,11 +45,12 @@ class SpoolWriter:
         How many there are.
     """
 
-    def __init__(self, path: Path, store_path: Path) -> None:
+    def __init__(self, path: Path, store_path: Path, state: str = NOTHING_RECORDED) -> None:
         self.path = path
         self.n_bytes = 0
         self._store_path = store_path
-        with explained(store_path):
+        self._state = state
+        with explained(store_path, state):
             self._file = private_writer(path, exclusive=True)
 
     @property
@@ -63,7 +64,7 @@ class SpoolWriter:
             self._file.write(data)
         except OSError:
             self.discard()
-            with explained(self._store_path):
+            with explained(self._store_path, self._state):
                 raise
         self.n_bytes += len(data)
         return len(data)
@@ -72,7 +73,7 @@ class SpoolWriter:
         """Make the body durable."""
         if self._file.closed:
             return
-        with explained(self._store_path):
+        with explained(self._store_path, self._state):
             try:
                 self._file.flush()
                 sync_fd(self._file.fileno())
