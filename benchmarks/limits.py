@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,18 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
     run = store.find_run(pandas_batch.runs(str(folder)).index[0])
     batch = store.batches_of_run(run.id)[0]
     wire, ids = Wire(client), store.custom_ids_of(batch.key)
-    came, made = folder / "came.jsonl", folder / "made.arrow"
+    came: list[Path] = []
+    numbers = count()
 
     def download() -> None:
-        with came.open("wb") as file:
+        # A new file each time, as in a run: to empty an old one takes time too.
+        came.append(folder / f"came-{next(numbers)}.jsonl")
+        with came[-1].open("wb") as file:
             wire.results(str(batch.batch_id), file)
 
     def decode() -> None:
-        prefix = f"pb1_{batch.nonce}_".encode()
-        decode_to_file(came, made, prefix=prefix, n_requests=batch.n_requests, at=batch.created_at, custom_ids=ids)
+        made, prefix = folder / f"made-{next(numbers)}.arrow", f"pb1_{batch.nonce}_".encode()
+        decode_to_file(came[-1], made, prefix=prefix, n_requests=batch.n_requests, at=batch.created_at, custom_ids=ids)
 
     def both() -> None:
         download()
@@ -102,7 +106,7 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
         f"anthropic-version: {client.default_headers['anthropic-version']}",
     ]
     results = f"{url}/v1/messages/batches/{batch.batch_id}/results"
-    lines = came.read_bytes()
+    lines = came[-1].read_bytes()
     upload = ["--request", "POST", "--header", "content-type: application/json", "--output", "/dev/null"]
     upload += ["--upload-file", str(store.spool_path(batch.key))]
     return ours | {

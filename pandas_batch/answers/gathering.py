@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,50 +133,55 @@ class Gathered:
         return pd.arrays.FloatingArray(usd, missing)
 
     def _errors(self, reasons: Mapping[int, str], n_samples: int) -> Any:
-        """Return "<type>: <message>" where a row has no usable answer; few rows do, so few are looked at."""
+        """Return "<type>: <message>" where a row has no usable answer; null elsewhere."""
         import pyarrow as pa
 
-        words: dict[int, str] = {}
-        without = np.flatnonzero(~is_any(self.codes, ("succeeded", "pending", "unsent")))
-        told = self._server_words(without[is_any(self.codes[without], ("errored", "invalid"))])
-        for position in without.tolist():
-            status = ROW_STATUSES[self.codes[position]]
-            request = int(self._of_answer[position])
-            if request in self._answers.invalid:
-                words[position] = f"invalid: {self._answers.invalid[request]}"
-            elif status in ("errored", "invalid"):
-                words[position] = told[position]
-            elif status == "skipped":
-                reason = reasons.get(position // n_samples)
-                if reason is not None:
-                    words[position] = f"unsendable: {reason}"
-            else:
-                words[position] = _WORDS[status]
+        words: list[str] = []
+        of_row = np.full(self._n, -1, np.int32)
+        for status, text in _WORDS.items():
+            rows = self.codes == CODE[status]
+            if rows.any():
+                of_row[rows] = len(words)
+                words.append(text)
+        refused = np.flatnonzero(is_any(self.codes, ("errored", "invalid")))
+        if len(refused):
+            told = self._server_words(refused)
+            of_row[refused] = np.asarray(told.indices) + len(words)
+            words += told.dictionary.to_pylist()
+        known: dict[str, int] = {}
+        for row, text in self._own_words(reasons, n_samples):
+            of_row[row] = known.setdefault(text, len(words) + len(known))
+        words += known
         if not words:
             return pa.nulls(self._n, pa.large_string())
-        distinct = list(dict.fromkeys(words.values()))
-        code = {text: i for i, text in enumerate(distinct)}
-        codes = np.zeros(self._n, dtype=np.int32)
-        mask = np.ones(self._n, dtype=bool)
-        for position, text in words.items():
-            codes[position] = code[text]
-            mask[position] = False
-        dictionary = pa.DictionaryArray.from_arrays(
-            pa.array(codes, mask=mask), pa.array(distinct, type=pa.large_string())
-        )
-        return dictionary.cast(pa.large_string())
+        indices = pa.array(of_row, mask=of_row < 0)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.large_string())).cast(pa.large_string())
 
-    def _server_words(self, positions: np.ndarray) -> dict[int, str]:
-        """Return what the server said of the rows at `positions`."""
-        statuses = [ROW_STATUSES[code] for code in self.codes[positions].tolist()]
-        if self._raw is None or not len(positions):
-            return dict(zip(positions.tolist(), statuses, strict=True))
-        table = self._raw.select(["error_type", "error_message"]).take(self._places[positions])
-        kinds, messages = (column.to_pylist() for column in table.columns)
-        return {
-            position: f"{kind or status}: {message}" if message else kind or status
-            for position, status, kind, message in zip(positions.tolist(), statuses, kinds, messages, strict=True)
-        }
+    def _own_words(self, reasons: Mapping[int, str], n_samples: int) -> Iterator[tuple[int, str]]:
+        """Yield what was found here, not by the server: rows that could not be sent, outputs that do not fit."""
+        for row, reason in reasons.items():
+            for position in range(row * n_samples, (row + 1) * n_samples):
+                if self.codes[position] == CODE["skipped"]:
+                    yield position, f"unsendable: {reason}"
+        if self._answers.invalid:
+            for position in np.flatnonzero(self.codes == CODE["invalid"]).tolist():
+                misfit = self._answers.invalid.get(int(self._of_answer[position]))
+                if misfit is not None:
+                    yield position, f"invalid: {misfit}"
+
+    def _server_words(self, positions: np.ndarray) -> pa.DictionaryArray:
+        """Return what the server said of the rows at `positions`: type and message, or what there is of them."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        status = words_of_codes(self.codes[positions])
+        if self._raw is None:
+            return status.dictionary_encode()
+        table = self._raw.select(["error_type", "error_message"]).take(self._places[positions]).combine_chunks()
+        kind, message = (column.cast(pa.large_string()).combine_chunks() for column in table.columns)
+        kind = pc.if_else(pc.fill_null(pc.equal(kind, ""), True), status, kind)
+        both = pc.binary_join_element_wise(kind, message, pa.scalar(": ", pa.large_string()))
+        return pc.if_else(pc.fill_null(pc.equal(message, ""), True), kind, both).dictionary_encode()
 
     def _of_batch(self, name: str) -> Any:
         import pyarrow as pa
