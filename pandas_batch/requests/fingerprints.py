@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -173,7 +173,7 @@ def frame_digest(
     return hashlib.blake2b(canonical_json(shared), digest_size=32).digest()
 
 
-def fingerprint_strings(digest: bytes, texts: Sequence[bytes | memoryview]) -> np.ndarray:
+def fingerprint_strings(digest: bytes, texts: Iterable[bytes | memoryview]) -> np.ndarray:
     """Return the fingerprints, shape (n, 16) uint8, of requests whose prompts are these UTF-8 texts."""
     made = bytearray()
     fresh = hashlib.blake2b(b"t", digest_size=FINGERPRINT_BYTES, key=digest).copy
@@ -203,17 +203,19 @@ def fingerprint_texts(digest: bytes, texts: pa.Array | pa.ChunkedArray) -> np.nd
     return np.concatenate(parts) if parts else np.empty((0, FINGERPRINT_BYTES), np.uint8)
 
 
-def utf8_views(texts: pa.Array) -> list[memoryview]:
-    """Return the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, without a copy."""
+def utf8_views(texts: pa.Array) -> Iterator[memoryview]:
+    """Yield the UTF-8 bytes of each text of a ``string`` or ``large_string`` array, without a copy."""
     import pyarrow as pa
 
     if len(texts) == 0:
-        return []
+        return
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     _, offsets_buffer, data = texts.buffers()
     offsets = np.frombuffer(offsets_buffer, width, count=len(texts) + 1, offset=texts.offset * width().itemsize)
     view = memoryview(data) if data is not None else memoryview(b"")
-    return [view[begin:end] for begin, end in itertools.pairwise(offsets.tolist())]
+    # One at a time: a list of them would wake the garbage collector every few hundred texts.
+    for begin, end in itertools.pairwise(offsets.tolist()):
+        yield view[begin:end]
 
 
 def fingerprint_json(digest: bytes, content: Any) -> bytes:
