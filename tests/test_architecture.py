@@ -48,8 +48,8 @@ ROOMS = {
     "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status stretches gathering merge status summary memory spooling posting reconciling surplus collecting "
-        "compacting steps engine preparing bound driving waiting retrying deleting run",
+        "row_status stretches gathering merge status summary memory turns spooling posting reconciling surplus "
+        "collecting compacting steps engine preparing bound driving waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("starting recovering library accessor", "numpy pandas"),

@@ -6,7 +6,6 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from pandas_batch.errors import ResultsGoneError, StoreError
 from .failpoints import reached
 from .memory import give_back_cache, give_back_memory
 from .posting import Step, Workplace, backoff_s, times_of
+from .turns import Turn
 
 if TYPE_CHECKING:
     from pandas_batch.answers.answers import Decoded
@@ -33,8 +33,6 @@ GONE_AFTER = timedelta(minutes=10)
 """A 404 on a batch that is known is a passing fault until it has lasted this long and the list lacks it too."""
 
 _STILL_THERE = "The server keeps the answers of this batch for 29 days: nothing is lost, nothing is paid again."
-_decoding = threading.Lock()
-"""Downloads go side by side; decoding takes a processor whole, and threads would only take it from each other."""
 
 _FEW = 3
 _PAGE = 1000
@@ -196,14 +194,15 @@ class Collector:
         answers_path = store.answers_path(batch.key)
         answers_part = answers_path.with_suffix(".part")
         try:
-            if not raw_path.exists():
-                with store.new_results_part(batch.key) as part:
-                    self._place.wire.results(str(batch.batch_id), part)
-                reached("results downloaded")
-                source = part_path
-            else:
-                source = raw_path
-            with _decoding:
+            with Turn(self._place.clock) as turn:
+                if not raw_path.exists():
+                    with store.new_results_part(batch.key) as part:
+                        self._place.wire.results(str(batch.batch_id), turn.paced(part.write))
+                    reached("results downloaded")
+                    source = part_path
+                else:
+                    source = raw_path
+                turn.take()
                 decoded = decode_to_file(
                     source,
                     answers_part,

@@ -1,0 +1,86 @@
+"""Turns: what needs no network goes one after the other, what waits for its network holds up nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pandas_batch.running.turns import Turn
+
+from .conftest import FakeClock
+
+MB = bytes(1 << 20)
+
+
+@contextmanager
+def another(clock: FakeClock) -> Iterator[threading.Event]:
+    """Have another thread take its turn; the event says that it has it."""
+    has_turn, may_go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with Turn(clock) as turn:
+            turn.take()
+            has_turn.set()
+            may_go.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield has_turn
+    finally:
+        may_go.set()
+        thread.join(10)
+
+
+def test_a_fast_download_keeps_its_turn_until_it_is_decoded() -> None:
+    """Who takes in blocks as fast as they can be had lets nobody else begin before the end of the block."""
+    clock, came = FakeClock(), bytearray()
+    with Turn(clock) as turn:
+        turn.paced(came.extend)(MB)
+        turn.take()
+        with another(clock) as has_turn:
+            assert not has_turn.wait(0.1)
+            turn.end()
+            assert has_turn.wait(10)
+    assert came == MB
+
+
+@pytest.mark.parametrize("block", [MB, b"x"], ids=["at 10 MB/s", "byte by byte"])
+def test_a_download_that_turns_slow_gives_its_turn_away(block: bytes) -> None:
+    """A network that becomes slower than the processor, be it to a trickle, holds up no other download."""
+    clock, came = FakeClock(), bytearray()
+    with Turn(clock) as turn:
+        write = turn.paced(came.extend)
+        write(MB)
+        clock.advance(0.1)
+        write(block)
+        with another(clock) as has_turn:
+            assert has_turn.wait(10)
+    assert came == MB + block
+
+
+def test_small_results_wait_for_nobody() -> None:
+    """What is smaller than a look takes no turn: while another has it, a small download comes home."""
+    clock, came = FakeClock(), bytearray()
+    with another(clock) as has_turn, Turn(clock) as turn:
+        assert has_turn.wait(10)
+        turn.paced(came.extend)(MB[1:])
+    assert came == MB[1:]
+
+
+def breaks_off(clock: FakeClock) -> None:
+    with Turn(clock) as turn:
+        turn.take()
+        raise ValueError("broken")
+
+
+def test_an_error_ends_the_turn() -> None:
+    """A download that breaks off, or answers that cannot be decoded, leave the turn to the next."""
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="broken"):
+        breaks_off(clock)
+    with another(clock) as has_turn:
+        assert has_turn.wait(10)
