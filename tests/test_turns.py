@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -84,3 +87,19 @@ def test_an_error_ends_the_turn() -> None:
         breaks_off(clock)
     with another(clock) as has_turn:
         assert has_turn.wait(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_has_turns_of_its_own() -> None:
+    """A process that is copied while one of its threads has the turn can still bring answers home."""
+    clock = FakeClock()
+    with another(clock) as has_turn:
+        assert has_turn.wait(10)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            signal.alarm(10)  # who waits for ever is ended, and counts as failed
+            Turn(clock).take()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
