@@ -508,7 +508,7 @@ def test_asubmit_leaves_the_loop_free(api: simulator.Simulator) -> None:
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_blocking_call_in_a_running_loop(api: simulator.Simulator, nested: bool) -> None:
     """`submit` works where a loop runs already; with ``nested=True`` the loop's own tasks go on meanwhile."""
-    pytest.importorskip("nest_asyncio2")
+    pytest.importorskip("nest_asyncio2", reason="the extra for older loops is not installed")
     api.seconds_per_batch = 0.3
 
     async def notebook() -> tuple[pd.DataFrame, int]:

@@ -17,9 +17,10 @@ import pytest
 from pandas_batch import simulator
 from pandas_batch.errors import BudgetError, InputError
 
-dask = pytest.importorskip("dask")
-dd = pytest.importorskip("dask.dataframe")
-distributed = pytest.importorskip("distributed")
+WITHOUT = "the extra [dask] is not installed"
+dask = pytest.importorskip("dask", reason=WITHOUT)
+dd = pytest.importorskip("dask.dataframe", reason=WITHOUT)
+distributed = pytest.importorskip("distributed", reason=WITHOUT)
 
 import_module("pandas_batch.dask")  # it registers `ddf.claude_batch`, and can be imported where dask is
 

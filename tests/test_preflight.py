@@ -34,18 +34,12 @@ def nothing_remembered() -> Iterator[None]:
 
 
 def check(
-    api: simulator.Simulator,
-    frame: pd.DataFrame = FRAME,
-    *,
-    clock: FakeClock | None = None,
-    client: anthropic.Anthropic | None = None,
-    **options: Any,
+    api: simulator.Simulator, frame: pd.DataFrame = FRAME, *, clock: FakeClock | None = None, **options: Any
 ) -> None:
-    clock = clock or FakeClock()
-    wire = Wire(client or api.client(max_retries=0), clock=clock)
+    wire = Wire(api.client(max_retries=0))
     parsed = parse_options(options, prompt_col="text")
     plan = plan_requests(frame, parsed, base_url=wire.base_url, api_version=wire.api_version)
-    preflight(plan, parsed, wire, clock=clock)
+    preflight(plan, parsed, wire, clock=clock or FakeClock())
 
 
 # -------------------------------------------------------------------- what stops
@@ -274,22 +268,9 @@ def test_the_warning_of_a_call_names_the_line_of_the_call(api: simulator.Simulat
     assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
 
 
-def test_a_client_asks_for_a_model_once_in_ten_minutes(api: simulator.Simulator) -> None:
-    """What a client was told of a model it need not ask again at the next call; another client asks for itself."""
-    clock, client = FakeClock(), api.client(max_retries=0)
-    for pause_s, n_asked in ((0.0, 1), (599.0, 1), (2.0, 2)):
-        clock.advance(pause_s)
-        check(api, clock=clock, client=client)
-        assert api.calls("model") == n_asked
-    check(api, clock=clock)
-    assert api.calls("model") == 3
-
-
-def test_what_was_refused_is_asked_again(api: simulator.Simulator) -> None:
-    """An error is no knowledge: the next call of the same client asks anew, and passes where it may."""
-    client, clock = api.client(max_retries=0), FakeClock()
-    api.faults.add(simulator.ErrorAnswer("model", 500, times=1))
-    with pytest.warns(PreflightWarning, match="HTTP 500"):
-        check(api, clock=clock, client=client)
-    check(api, clock=clock, client=client)
+def test_every_call_asks_for_itself(api: simulator.Simulator) -> None:
+    """A model that was retired since the last call of the same client is found before anything is sent."""
+    client = api.client()
+    FRAME.claude_batch.start("text", client=client, progress="off").cancel()
+    FRAME.claude_batch.start("text", client=client, progress="off", system="Be brief.").cancel()
     assert api.calls("model") == 2

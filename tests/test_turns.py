@@ -22,12 +22,14 @@ MB = bytes(1 << 20)
 def another(clock: FakeClock) -> Iterator[threading.Event]:
     """Have another thread take its turn; the event says that it has it."""
     has_turn, may_go = threading.Event(), threading.Event()
+    ran_out = []
 
     def work() -> None:
         with Turn(clock) as turn:
             turn.take()
             has_turn.set()
-            may_go.wait(10)
+            if not may_go.wait(5):
+                ran_out.append("nobody came back within five seconds")
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -36,6 +38,7 @@ def another(clock: FakeClock) -> Iterator[threading.Event]:
     finally:
         may_go.set()
         thread.join(10)
+    assert not ran_out
 
 
 def test_a_fast_download_keeps_its_turn_until_it_is_decoded() -> None:
@@ -43,9 +46,9 @@ def test_a_fast_download_keeps_its_turn_until_it_is_decoded() -> None:
     clock, came = FakeClock(), bytearray()
     with Turn(clock) as turn:
         turn.paced(came.extend)(MB)
-        turn.take()
         with another(clock) as has_turn:
             assert not has_turn.wait(0.1)
+            turn.take()  # to be decoded, without waiting for itself
             turn.end()
             assert has_turn.wait(10)
     assert came == MB

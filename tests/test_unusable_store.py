@@ -79,7 +79,7 @@ def test_a_damaged_store(api, clock, tmp_path):
 
 # -------------------------------------------------------------------- full disks and closed folders, for real
 
-pytest.importorskip("resource")
+pytest.importorskip("resource", reason="this system has no limits on the size of files")
 
 
 @pytest.fixture

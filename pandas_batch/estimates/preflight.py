@@ -79,11 +79,8 @@ def preflight(plan: RequestPlan, options: Options, wire: Wire, *, clock: Clock =
     unchecked: list[str] = []
     used = sorted({int(plan.model_of_row[position]) for position in shapes})
     names = [plan.models[code] for code in used]
-    answers: dict[str, Mapping[str, Any] | Exception] = {
-        name: known for name in names if (known := wire.known_model(name)) is not None
-    }
-    answers |= ask_all(
-        {name: _model_question(wire, name) for name in names if name not in answers},
+    answers = ask_all(
+        {name: _model_question(wire, name) for name in names},
         limit_s=LIMIT_S / 2,
         go_on=lambda e: _names_model(e, names),
     )

@@ -12,7 +12,6 @@ What the SDK would do by itself, and is not let do:
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import weakref
@@ -69,10 +68,6 @@ __all__ = [
 
 T = TypeVar("T")
 _END = object()
-_KNOWN_FOR_S = 600.0
-
-_MODELS: weakref.WeakKeyDictionary[Any, dict[str, tuple[float, dict[str, Any]]]] = weakref.WeakKeyDictionary()
-"""What the server said of models, by client: whoever works in a notebook makes one call after the other."""
 
 
 class Wire:
@@ -148,14 +143,7 @@ class Wire:
 
     def model(self, model: str) -> dict[str, Any]:
         """Return the server's description of a model."""
-        described = self.drive(model_flow(model))
-        _MODELS.setdefault(self._client, {})[model] = (self._clock.monotonic_s(), described)
-        return described
-
-    def known_model(self, model: str) -> dict[str, Any] | None:
-        """Return what this client was told of a model in the last ten minutes; None where that is nothing."""
-        told_at_s, described = _MODELS.get(self._client, {}).get(model, (-math.inf, None))
-        return described if 0 <= self._clock.monotonic_s() - told_at_s <= _KNOWN_FOR_S else None
+        return self.drive(model_flow(model))
 
     def count_tokens(self, params: Mapping[str, Any], *, betas: Sequence[str] = ()) -> int:
         """Return the server's estimate of the input tokens of one request."""
