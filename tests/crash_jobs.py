@@ -25,6 +25,8 @@ import planted_bugs
 
 N_ROWS = 12
 BATCH_ROWS = 5
+BATCH_SIZES = (BATCH_ROWS, N_ROWS - 1 - 2 * BATCH_ROWS)
+"""Sizes of the batches of a run: two of its rows are one request."""
 INTERRUPTED = 3
 """Exit status of a child that an interrupt has ended."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import crash_jobs
-from crash_jobs import BATCH_ROWS, N_ROWS, Job, expected, prompts
+from crash_jobs import BATCH_SIZES, N_ROWS, Job, expected, prompts
 
 
 class Lab:
@@ -156,6 +156,4 @@ def add_random_faults(api: Any, chance: random.Random, now_s: float) -> None:
         else:
             api.faults.add(ListLag(seconds=chance.choice([5.0, 120.0])))
     for _ in range(chance.randint(0, 3)):
-        api.add_decoy(
-            chance.choice([BATCH_ROWS, N_ROWS - 1 - 2 * BATCH_ROWS, N_ROWS]), at=now_s + chance.uniform(-60, 0)
-        )
+        api.add_decoy(chance.choice([*BATCH_SIZES, N_ROWS]), at=now_s + chance.uniform(-60, 0))

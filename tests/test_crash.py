@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crash_jobs import BATCH_ROWS, Job, answer
+from crash_jobs import BATCH_SIZES, Job, answer
 from crash_lab import Lab, Verdict, add_random_faults, judge, laboratory
 
 from pandas_batch import simulator
@@ -40,7 +40,7 @@ def trial(
     faults: bool = False,
     planted: str | None = None,
     fault: object = None,
-    decoy_rows: int = 0,
+    decoys: bool = False,
 ) -> Verdict:
     """Begin a run, kill it as told, begin it again until it is through, and judge what came of it."""
     chance = random.Random(seed)
@@ -50,9 +50,11 @@ def trial(
             add_random_faults(api, chance, api.now_s())
         if fault is not None:
             api.faults.add(fault)
-        if decoy_rows:
-            # After the newest batch that the run sees before its POST, however long it takes to come so far.
-            api.add_decoy(decoy_rows, at=api.now_s() + 60)
+        if decoys:
+            # One for each size: batches are posted side by side, so any of them may be the one that is lost. After the
+            # newest batch that the run sees before its POST, however long it takes to come so far.
+            for n_requests in BATCH_SIZES:
+                api.add_decoy(n_requests, at=api.now_s() + 60)
         job = Job(
             store=str(folder / f"store{seed}"), base_url=api.base_url, out=str(folder / f"out{seed}.json"), seed=seed,
             planted=planted,
@@ -130,10 +132,10 @@ def test_the_laboratory_catches_a_missing_grace(lab, tmp_path):
 def test_the_laboratory_catches_an_adoption_without_proof(lab, tmp_path):
     """A planted bug, taking any batch of the right size for the lost one, is seen to adopt a stranger's."""
     lost = LostAnswer("reset", committed=False)
-    verdict = trial(lab, tmp_path, 8, planted="adopt without proof", fault=lost, decoy_rows=BATCH_ROWS)
+    verdict = trial(lab, tmp_path, 8, planted="adopt without proof", fault=lost, decoys=True)
     assert verdict.n_wrongly_adopted > 0
     lost = LostAnswer("reset", committed=False)
-    assert trial(lab, tmp_path, 9, fault=lost, decoy_rows=BATCH_ROWS).is_clean
+    assert trial(lab, tmp_path, 9, fault=lost, decoys=True).is_clean
 
 
 def test_the_laboratory_catches_trust_in_short_files(lab, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -21,6 +22,7 @@ from store_lab import reopened
 
 from pandas_batch.errors import StoreError
 from pandas_batch.store import Store
+from pandas_batch.store.failures import explained
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 
@@ -331,8 +333,9 @@ store = Store.open(sys.argv[1])
 dice = random.Random(int(sys.argv[3]))
 n_interrupted = 0
 for number in range(int(sys.argv[4])):
-    signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-5, 0.02))
+    after_s = dice.uniform(1e-5, 0.02)
     try:
+        signal.setitimer(signal.ITIMER_REAL, after_s)  # in here: it may go off before the next line
         with store.preparing():
             run = store_lab.add_run(store, f"r{number}")
         store.transition(run.batch_keys[0], expect=["intent"], to="posting")
@@ -365,6 +368,27 @@ def test_interrupted_at_any_time_the_store_goes_on_in_the_same_process(tmp_path:
     store = reopened(tmp_path / "store")
     for run in store.runs():
         assert store.spool_path(run.batch_keys[0]).exists()
+
+
+def test_an_interrupt_stays_an_interrupt_where_its_clean_up_fails(tmp_path: Path) -> None:
+    """What fails while an interrupt unwinds is no failure of the store; what fails after one was handled is."""
+
+    def fail() -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def interrupted() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            fail()
+
+    with pytest.raises(KeyboardInterrupt), explained(tmp_path):
+        interrupted()
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        with pytest.raises(StoreError, match="Bad file descriptor"), explained(tmp_path):
+            fail()
 
 
 FILLER = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,13 +125,32 @@ def unwritable(path: Path, detail: str, state: str = KEPT) -> StoreError:
 
 @contextmanager
 def explained(path: Path, state: str = KEPT) -> Iterator[None]:
-    """Turn failures of the file system and of SQLite into `StoreError`."""
+    """Turn failures of the file system and of SQLite into `StoreError`; an interrupt stays an interrupt."""
+    handled_before = sys.exception()
     try:
         yield
     except (OSError, sqlite3.OperationalError, sqlite3.DatabaseError) as error:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             raise
+        interrupt = _interrupt_behind(error, handled_before)
+        if interrupt is not None:
+            raise interrupt from None
         raise store_error(error, path, state) from error
+
+
+def _interrupt_behind(error: BaseException, handled_before: BaseException | None) -> KeyboardInterrupt | None:
+    """
+    Return the interrupt in whose clean-up `error` came up, or None.
+
+    Clean-up that an interrupt has overtaken may fail where nothing is wrong: `shutil.rmtree` of Python 3.11 closes
+    a folder twice then.
+    """
+    behind = error.__context__
+    while behind is not None and behind is not handled_before:
+        if isinstance(behind, KeyboardInterrupt):
+            return behind
+        behind = behind.__context__
+    return None
 
 
 NOTHING_RECORDED = f"The run was not recorded. {NOTHING_SENT}"
