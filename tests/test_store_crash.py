@@ -363,7 +363,9 @@ def test_interrupted_at_any_time_the_store_goes_on_in_the_same_process(tmp_path:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    # Printed last. The exit status proves nothing: Python takes that of an unhandled interrupt also where one came
+    # within `exec` and was handled further out.
+    assert done.stdout, done.stderr
     assert int(done.stdout) > 5
     store = reopened(tmp_path / "store")
     for run in store.runs():
