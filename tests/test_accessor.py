@@ -28,10 +28,8 @@ from pandas_batch.simulator.replies import last_user_text
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
+def api(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
     """A server whose batches end at once; the environment leads to it."""
-    for room in ("running.engine", "running.collecting", "client.parts"):
-        monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.02)
     made: list[anthropic.Anthropic] = []
     init = anthropic.Anthropic.__init__
 

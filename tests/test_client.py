@@ -334,7 +334,7 @@ def test_the_client_fills_in_what_a_request_leaves_out(clock: Any) -> None:
     assert any(len(p["messages"]) == 3 for p in seen)
 
 
-def test_run_prompts_is_one_call(clock: Any) -> None:
+def test_run_prompts_is_one_call(quick_looks: None) -> None:
     """Texts in, results in the same order out, under ids task-{i}-{hex}; with both kinds of function."""
     with serve(seconds_per_batch=0) as api:
         prompts = [f"p{i}" for i in range(20)]
@@ -347,7 +347,7 @@ def test_run_prompts_is_one_call(clock: Any) -> None:
         assert run_prompts([], client=api.client()) == []
 
 
-def test_run_prompts_takes_its_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_prompts_takes_its_key_from_the_environment(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """api_key="" and None mean the environment, for both kinds, in one loop after the other."""
     with serve(seconds_per_batch=0) as api:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "k")

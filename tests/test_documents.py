@@ -54,11 +54,8 @@ def names_in(cells: list[str]) -> set[str]:
 
 
 @pytest.fixture
-def running_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[simulator.Simulator]:
+def running_api(quick_looks: None) -> Iterator[simulator.Simulator]:
     """A server whose batches end at once, by the clock on the wall."""
-    for room in ("running.engine", "running.collecting", "client.parts"):
-        # The examples wait by the clock on the wall too: a first look after 2 s, some forty times.
-        monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.05)
     with simulator.serve(seconds_per_batch=0) as api:
         yield api
 
@@ -207,6 +204,8 @@ def test_examples_in_docstrings_are_true(
 ) -> None:
     """Each example, run with ``pd``, ``pandas_batch`` and a ``client`` of the simulator, prints what it says."""
     monkeypatch.chdir(tmp_path)
+    # Some examples start a server of their own, whose batches take 2 s by the clock on the wall.
+    monkeypatch.setitem(simulator.Simulator.__init__.__kwdefaults__, "seconds_per_batch", 0.0)
     module = importlib.import_module(name)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
     report: list[str] = []

@@ -69,10 +69,8 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return made
 
 
-def test_a_thousand_rows_from_messy_columns_to_typed_ones(frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_rows_from_messy_columns_to_typed_ones(frame: pd.DataFrame, quick_looks: None) -> None:
     """Template over three columns, image column, schema of six fields: typed, estimated, billed as was promised."""
-    for room in ("running.engine", "running.collecting", "client.parts"):
-        monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.05)
     with simulator.serve(seconds_per_batch=0) as api:
         api.faults.add(simulator.RowFault("invalid_json", share=0.02))
         api.faults.add(simulator.RowFault("overloaded", share=0.02))
