@@ -84,8 +84,8 @@ def quietly(work: Callable[[], Any]) -> Any:
 def collect(store: Store, run: RunRecord) -> None:
     for key in run.batch_keys:
         n = store.batch(key).n_requests
-        store.set_succeeded(key, np.random.default_rng(key).random(n) < 0.985)
-        store.transition(key, expect=["intent"], to="collected")
+        store.transition(key, expect=["intent"], to="ended")
+        store.set_collected(key, np.random.default_rng(key).random(n) < 0.985)
 
 
 def at_scale(folder: Path, n: int) -> None:
@@ -173,8 +173,8 @@ def compaction(folder: Path) -> None:
     with store.new_results_part(key) as part:
         for i in range(100_000):
             part.write(b'{"custom_id":"pb1_r1x0_%05d","result":{"text":"%s"}}\n' % (i, texts[i % 1000].encode()))
-    with timed("commit_file"):
-        store.commit_file(store.results_part_path(key), store.results_path(key))
+    with timed("commit_files"):
+        store.commit_files({store.results_part_path(key): store.results_path(key)})
     raw = store.results_path(key).stat().st_size
     answers = pa.table({"output": pa.array([texts[i % 1000] for i in range(100_000)], pa.large_string())})
     from pandas_batch.store.tables import write_table

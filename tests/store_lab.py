@@ -98,9 +98,11 @@ def bind(store: Store, key: int, batch_id: str) -> None:
 def collect(store: Store, key: int, succeeded: np.ndarray, results: bytes = b"{}\n") -> None:
     with store.new_results_part(key) as part:
         part.write(results)
-    store.commit_file(store.results_part_path(key), store.results_path(key))
-    store.set_succeeded(key, succeeded)
-    assert store.transition(key, expect=["intent", "bound", "ended"], to="collected")
+    answers_part = store.answers_path(key).with_suffix(".part")
+    answers_part.write_bytes(b"answers")
+    store.commit_files({store.results_part_path(key): store.results_path(key), answers_part: store.answers_path(key)})
+    assert store.transition(key, expect=["intent", "bound"], to="ended")
+    assert store.set_collected(key, succeeded)
 
 
 def reopened(path: Path) -> Store:

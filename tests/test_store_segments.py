@@ -151,6 +151,17 @@ def test_every_state_offers_its_answers_or_not(store: Store) -> None:
     assert store.succeeded_of(key).tolist() == [True, False, True, True]
 
 
+def test_answers_are_collected_once_and_only_from_a_batch_that_has_ended(store: Store) -> None:
+    """State and usable answers are recorded together, or neither is."""
+    (key,) = store_lab.add_run(store, "r", n=2).batch_keys
+    assert not store.set_collected(key, np.array([True, True]))
+    assert (store.batch(key).state, store.succeeded_of(key)) == ("intent", None)
+    store.update_batch(key, state="ended")
+    assert store.set_collected(key, np.array([True, False]))
+    assert not store.set_collected(key, np.array([False, False]))
+    assert (store.batch(key).state, store.succeeded_of(key).tolist()) == ("collected", [True, False])
+
+
 def test_a_batch_that_is_being_canceled_is_not_waited_for(store: Store) -> None:
     """Its rows would come back canceled; what succeeded before that is offered once collected."""
     (key,) = store_lab.add_run(store, "r", n=2).batch_keys

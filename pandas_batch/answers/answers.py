@@ -212,8 +212,9 @@ def read_answers(path: str | os.PathLike[str]) -> pa.Table:
     OSError
         Where the file cannot be read.
     """
+    # As a buffer: of a file, even a mapped one, Arrow reads every part in another thread.
     with pa.memory_map(os.fspath(path)) as file:
-        return pa.ipc.open_file(file).read_all()
+        return pa.ipc.open_file(file.read_buffer()).read_all()
 
 
 def result_of_line(

@@ -205,7 +205,7 @@ def _by_model(
     positions, repeats = _each_once(unique_positions)
     codes = plan.model_of_row[positions]
     used = sorted(pd.unique(codes).tolist())
-    n = max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
+    n = 0 if counts.is_offline else max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
     shapes = np.array(plan.samples_of_shapes(), np.int64)
     made = []
     for code in used:

@@ -235,12 +235,11 @@ class Collector:
                     due_in_s=backoff_s(n_short, first_s=2.0),
                     message="The results do not account for every row; they are fetched again.",
                 )
-            store.commit_file(part_path, raw_path)
-            reached("results committed")
         self._warn(batch, decoded)
-        store.commit_file(answers_part, answers_path)
-        store.set_succeeded(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
-        store.transition(batch.key, expect={"ended"}, to="collected")
+        # The raw results first: with them, answers can always be made anew.
+        store.commit_files(({part_path: raw_path} if source == part_path else {}) | {answers_part: answers_path})
+        reached("results committed")
+        store.set_collected(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
         del decoded
         # The next batch is decoded before the run waits again.
         give_back_memory(batch.n_requests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +16,7 @@ from pandas_batch.errors import StoreError
 
 from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
-from .files import commit_file, commit_folder, private_writer, remove_folder, sync_file, sync_folder
+from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file
 from .ground import Ground
 from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch
 from .segments import find_requests, read_segment, write_segment
@@ -173,7 +173,7 @@ class Batches(Ground):
                 return True
 
             try:
-                self._place_batches(keys, children, placed)
+                commit_folders(self._write_batches(keys, children, placed))
                 done = self._database.write(record)
             finally:
                 if not done:
@@ -223,13 +223,36 @@ class Batches(Ground):
         with explained(self.path):
             return find_requests(fingerprints, draws, found)
 
+    def set_collected(self, key: int, mask: np.ndarray) -> bool:
+        """
+        Move a batch from ``ended`` to ``collected``, and record which positions have an answer to be used again.
+
+        Returns
+        -------
+        bool
+            Whether it was moved; where another was faster, nothing is recorded.
+        """
+        mask = self._mask_of(key, mask)
+
+        def change(connection: Any) -> bool:
+            if not queries.update_batch(connection, key, {"state": "collected"}, ["ended"]):
+                return False
+            queries.set_succeeded(connection, key, mask)
+            return True
+
+        return self._database.write(change)
+
     def set_succeeded(self, key: int, mask: np.ndarray) -> None:
-        """Record which positions of a collected batch have an answer that may be used again."""
+        """Record anew which positions of a collected batch have an answer that may be used again."""
+        mask = self._mask_of(key, mask)
+        self._database.write(lambda c: queries.set_succeeded(c, key, mask))
+
+    def _mask_of(self, key: int, mask: np.ndarray) -> np.ndarray:
         mask = np.asarray(mask, dtype=bool)
         n_requests = self.batch(key).n_requests
         if mask.shape != (n_requests,):
             raise ValueError(f"batch {key} has {n_requests} requests, the mask {mask.shape}")
-        self._database.write(lambda c: queries.set_succeeded(c, key, mask))
+        return mask
 
     def succeeded_of(self, key: int) -> np.ndarray | None:
         """Return what `set_succeeded` was given, or None."""
@@ -264,10 +287,10 @@ class Batches(Ground):
         with explained(self.path):
             return private_writer(self.results_part_path(key))
 
-    def commit_file(self, part: Path, final: Path) -> None:
-        """Give a finished file its final name, durably: it is whole there, or not there at all."""
+    def commit_files(self, finals: Mapping[Path, Path]) -> None:
+        """Give finished files their final names, in their order and durably: each is whole there, or not there."""
         with explained(self.path):
-            commit_file(part, final)
+            commit_files(finals)
 
     def has_results(self, key: int) -> bool:
         """Whether the raw results of a batch are here."""
@@ -338,7 +361,9 @@ class Batches(Ground):
         floor = 1 + max((int(name) for name in os.listdir(self.path / "batches") if name.isdecimal()), default=0)
         return self._database.write(lambda c: queries.take_batch_keys(c, n, floor))
 
-    def _place_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> None:
+    def _write_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> dict[Path, Path]:
+        """Write the folders of new batches; return where each is to go. What there may be soon stands in `placed`."""
+        finals = {}
         for key, batch in zip(keys, batches, strict=True):
             if not _NONCE.fullmatch(batch.nonce):
                 raise ValueError(f"nonce {batch.nonce!r} is not of a-z and 0-9")
@@ -349,11 +374,9 @@ class Batches(Ground):
             write_segment(part / _REQUESTS, batch.fingerprints, batch.draws)
             sync_file(part / _REQUESTS)
             os.rename(batch.spool.path, part / _SPOOL)
-            final = self._batch_folder(key)
-            placed.append(final)
-            commit_folder(part, final)
-        if placed:
-            sync_folder(self.path / "batches")
+            finals[part] = self._batch_folder(key)
+            placed.append(finals[part])
+        return finals
 
     def _take_back(
         self, keys: Sequence[int], run_id: str | None, placed: list[Path], batches: Sequence[NewBatch]

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -107,20 +108,39 @@ def sync_folder(path: Path) -> None:
 
 def commit_file(part: Path, final: Path) -> None:
     """Give a finished file its final name: whole and durable there when this returns, or not there at all."""
-    fd = os.open(part, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0))
-    try:
-        _set_mode(fd, FILE_MODE)
-        sync_fd(fd)
-    finally:
-        os.close(fd)
-    os.replace(part, final)
-    sync_folder(final.parent)
+    commit_files({part: final})
 
 
-def commit_folder(part: Path, final: Path) -> None:
-    """Give a folder of already synced files its final name; the caller syncs the parent of `final`."""
-    sync_folder(part)
-    os.rename(part, final)
+def commit_files(finals: Mapping[Path, Path]) -> None:
+    """
+    Give finished files their final names, in their order: whole and durable there when this returns.
+
+    After a crash in between, each is whole under its final name or not there at all.
+    """
+    for part in finals:
+        fd = os.open(part, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            _set_mode(fd, FILE_MODE)
+            sync_fd(fd)
+        finally:
+            os.close(fd)
+    for part, final in finals.items():
+        os.replace(part, final)
+    for folder in dict.fromkeys(final.parent for final in finals.values()):
+        sync_folder(folder)
+
+
+def commit_folders(finals: Mapping[Path, Path]) -> None:
+    """
+    Give folders of synced files their final names, durable when this returns.
+
+    Until then a power cut may leave a folder that is not whole: nothing may rely on one before.
+    """
+    for part, final in finals.items():
+        os.rename(part, final)
+    # After all the names: a file system that keeps a journal then brings all of it to the medium with the first.
+    for folder in dict.fromkeys([*finals.values(), *(final.parent for final in finals.values())]):
+        sync_folder(folder)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def run_from(row: tuple[Any, ...], batch_keys: tuple[int, ...], schema_version: 
     return RunRecord(**values, batch_keys=batch_keys, schema_version=schema_version)
 
 
+# A run looks at its batches far more often than they change.
+@lru_cache(maxsize=1024)
 def batch_from(row: tuple[Any, ...]) -> BatchRecord:
     """Return the batch that a row of `BATCH_COLUMNS` stands for."""
     return BatchRecord(**{name: from_cell(name, cell) for name, cell in zip(BATCH_COLUMNS, row, strict=True)})

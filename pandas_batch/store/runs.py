@@ -16,7 +16,7 @@ from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, StoreError
 from . import queries
 from .batches import Batches, new_record
 from .failures import NOTHING_RECORDED, explained
-from .files import commit_folder, remove_folder, sync_file, sync_folder
+from .files import commit_folders, remove_folder, sync_file
 from .ground import RUN_ID
 from .labels import read_index, write_index
 from .records import BatchRecord, NewBatch, RunRecord
@@ -85,17 +85,17 @@ class Runs(Batches):
             records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
             placed: list[Path] = []
             try:
-                self._place_batches(keys, batches, placed)
-                self._place_run(run, rows, requests, index, placed)
+                folders = self._write_batches(keys, batches, placed)
+                commit_folders(folders | self._write_run(run, rows, requests, index, placed))
                 self._database.write(lambda c: _insert_all(c, run, records))
             except BaseException:
                 self._take_back(keys, run.id, placed, batches)
                 raise
         return run
 
-    def _place_run(
+    def _write_run(
         self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]
-    ) -> None:
+    ) -> dict[Path, Path]:
         final = self._run_folder(run.id)
         remove_folder(final)  # of a process that died before its commit
         part = self._new_folder("run")
@@ -107,8 +107,7 @@ class Runs(Batches):
         for file in part.iterdir():
             sync_file(file)
         placed.append(final)
-        commit_folder(part, final)
-        sync_folder(final.parent)
+        return {part: final}
 
     def run(self, run_id: str) -> RunRecord:
         """Return a run by its id; `RunNotFoundError` where there is none."""

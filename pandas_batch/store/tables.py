@@ -31,7 +31,8 @@ def read_table(path: Path) -> pa.Table:
         Where it cannot be read.
     """
     try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        # As a buffer: of a file, even a mapped one, Arrow reads every part in another thread.
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source.read_buffer()) as reader:
             return reader.read_all()
     except pa.ArrowInvalid as error:
         raise not_whole(path) from error
