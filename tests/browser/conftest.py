@@ -1,4 +1,4 @@
-"""One server for all browser tests, a browser for each file of them; a fresh page and fresh kernels for each test."""
+"""One server for all browser tests, a page for each file of them; a fresh notebook and kernel for each test."""
 
 from __future__ import annotations
 
@@ -48,9 +48,17 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def page(browser: Any) -> Iterator[Any]:
+    # JupyterLab takes four seconds to load: the tests of a file leave it there for each other.
+    page = browser.new_page(viewport={"width": 1200, "height": 1400})
+    yield page
+    page.close()
+
+
 @pytest.fixture
-def lab(lab_server: LabServer, browser: Any) -> Iterator[LabPage]:
-    """A page of 1200 by 1400; its kernels end with the test."""
-    lab = LabPage(lab_server, browser.new_page(viewport={"width": 1200, "height": 1400}))
+def lab(lab_server: LabServer, page: Any) -> Iterator[LabPage]:
+    """A page of 1200 by 1400; its notebooks are closed and their kernels end with the test."""
+    lab = LabPage(lab_server, page)
     yield lab
-    lab.close()
+    lab.clear()

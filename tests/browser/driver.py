@@ -193,7 +193,7 @@ class LabPage:
         return name
 
     def open(self, name: str) -> None:
-        """Open a notebook in a workspace of its own and wait for its kernel."""
+        """Load JupyterLab anew with this notebook, in a workspace of its own, and wait for its kernel."""
         self.name = name
         self.names.add(name)
         workspace = f"w{secrets.token_hex(3)}"
@@ -201,8 +201,15 @@ class LabPage:
         self._wait_ready()
 
     def start(self, *cells: str) -> None:
-        """Write a notebook with these cells, open it, and run all of them."""
-        self.open(self.write(*cells))
+        """Write a notebook with these cells, open it (in the JupyterLab that is there already), and run all of them."""
+        name = self.write(*cells)
+        if self.page.url.startswith(self.server.url):
+            self.name = name
+            self.names.add(name)
+            self.command("docmanager:open", {"path": name}, wait=True)
+            self._wait_ready()
+        else:
+            self.open(name)
         self.run_all()
 
     def reload(self) -> None:
@@ -311,6 +318,13 @@ class LabPage:
     def close(self) -> None:
         """Close the page; its kernels end, those of other pages live on."""
         self.page.close()
+        self.server.end_kernels(*self.names)
+
+    def clear(self) -> None:
+        """Close the notebooks without saving; their kernels end, and JupyterLab is there for the next."""
+        self.page.remove_listener("dialog", self._on_dialog)
+        self.page.evaluate("() => [...window.jupyterapp.shell.widgets('main')].forEach(w => w.dispose())")
+        self.page.wait_for_selector(".jp-Notebook", state="detached")
         self.server.end_kernels(*self.names)
 
     def wait_account(self, timeout_s: float = 20.0) -> None:

@@ -11,7 +11,7 @@ from .driver import LabPage, kernel_version
 HEAD = """import os, tempfile, pandas as pd, pandas_batch
 from pandas_batch import simulator
 os.environ["PANDAS_BATCH_HOME"] = tempfile.mkdtemp()
-api = simulator.serve(seconds_per_batch={seconds}, seconds_to_cancel=4)
+api = simulator.serve(seconds_per_batch={seconds}, seconds_to_cancel=3)
 df = pd.DataFrame({{"review": [f"review {{i}}" for i in range(30)]}})
 ask = dict(client=api.client(), name="reviews", poll_interval=0.5)
 """
@@ -25,10 +25,12 @@ def test_start_stays_live_and_cancels_by_clicks(lab: LabPage) -> None:
     lab.start(
         HEAD.format(seconds=600),
         "run = df.claude_batch.start('review', **ask)",
-        "import time; time.sleep(5); print('busy cell over')",
+        "import os, time\nwhile not os.path.exists('heard'): time.sleep(.1)\nprint('busy cell over')",
         "out = run.result(); print('cancels', api.calls('cancel'), out['status'].value_counts().to_dict())",
     )
     lab.wait_text(r"In progress[\s\S]*elapsed [2-9] s")
+    assert lab.is_busy()
+    (lab.server.root / "heard").touch()
     lab.wait_text("busy cell over")
     lab.click("Cancel")
     lab.click("Confirm cancel", timeout_s=5)
@@ -57,13 +59,14 @@ def test_a_waiting_cell_can_be_canceled_from(lab: LabPage, call: str) -> None:
 def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
     """The stop button returns within a second with the way on; the run stays live, and the same line brings it home."""
     line = "out = df.claude_batch.submit('review', **ask)"
-    lab.start(HEAD.format(seconds=12), line)
+    # The third cell does not run at first: an interrupt takes back what waits behind it.
+    lab.start(HEAD.format(seconds=600), line, "import threading; threading.Timer(2, api.advance, [600]).start()")
     lab.wait_text(r"elapsed [2-4] s")
     lab.interrupt()
     assert lab.wait_text("KeyboardInterrupt", 5) < 3
     lab.wait_text("1 of 1 batches are posted and go on")
     lab.wait_idle(5)
-    lab.page.evaluate("() => 0")
+    lab.run_cell(2)
     lab.run_cell(1)
     lab.wait_text(r"30\s+of 30", 40)
     lab.wait_idle(20)
