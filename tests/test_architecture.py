@@ -40,7 +40,7 @@ ROOMS = {
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
-    "estimate": Room("forecast bounds bill counting estimate preflight", "numpy pandas msgspec"),
+    "estimate": Room("forecast bounds bill counting summing retry_bill estimate preflight", "numpy pandas msgspec"),
     "display": Room(
         "wording stylesheet fragments account pace clicks panel notebook_display progress",
         "ipywidgets IPython comm tqdm",

@@ -3,86 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
 from datetime import datetime
 from typing import Any, Literal
 
 import pandas as pd
 import pytest
-from pydantic import BaseModel
+from retry_lab import CASES, TEXTS, ZEAL_FIRST, Verdict, failed_run, settled
 from rowlab import ask, lose_rows
 
 import pandas_batch
-from pandas_batch import InputError, UnknownOptionError
-from pandas_batch.running.run import Run
+from pandas_batch import BudgetError, InputError, UnknownOptionError
 from pandas_batch.simulator import Reply
 from pandas_batch.simulator.faults import RowFault
-
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000001000548"
-    "2dcc0000000049454e44ae426082"
-)
-ZEAL_FIRST = {
-    "type": "object",
-    "properties": {"zeal": {"type": "string"}, "amount": {"type": "number"}},
-    "required": ["zeal", "amount"],
-    "additionalProperties": False,
-}
-TOOL = {"name": "look", "description": "", "input_schema": {"type": "object", "properties": {"z": {}, "a": {}}}}
-
-
-class Verdict(BaseModel):
-    """A schema that is a class."""
-
-    verdict: Literal["good", "bad"]
-    points: int = 3
-
-
-TEXTS = pd.DataFrame({"prompt": ["Lovely.", "It broke.", "zwölf 🎉"]})
-CASES: dict[str, tuple[pd.DataFrame, dict[str, Any]]] = {
-    "texts": (TEXTS, {"system": "Be brief."}),
-    "template": (TEXTS, {"prompt": "Judge: {prompt}"}),
-    "few_shot": (TEXTS, {"few_shot": [("a", "b"), ([{"type": "text", "text": "c"}], "d")]}),
-    "blocks": (pd.DataFrame({"prompt": [[{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]]}), {}),
-    "messages": (
-        pd.DataFrame(
-            {"prompt": [[{"role": r, "content": c} for r, c in (("user", "1"), ("assistant", "2"), ("user", "3"))]]}
-        ),
-        {"few_shot": [("a", "b")]},
-    ),
-    "one message": (pd.DataFrame({"prompt": [[{"role": "user", "content": "1"}]]}), {}),
-    "images": (TEXTS.assign(picture=[PNG, None, [PNG]]), {"images_col": "picture"}),
-    "inline image": (
-        pd.DataFrame(
-            {"prompt": [[{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}]]}
-        ),
-        {},
-    ),
-    "documents": (TEXTS.assign(file=[b"some text", None, b"more"]), {"documents_col": "file"}),
-    "json schema": (TEXTS, {"output_schema": ZEAL_FIRST}),
-    "class": (TEXTS, {"output_schema": Verdict}),
-    "types": (TEXTS, {"output_schema": {"zeal": str, "amount": float}, "output_config": {"effort": "low"}}),
-    "cache": (TEXTS, {"system": "Be brief.", "cache_system": True}),
-    "tools": (TEXTS, {"tools": [TOOL]}),
-    "samples": (TEXTS, {"samples": 2}),
-    "betas": (TEXTS, {"betas": ["context-1m-2025-08-07"]}),
-}
-
-
-def settled(run: Run) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        run.result()
-    return run
-
-
-def failed_run(frame: pd.DataFrame, api: Any, clock: Any, **options: Any) -> Run:
-    """Return a run of which every row failed."""
-    fault = api.faults.add(RowFault("overloaded", share=1.0))
-    run = settled(ask(frame, api, clock, **options))
-    api.faults.remove(fault)
-    assert set(run.result()["status"].explode()) == {"errored"}
-    return run
 
 
 @pytest.mark.parametrize("changed", [{"max_tokens": 77}, {"system": "Be long."}, {"model": "claude-opus-4-8"}], ids=str)
@@ -224,3 +156,35 @@ def test_a_loaded_run_has_the_columns_of_its_schema_class(api: Any, clock: Any, 
     loaded = pandas_batch.load("class")
     pd.testing.assert_frame_equal(loaded.result(), run.result().drop(columns="prompt"))
     pd.testing.assert_frame_equal(TEXTS.claude_batch.merge(loaded, client=api.client()), run.result())
+
+
+ABOVE = r"This may cost \$0\.0[2-9]\d*, above max_cost_usd=0\.01 "
+
+
+def test_a_retry_keeps_to_the_budget_of_its_run(api: Any, clock: Any) -> None:
+    """What a retry could cost is held against the budget before anything is recorded; a higher one lets it go."""
+    failed = failed_run(TEXTS, api, clock, max_cost_usd=0.01, max_tokens=16)
+    n_posted, n_runs = api.calls("create"), len(failed.store.runs())
+    with pytest.raises(BudgetError, match=ABOVE) as told:
+        failed.retry_failed(max_tokens=4096)
+    assert "Nothing was sent, nothing was billed." in str(told.value)
+    loaded = pandas_batch.load(failed.id, store=str(failed.store.path), client=api.client())
+    with pytest.raises(BudgetError, match=ABOVE):
+        loaded.retry_failed(max_tokens=4096)
+    with pytest.raises(BudgetError, match="no price is known for claude-unknown"):
+        failed.retry_failed(model="claude-unknown")
+    with pytest.raises(InputError, match="max_cost_usd is -1"):
+        failed.retry_failed(max_cost_usd=-1)
+    assert (api.calls("create"), len(failed.store.runs())) == (n_posted, n_runs)
+    again = settled(failed.retry_failed(max_tokens=4096, max_cost_usd=0.10))
+    assert again.counts == {"succeeded": 3}
+    assert 0 < again.paid_usd < 0.10
+
+
+def test_a_retry_within_the_budget_asks_for_no_other(api: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that a budget has let through once are let through again; the environment's counts where none was given."""
+    monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "0.01")
+    failed = failed_run(TEXTS, api, clock, max_tokens=16)
+    with pytest.raises(BudgetError, match=ABOVE):
+        failed.retry_failed(max_tokens=4096)
+    assert settled(failed.retry_failed()).counts == {"succeeded": 3}

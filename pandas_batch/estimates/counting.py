@@ -101,13 +101,22 @@ def look_at(plan: RequestPlan, positions: np.ndarray, *, max_bytes: int = _MAX_S
                 rows.append((len(body), *_traits_of(body)))
         # Attachments make a request large: never write many of those at once.
         n_next = int(np.clip(4_000_000 // max(n_read // len(rows), 1), 1, 256))
+    at = np.asarray(positions[: len(rows)], np.int64)
+    return _seen(rows, at, image_tokens=plan.media_tokens[at])
+
+
+def look_at_bodies(bodies: Sequence[bytes]) -> Seen:
+    """Read the traits of requests from their params as JSON; the positions are their places in `bodies`."""
+    rows = [(len(body), *_traits_of(body)) for body in bodies]
+    return _seen(rows, np.arange(len(rows)), image_tokens=np.zeros(len(rows), np.int64))
+
+
+def _seen(rows: Sequence[tuple[int, ...]], positions: np.ndarray, *, image_tokens: np.ndarray) -> Seen:
     columns = np.array(rows, np.int64).reshape(len(rows), -1).T
     n_bytes, letters, signs, wide, images, pdfs, frills, n_marks, is_away, has_server_tools, in_us = columns
-    at = np.asarray(positions[: len(rows)], np.int64)
-    image_tokens = plan.media_tokens[at]
     unmeasured = np.where(image_tokens > 0, 0, images)
     return Seen(
-        positions=at,
+        positions=positions,
         traits=Traits(
             *(column.astype(float) for column in (letters, signs, wide, image_tokens, unmeasured, pdfs, frills))
         ),
@@ -290,6 +299,17 @@ def forget() -> None:
 def _count(plan: RequestPlan, position: int, wire: Wire, betas: Sequence[str]) -> Callable[[], int]:
     # Written only when it is asked about: a sample of requests with attachments is large.
     return lambda: wire.count_tokens(params_of(plan, position), betas=betas)
+
+
+def count_bodies(
+    bodies: Sequence[bytes], places: Sequence[int], wire: Wire, *, betas: Sequence[str] = (), limit_s: float
+) -> dict[int, int]:
+    """Return the input tokens of the requests at `places` among `bodies`, of those that could be counted in time."""
+    import msgspec
+
+    questions = {place: _question(msgspec.json.decode(bodies[place]), wire, betas) for place in places}
+    answers = ask_all(questions, limit_s=limit_s, go_on=speaks_of_request)
+    return {place: answer for place, answer in answers.items() if isinstance(answer, int)}
 
 
 def _question(params: Mapping[str, Any], wire: Wire, betas: Sequence[str]) -> Callable[[], int]:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 
-from .amounts import number
 from .bill import CacheForecast, Estimate, check_budget
 from .bounds import Bounds, OfModel, Prefix, minimum_cached_tokens
 from .counting import Seen, count_prefix, count_requests, look_at, params_of, prefix_of, status_code_of, traits_of
 from .forecast import N_COUNTED, Traits, forecast
+from .summing import added_up, unbounded_by
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options
@@ -27,11 +27,6 @@ __all__ = ["CacheForecast", "Estimate", "check_budget", "estimate_requests"]
 
 LIMIT_S = 10.0
 """Seconds for all counting together."""
-
-OFFLINE_BASIS = (
-    "not counted but guessed from the bytes, at about 4 letters or 2 digits or signs per token; the bounds allow "
-    "2 to 8 letters, and 1 to 6 bytes of anything else"
-)
 
 _MAX_SEEN = 2_000
 _MAX_SEEN_OFFLINE = 64
@@ -86,27 +81,18 @@ def estimate_requests(
     models = _by_model(plan, unique_positions, options, counts, clock.now() if at is None else at)
     prefixes = {of.name: _prefix(plan, of, counts) for of in models}
     is_marked = bool(options.cache_system)
-    unbounded = _unbounded(plan, models)
-    unpriced = tuple(of.name for of in models if of.rates is None)
-    is_bounded = not unpriced and not unbounded
+    unbounded = unbounded_by(models, is_unbounded=plan.unbounded_input)
+    is_bounded = not unbounded and all(of.rates is not None for of in models)
     bounds = [Bounds(of, prefixes[of.name] if is_marked else None, is_marked=is_marked) for of in models]
-    return Estimate(
+    return added_up(
+        models,
+        bounds,
+        unbounded,
         rows=plan.n_rows,
         requests=len(unique_positions) + n_reused,
         reused=n_reused,
         batches=n_batches,
         bytes=n_bytes,
-        input_tokens=_sum(models, "mid"),
-        input_tokens_low=_sum(models, "low"),
-        input_tokens_high=None if unbounded else _sum(models, "high"),
-        output_tokens_max=int(sum(int((of.max_tokens * of.repeats).sum()) for of in models)),
-        cost_usd_min=None if unpriced else sum(bound.low() for bound in bounds),
-        cost_usd_max=sum(bound.high() for bound in bounds) if is_bounded else None,
-        cost_usd_standard=sum(bound.high(standard=True) for bound in bounds) if is_bounded else None,
-        models=tuple(of.name for of in models),
-        unpriced=unpriced,
-        unbounded=unbounded,
-        basis=_basis(models),
         cache=tuple(
             _cache_forecast(of, prefix, is_marked=is_marked, is_bounded=is_bounded)
             for of in models
@@ -115,37 +101,6 @@ def estimate_requests(
         uses_cache=is_marked,
         notes=tuple(counts.notes),
     )
-
-
-def _sum(models: Sequence[OfModel], name: str) -> int:
-    total = sum(float((getattr(of.tokens, name) * of.repeats).sum()) for of in models)
-    return int(np.floor(total) if name == "low" else np.ceil(total) if name == "high" else round(total))
-
-
-def _basis(models: Sequence[OfModel]) -> str:
-    n = sum(len(of.positions) for of in models)
-    n_counted = sum(of.tokens.n_counted for of in models)
-    if not n:
-        return ""
-    if not n_counted:
-        return OFFLINE_BASIS
-    if n_counted == n:
-        return f"counted on all {number(n)} requests"
-    return f"counted on {number(n_counted)} of {number(n)} requests, the others by their bytes"
-
-
-def _unbounded(plan: RequestPlan, models: Sequence[OfModel]) -> tuple[str, ...]:
-    reasons = []
-    far = "images or documents are given as URL or file id"
-    if any(of.seen.is_away.any() for of in models):
-        reasons.append(far)
-    if any(of.seen.has_server_tools.any() for of in models):
-        reasons.append("server tools add what they find to the input")
-    if not reasons and any(not np.isfinite(of.tokens.high).all() for of in models):
-        reasons.append("the pages of PDF documents were not counted")
-    if not reasons and plan.unbounded_input and any(len(of.seen.positions) < len(of.positions) for of in models):
-        reasons.append(f"{far}, or are PDF documents whose pages were not counted")
-    return tuple(reasons)
 
 
 class _Counting:

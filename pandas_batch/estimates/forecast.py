@@ -23,11 +23,12 @@ _COEFFICIENTS = np.array([12.0, 0.24, 0.45, 0.42, 0.8, 1500.0, 25_000.0, 350.0])
 _COEFFICIENT_SDS = np.array([30.0, 0.10, 0.25, 0.25, 0.4, 900.0, 25_000.0, 250.0])
 
 # What the offline bounds allow. Rare words still have two letters per token; digits, signs and other scripts may fall
-# to one token per byte, and no byte-level tokenizer makes more tokens than bytes. No image has more than 5,000 tokens
-# (https://platform.claude.com/docs/en/build-with-claude/vision). The pages of a PDF cannot be counted from here.
+# to one token per byte, and no byte-level tokenizer makes more tokens than bytes. No image has more than 5,000 tokens,
+# and an icon has next to none (https://platform.claude.com/docs/en/build-with-claude/vision). The pages of a PDF cannot
+# be counted from here.
 # The first entry of the lower bounds takes the JSON around a prompt off again, which is no input.
 _UPPER = np.array([64.0, 0.5, 1.0, 1.0, 1.1, 5_000.0, np.inf, 1_000.0])
-_LOWER = np.array([-25.0, 1 / 8, 1 / 6, 1 / 6, 0.25, 50.0, 500.0, 0.0])
+_LOWER = np.array([-25.0, 1 / 8, 1 / 6, 1 / 6, 0.25, 0.0, 500.0, 0.0])
 
 _PRIOR_NOISE = 0.08
 _PRIOR_NOISE_WEIGHT = 2.0

@@ -172,14 +172,14 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
             raise InputError("prompt_col is given twice: as the first argument and as a keyword.")
         given["prompt_col"] = prompt_col
     option_names = [f.name for f in dataclasses.fields(Options) if f.name != "params"]
-    given["betas"] = _checked("betas", () if given.get("betas") is None else given["betas"])
+    given["betas"] = check_option("betas", () if given.get("betas") is None else given["betas"])
     others = [name for name in given if name not in option_names]
     check_names(others, option_names, beta=bool(given["betas"]))
 
     values: dict[str, Any] = {}
     for name in option_names:
         if given.get(name) is not None:  # None is the default of every option
-            values[name] = _checked(name, given[name])
+            values[name] = check_option(name, given[name])
     if "model" not in values and (model := os.environ.get("PANDAS_BATCH_MODEL")):
         values["model"] = check_parameter("model", model)
     if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
@@ -194,7 +194,8 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
     return options
 
 
-def _checked(name: str, value: Any) -> Any:
+def check_option(name: str, value: Any) -> Any:
+    """Return the value of an option as it is kept; `InputError` where it is not what the option takes."""
     check = CHECKS.get(name)
     if check is None:
         return value

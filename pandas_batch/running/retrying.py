@@ -30,12 +30,15 @@ TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error
 _ALWAYS = frozenset({"expired", "canceled", "missing"})
 
 
-def retry_run(run: Run, *, errors: str, overrides: Mapping[str, Any]) -> Run:
+def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> Run:
     """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
+    from pandas_batch.requests.options import check_option
 
     if errors not in ("transient", "all"):
         raise InputError(f"errors={errors!r} is neither 'transient' nor 'all'.", hint='run.retry_failed(errors="all")')
+    given = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
+    budget_usd = run.options.max_cost_usd if given is None else given
     store, parent = run.store, run.record
     changes = Changes.of(
         overrides, parent.options, base_url=parent.base_url, api_version=str(parent.extra["api_version"])
@@ -51,10 +54,10 @@ def retry_run(run: Run, *, errors: str, overrides: Mapping[str, Any]) -> Run:
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
         if not later:
-            recorded = _record(run, parent, errors, changes, asked)
+            recorded = _record(run, parent, errors, changes, asked, budget_usd=budget_usd)
             return run if recorded is None else run.sibling(recorded.id)
     # Another retry: of what the retries made since have left, whose answers are paid for.
-    return retry_run(run.sibling(later[0].id), errors=errors, overrides=overrides)
+    return retry_run(run.sibling(later[0].id), errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
 
 
 def _digest(errors: str, given: Mapping[str, Any]) -> str:
@@ -79,7 +82,9 @@ def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
     return later
 
 
-def _record(run: Run, parent: RunRecord, errors: str, changes: Changes, asked: str) -> RunRecord | None:
+def _record(
+    run: Run, parent: RunRecord, errors: str, changes: Changes, asked: str, *, budget_usd: float | None
+) -> RunRecord | None:
     """Write the retry down; None where there is nothing to ask again."""
     store = run.store
     requests = _requests_to_retry(run, errors)
@@ -92,6 +97,12 @@ def _record(run: Run, parent: RunRecord, errors: str, changes: Changes, asked: s
     reused = np.ones(len(keys), dtype=bool)
     again = _again(run, requests, changes)
     again = _without_answered(run, again, keys, positions, draws)
+    if again and budget_usd is not None:
+        from pandas_batch.estimates.bill import check_budget
+        from pandas_batch.estimates.retry_bill import estimate_bodies
+
+        bodies = [one.params for one in again]
+        check_budget(estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now()), budget_usd)
     batches = _write(run, again, keys, positions, draws, reused)
     record = replace(
         parent,

@@ -227,7 +227,7 @@ class Run(AwaitedRun):
             told += f" Waiting for the same batches: {', '.join(waiting)}."
         return told
 
-    def retry_failed(self, *, errors: str = "transient", **overrides: Any) -> Run:
+    def retry_failed(self, *, errors: str = "transient", max_cost_usd: float | None = None, **overrides: Any) -> Run:
         """
         Ask again for the rows that failed, in a new run whose result is the whole frame again.
 
@@ -236,6 +236,8 @@ class Run(AwaitedRun):
         errors
             ``"transient"``: expired, canceled, missing, api_error, overloaded, rate_limit and timeout rows;
             ``"all"``: those that would probably fail again as well.
+        max_cost_usd
+            The most that the retry may cost; None: what the run was given, or ``PANDAS_BATCH_MAX_COST_USD``.
         **overrides
             Options of the requests to change for the retried rows, such as ``max_tokens=4096`` or ``model=...``.
 
@@ -243,10 +245,15 @@ class Run(AwaitedRun):
         -------
         Run
             The new run (or this one, where there is nothing to retry).
+
+        Raises
+        ------
+        BudgetError
+            It could cost more, or has no known price. Nothing was sent.
         """
         from .retrying import retry_run
 
-        return retry_run(self, errors=errors, overrides=overrides)
+        return retry_run(self, errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
 
     def delete(self, *, server: bool = False, force: bool = False) -> None:
         """

@@ -1,0 +1,106 @@
+"""What requests that are written down already would cost: the bill of a retry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from pandas_batch.answers.pricing import rates
+
+from .bill import Estimate
+from .bounds import Bounds, OfModel
+from .counting import count_bodies, look_at_bodies
+from .forecast import N_COUNTED, forecast
+from .summing import added_up, unbounded_by
+
+if TYPE_CHECKING:
+    from pandas_batch.requests.options import Options
+    from pandas_batch.wire.wire import Wire
+
+LIMIT_S = 10.0
+"""Seconds for all counting together."""
+
+_MAX_UPLOADED_BYTES = 16_000_000
+
+
+class _Head(msgspec.Struct):
+    model: str
+    max_tokens: int
+
+
+def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | None, at: datetime) -> Estimate:
+    """
+    Estimate the bill of requests that are written down already. Nothing is spent.
+
+    Parameters
+    ----------
+    bodies
+        The params of each request as JSON.
+    options
+        Of the call that sends them: its prices and betas.
+    wire
+        Where tokens are counted; None: nowhere.
+    at
+        Date of the prices.
+
+    Returns
+    -------
+    Estimate
+
+    Examples
+    --------
+    >>> from datetime import UTC
+    >>> from pandas_batch.requests.options import parse_options
+    >>> body = b'{"model":"mine","max_tokens":10,"messages":[{"role":"user","content":"Hi"}]}'
+    >>> options = parse_options({"prices": {"mine": (1, 5)}})
+    >>> told = estimate_bodies([body, body], options=options, wire=None, at=datetime(2026, 11, 23, tzinfo=UTC))
+    >>> told.requests, told.output_tokens_max
+    (2, 20)
+    """
+    heads = [msgspec.json.decode(body, type=_Head) for body in bodies]
+    models = []
+    for name in sorted({head.model for head in heads}):
+        mine = [body for body, head in zip(bodies, heads, strict=True) if head.model == name]
+        max_tokens = [head.max_tokens for head in heads if head.model == name]
+        models.append(_of_model(name, mine, max_tokens, options, wire, at))
+    return added_up(
+        models,
+        [Bounds(of, None, is_marked=False) for of in models],
+        unbounded_by(models, is_unbounded=False),
+        rows=len(bodies),
+        requests=len(bodies),
+        reused=0,
+        batches=1,
+        bytes=sum(map(len, bodies)),
+    )
+
+
+def _of_model(
+    name: str, bodies: Sequence[bytes], max_tokens: Sequence[int], options: Options, wire: Wire | None, at: datetime
+) -> OfModel:
+    seen = look_at_bodies(bodies)
+    each_once = np.ones(len(bodies), np.int64)
+
+    def count(places: Sequence[int]) -> dict[int, int]:
+        if wire is None:
+            return {}
+        by_size = sorted(places, key=lambda place: len(bodies[place]))
+        uploaded = np.cumsum([len(bodies[place]) for place in by_size])
+        few = by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
+        return count_bodies(bodies, few, wire, betas=options.betas, limit_s=LIMIT_S)
+
+    n = 0 if wire is None else N_COUNTED
+    return OfModel(
+        name=name,
+        positions=seen.positions,
+        repeats=each_once,
+        max_tokens=np.array(max_tokens, np.int64),
+        tokens=forecast(seen.traits, np.flatnonzero(seen.is_countable), each_once, count, n=n),
+        seen=seen,
+        shapes=seen.positions[:0],
+        rates=rates(name, at=at, prices=options.prices),
+    )
