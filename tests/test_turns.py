@@ -11,11 +11,18 @@ from contextlib import contextmanager
 
 import pytest
 
+from pandas_batch.running import turns
 from pandas_batch.running.turns import Turn
 
 from .conftest import FakeClock
 
 MB = bytes(1 << 20)
+
+
+@pytest.fixture(autouse=True)
+def processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a processor of its own: a turn that is never ended holds up no other test."""
+    monkeypatch.setattr(turns, "_processor", threading.Lock())
 
 
 @contextmanager
@@ -31,7 +38,7 @@ def another(clock: FakeClock) -> Iterator[threading.Event]:
             if not may_go.wait(5):
                 ran_out.append("nobody came back within five seconds")
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)  # one that waits for ever does not keep Python from ending
     thread.start()
     try:
         yield has_turn
