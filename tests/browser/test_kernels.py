@@ -15,6 +15,8 @@ VERSIONS = ("6.31.0", "7.0.1", "7.2.0", "7.3.0")
 """Versions of ipykernel beside the newest; each handles a click and a thread's output in a way of its own."""
 
 HERE = Path(__file__).parent
+WITH_CERTIFICATES = dict(os.environ)
+"""The environment as it was found: a test's own trusts nobody, and pip has to."""
 
 
 def kernel_of(version: str) -> Path:
@@ -24,7 +26,7 @@ def kernel_of(version: str) -> Path:
     if not (home / ".made").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
-        subprocess.run([*install, "--editable", str(REPOSITORY), f"ipykernel=={version}"], check=True)
+        subprocess.run([*install, "--editable", str(REPOSITORY), f"ipykernel=={version}"], check=True, env=WITH_CERTIFICATES)
         (home / ".made").touch()
     return python
 
