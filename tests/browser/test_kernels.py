@@ -26,7 +26,8 @@ def kernel_of(version: str) -> Path:
     if not (home / ".made").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
         install = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-compile"]
-        subprocess.run([*install, "--editable", str(REPOSITORY), f"ipykernel=={version}"], check=True, env=WITH_CERTIFICATES)
+        install += ["--editable", str(REPOSITORY), f"ipykernel=={version}"]
+        subprocess.run(install, check=True, env=WITH_CERTIFICATES)
         (home / ".made").touch()
     return python
 
