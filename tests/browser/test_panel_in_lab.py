@@ -81,7 +81,7 @@ def test_the_panel_survives_a_reload(lab: LabPage) -> None:
 
 def test_two_views_are_both_alive(lab: LabPage) -> None:
     """A run shown in two cells moves in both, and leaves its account in both."""
-    lab.start(HEAD + "run = PlayedRun(seconds=6)", "run.display.show()", "run.display.show(); 1")
+    lab.start(HEAD + "run = PlayedRun(seconds=9)", "run.display.show()", "run.display.show(); 1")
     lab.wait_text("In progress")
     wait_ticks(lab, 1)
     clocks = lab.page.evaluate("() => [...document.querySelectorAll('.pdb-live .pdb-times')].map(e => e.innerText)")

@@ -11,7 +11,7 @@ from .driver import LabPage, kernel_version
 HEAD = """import os, tempfile, pandas as pd, pandas_batch
 from pandas_batch import simulator
 os.environ["PANDAS_BATCH_HOME"] = tempfile.mkdtemp()
-api = simulator.serve(seconds_per_batch={seconds}, seconds_to_cancel=3)
+api = simulator.serve(seconds_per_batch={seconds}, seconds_to_cancel=4)
 df = pd.DataFrame({{"review": [f"review {{i}}" for i in range(30)]}})
 ask = dict(client=api.client(), name="reviews", poll_interval=0.5)
 """
