@@ -21,8 +21,9 @@ MB = bytes(1 << 20)
 
 @pytest.fixture(autouse=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give each test a processor of its own: a turn that is never ended holds up no other test."""
+    """Give each test a processor of its own, and all patience: a turn that is never ended is seen, by its test only."""
     monkeypatch.setattr(turns, "_processor", threading.Lock())
+    monkeypatch.setattr(turns, "_PATIENCE_S", 3600.0)
 
 
 @contextmanager
@@ -82,6 +83,23 @@ def test_small_results_wait_for_nobody() -> None:
         assert has_turn.wait(10)
         turn.paced(came.extend)(MB[1:])
     assert came == MB[1:]
+
+
+def test_a_download_that_stalls_holds_others_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a turn in vain goes on without, to the end of its download, and takes nobody's turn away."""
+    monkeypatch.setattr(turns, "_PATIENCE_S", 0.01)
+    clock, came = FakeClock(), bytearray()
+    with another(clock) as has_turn:
+        assert has_turn.wait(10)
+        with Turn(clock) as turn:
+            write = turn.paced(came.extend)
+            for _ in range(3):
+                write(MB)
+            monkeypatch.setattr(turns, "_PATIENCE_S", 3600.0)
+            write(MB)
+            turn.take()
+        assert turns._processor.locked()
+    assert came == 4 * MB
 
 
 def breaks_off(clock: FakeClock) -> None:

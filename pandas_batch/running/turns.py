@@ -14,6 +14,8 @@ _processor = threading.Lock()
 _LOOK_BYTES = 1 << 20
 _LOOK_S = 0.05
 _FAST_BYTES_PER_S = 200e6
+_PATIENCE_S = 10.0
+"""A batch of 100,000 rows has the turn for two seconds; what has it much longer has stalled."""
 
 
 class Turn:
@@ -43,12 +45,12 @@ class Turn:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._is_mine = False
+        self._is_patient = True
 
     def take(self) -> None:
-        """Wait until nobody else has the turn, and keep it."""
-        if not self._is_mine:
-            _processor.acquire()
-            self._is_mine = True
+        """Wait until nobody else has the turn, and keep it; after ten seconds in vain, go on beside the others."""
+        if not self._is_mine and self._is_patient:
+            self._is_mine = self._is_patient = _processor.acquire(timeout=_PATIENCE_S)
 
     def end(self) -> None:
         """Let others have it."""
