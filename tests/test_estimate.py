@@ -325,7 +325,7 @@ def test_a_server_that_counts_nothing_is_remarked(api: simulator.Simulator) -> N
 
 def test_little_is_uploaded_for_the_sake_of_counting(api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large requests are counted until enough bytes were sent, the smallest first, and at least one."""
-    monkeypatch.setattr("pandas_batch.estimates.estimate._MAX_UPLOADED_BYTES", 50_000)
+    monkeypatch.setattr("pandas_batch.estimates.counting._MAX_UPLOADED_BYTES", 50_000)
     frame = pd.DataFrame({"text": ["word " * 2_000 * (i + 1) for i in range(20)]})
     told = estimate(frame, api)
     assert sum(request.n_bytes for request in api.requests) <= 50_000

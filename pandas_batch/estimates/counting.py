@@ -31,6 +31,7 @@ MAX_COUNTED_BYTES = 8_000_000
 """A larger request is not uploaded for the sake of a count (the endpoint's own limit is 32 MB)."""
 
 _MAX_SEEN_BYTES = 32_000_000
+_MAX_UPLOADED_BYTES = 16_000_000
 _MAX_REMEMBERED = 10_000
 _N_AT_ONCE = 4
 
@@ -299,6 +300,13 @@ def forget() -> None:
 def _count(plan: RequestPlan, position: int, wire: Wire, betas: Sequence[str]) -> Callable[[], int]:
     # Written only when it is asked about: a sample of requests with attachments is large.
     return lambda: wire.count_tokens(params_of(plan, position), betas=betas)
+
+
+def few_enough(positions: Iterable[int], n_bytes: Mapping[int, int]) -> list[int]:
+    """Return those of the requests that may be uploaded for the sake of counts: the smallest, and at least one."""
+    by_size = sorted(positions, key=n_bytes.__getitem__)
+    uploaded = np.cumsum([n_bytes[position] for position in by_size])
+    return by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
 
 
 def count_bodies(

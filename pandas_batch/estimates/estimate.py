@@ -14,7 +14,17 @@ from pandas_batch.clock import SYSTEM_CLOCK, Clock
 
 from .bill import CacheForecast, Estimate, check_budget
 from .bounds import Bounds, OfModel, Prefix, minimum_cached_tokens
-from .counting import Seen, count_prefix, count_requests, look_at, params_of, prefix_of, status_code_of, traits_of
+from .counting import (
+    Seen,
+    count_prefix,
+    count_requests,
+    few_enough,
+    look_at,
+    params_of,
+    prefix_of,
+    status_code_of,
+    traits_of,
+)
 from .forecast import N_COUNTED, Traits, forecast
 from .summing import added_up, unbounded_by
 
@@ -31,7 +41,6 @@ LIMIT_S = 10.0
 _MAX_SEEN = 2_000
 _MAX_SEEN_OFFLINE = 64
 _MAX_SORTED = 20_000
-_MAX_UPLOADED_BYTES = 16_000_000
 _MAX_SHAPES = 200
 _MIN_COUNTED = 6
 _MAX_PREFIXES = 4
@@ -240,9 +249,7 @@ def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[
 
     def count(places: Sequence[int]) -> dict[int, int]:
         at = {int(positions[place]): int(place) for place in places}
-        by_size = sorted(at, key=n_bytes.__getitem__)
-        uploaded = np.cumsum([n_bytes[position] for position in by_size])
-        few = by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
+        few = few_enough(at, n_bytes)
         return {at[position]: tokens for position, tokens in counts.tokens(few).items()}
 
     return count

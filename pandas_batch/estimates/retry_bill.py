@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from pandas_batch.answers.pricing import rates
 
 from .bill import Estimate
 from .bounds import Bounds, OfModel
-from .counting import count_bodies, look_at_bodies
+from .counting import count_bodies, few_enough, look_at_bodies
 from .forecast import N_COUNTED, forecast
 from .summing import added_up, unbounded_by
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 LIMIT_S = 10.0
 """Seconds for all counting together."""
-
-_MAX_UPLOADED_BYTES = 16_000_000
 
 
 class _Head(msgspec.Struct):
@@ -62,11 +61,12 @@ def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | N
     (2, 20)
     """
     heads = [msgspec.json.decode(body, type=_Head) for body in bodies]
+    until_s = time.monotonic() + LIMIT_S
     models = []
     for name in sorted({head.model for head in heads}):
         mine = [body for body, head in zip(bodies, heads, strict=True) if head.model == name]
         max_tokens = [head.max_tokens for head in heads if head.model == name]
-        models.append(_of_model(name, mine, max_tokens, options, wire, at))
+        models.append(_of_model(name, mine, max_tokens, options, wire, at, until_s))
     return added_up(
         models,
         [Bounds(of, None, is_marked=False) for of in models],
@@ -80,7 +80,13 @@ def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | N
 
 
 def _of_model(
-    name: str, bodies: Sequence[bytes], max_tokens: Sequence[int], options: Options, wire: Wire | None, at: datetime
+    name: str,
+    bodies: Sequence[bytes],
+    max_tokens: Sequence[int],
+    options: Options,
+    wire: Wire | None,
+    at: datetime,
+    until_s: float,
 ) -> OfModel:
     seen = look_at_bodies(bodies)
     each_once = np.ones(len(bodies), np.int64)
@@ -88,10 +94,9 @@ def _of_model(
     def count(places: Sequence[int]) -> dict[int, int]:
         if wire is None:
             return {}
-        by_size = sorted(places, key=lambda place: len(bodies[place]))
-        uploaded = np.cumsum([len(bodies[place]) for place in by_size])
-        few = by_size[: max(1, int((uploaded <= _MAX_UPLOADED_BYTES).sum()))]
-        return count_bodies(bodies, few, wire, betas=options.betas, limit_s=LIMIT_S)
+        few = few_enough(places, dict(enumerate(map(len, bodies))))
+        left_s = max(until_s - time.monotonic(), 0.1)
+        return count_bodies(bodies, few, wire, betas=options.betas, limit_s=left_s)
 
     n = 0 if wire is None else N_COUNTED
     return OfModel(

@@ -18,7 +18,7 @@ from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
 from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file
 from .ground import Ground
-from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch
+from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch, new_record
 from .segments import find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
 
@@ -394,19 +394,3 @@ class Batches(Ground):
                     remove_folder(folder)
                 for batch in batches:
                     batch.spool.discard()
-
-
-def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
-    """Return the record of a batch that nobody has posted yet."""
-    return BatchRecord(
-        key=key,
-        run_id=run_id,
-        nonce=batch.nonce,
-        base_url=batch.base_url,
-        betas=tuple(batch.betas),
-        n_requests=len(batch.draws),
-        n_bytes=batch.spool.n_bytes,
-        state="intent" if batch.batch_id is None else "bound",
-        batch_id=batch.batch_id,
-        proved=batch.batch_id is not None,
-    )

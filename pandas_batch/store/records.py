@@ -157,6 +157,22 @@ class NewBatch:
     batch_id: str | None = None
 
 
+def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
+    """Return the record of a batch that nobody has posted yet."""
+    return BatchRecord(
+        key=key,
+        run_id=run_id,
+        nonce=batch.nonce,
+        base_url=batch.base_url,
+        betas=tuple(batch.betas),
+        n_requests=len(batch.draws),
+        n_bytes=batch.spool.n_bytes,
+        state="intent" if batch.batch_id is None else "bound",
+        batch_id=batch.batch_id,
+        proved=batch.batch_id is not None,
+    )
+
+
 # --- between records and rows
 
 _TIMES = frozenset(

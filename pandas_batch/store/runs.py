@@ -14,12 +14,12 @@ import numpy as np
 from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, StoreError
 
 from . import queries
-from .batches import Batches, new_record
+from .batches import Batches
 from .failures import NOTHING_RECORDED, explained
 from .files import commit_folders, remove_folder, sync_file
 from .ground import RUN_ID
 from .labels import read_index, write_index
-from .records import BatchRecord, NewBatch, RunRecord
+from .records import BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
 
 if TYPE_CHECKING:
