@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pandas_batch.errors import StoreError
 from pandas_batch.store import (
     RunRecord,
     Store,
+    files,
     requests_table,
     rows_table,
 )
@@ -184,3 +186,41 @@ def test_a_deletion_that_was_cut_short_is_finished_at_the_next_opening(store: St
     again = reopened(store.path)
     assert not (store.path / "batches" / str(key)).exists()
     assert again._database.read(queries.doomed) == []
+
+
+class Medium:
+    """Knows what a power cut would take back: files and folders that were changed and not synced since."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *changed: Path) -> None:
+        self.at_risk = {path.stat().st_ino for path in changed}
+        rename, replace, sync_fd = os.rename, os.replace, files.sync_fd
+
+        def moved(move: Callable[[Path, Path], None], part: Path, final: Path) -> None:
+            move(part, final)
+            self.at_risk.add(final.parent.stat().st_ino)
+
+        def synced(fd: int) -> None:
+            sync_fd(fd)
+            self.at_risk.discard(os.fstat(fd).st_ino)
+
+        monkeypatch.setattr(os, "rename", lambda part, final: moved(rename, part, final))
+        monkeypatch.setattr(os, "replace", lambda part, final: moved(replace, part, final))
+        monkeypatch.setattr(files, "sync_fd", synced)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows brings the entries of folders to the medium by itself")
+def test_nothing_that_was_committed_is_at_risk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and folders that have their final names are on the medium, and so are their names."""
+    places = [tmp_path / "batches", tmp_path / "runs"]
+    folders = {tmp_path / f"part{i}": place / "1" for i, place in enumerate(places)}
+    for folder in (*places, *folders):
+        folder.mkdir()
+    parts = {tmp_path / f"file{i}.part": place / "answers" for i, place in enumerate(places)}
+    for path in parts:
+        path.write_bytes(b"written")
+    medium = Medium(monkeypatch, *folders, *parts)
+    files.commit_folders(folders)
+    files.commit_files(parts)
+    assert medium.at_risk == set()
+    assert all(final.is_dir() for final in folders.values())
+    assert all(final.read_bytes() == b"written" for final in parts.values())
