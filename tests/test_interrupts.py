@@ -66,7 +66,8 @@ def soak(lab: Lab, folder: Path, run_s: float, n_interrupts: int) -> tuple[float
     back_s: list[float] = []
     n_runs = 0
     while len(back_s) < n_interrupts:
-        assert n_runs < MAX_RUNS_PER_INTERRUPT * n_interrupts, f"{n_runs} runs were interrupted {len(back_s)} times only"
+        few = f"{n_runs} runs were interrupted {len(back_s)} times only"
+        assert n_runs < MAX_RUNS_PER_INTERRUPT * n_interrupts, few
         more_s, verdict = interrupted_run(lab, folder, n_runs, run_s, n_interrupts=8)
         assert verdict.is_clean, (n_runs, verdict)
         back_s += more_s
@@ -101,7 +102,8 @@ def test_the_harness_catches_an_interrupt_that_is_slow(lab, tmp_path, run_s):
     """A planted bug, an interrupt that tidies up before it gives the prompt back, is seen to take too long."""
     longest_s = 0.0
     for seed in range(0, 40, 2):
-        back_s, verdict = interrupted_run(lab, tmp_path, seed, run_s, n_interrupts=1, planted="interrupts tidy up first")
+        planted = "interrupts tidy up first"
+        back_s, verdict = interrupted_run(lab, tmp_path, seed, run_s, n_interrupts=1, planted=planted)
         assert verdict.is_clean
         longest_s = max(longest_s, *back_s, 0.0)
         if longest_s > LIMIT_S:
