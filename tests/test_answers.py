@@ -6,6 +6,7 @@ import json
 import os
 import random
 import stat
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -556,6 +557,22 @@ def test_answers_are_private_whatever_the_umask(tmp_path: Path, umask: int, exis
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_answers(path)["output"].to_pylist() == ["x"]
+
+
+def test_long_answers_are_held_a_few_at_a_time(tmp_path: Path) -> None:
+    """What decoding holds does not grow with the batch where the answers are long, and every row comes home."""
+    n, text = 2_000, "né" * 16_000
+    source, target = tmp_path / "results.jsonl", tmp_path / "answers.arrow"
+    with source.open("wb") as file:
+        for i in range(n):
+            file.write(line(i, errored() if i % 100 == 7 else answer(f"{i} {text}")) + b"\n")
+    n_bytes = source.stat().st_size
+    tracemalloc.start()
+    decoded = decode_to_file(source, target, prefix=PREFIX, n_requests=n, at=AT)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 0.5 * n_bytes
+    assert outputs(decoded) == [None if i % 100 == 7 else f"{i} {text}" for i in range(n)]
 
 
 def test_a_missing_file_is_an_oserror(tmp_path: Path) -> None:

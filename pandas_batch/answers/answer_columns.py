@@ -178,6 +178,10 @@ class Columns:
         invalid = [(row, result) for row, result in self._errors.items() if result.type == INVALID_TYPE]
         return [(row, reason_of(result)) for row, result in invalid]
 
+    def n_text_bytes(self) -> int:
+        """Return the length of all texts so far, as UTF-8."""
+        return sum(map(len, self._texts))
+
     def to_record_batch(self) -> pa.RecordBatch:
         """Return the rows gathered so far, as `UNPRICED_SCHEMA`."""
         vocabulary = self._vocabulary

@@ -33,6 +33,9 @@ __all__ = [
 # A slice of lines and their objects stays within the processor's cache: larger ones are half as fast.
 _READ_ROWS = 256
 _BATCH_ROWS = 4_096
+# Where answers are long, fewer rows are held at once.
+_READ_BYTES = 2 << 20
+_BATCH_TEXT_BYTES = 8 << 20
 
 _NO_USAGE = Usage()
 _NO_ERROR = Error()
@@ -178,14 +181,16 @@ def _record_batches(
     data: Any, found: Found, n_requests: int, unreadable: list[tuple[int | None, str]]
 ) -> Iterator[pa.RecordBatch]:
     vocabulary = Vocabulary()
-    for begin in range(0, n_requests, _BATCH_ROWS):
-        end = min(begin + _BATCH_ROWS, n_requests)
-        columns = Columns(vocabulary)
-        for first in range(begin, end, _READ_ROWS):
-            lines = lines_of(data, found, first, min(first + _READ_ROWS, end))
-            columns.add(lines)
-        unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
-        yield columns.to_record_batch()
+    columns, begin = Columns(vocabulary), 0
+    n_bytes = int((found.ends - found.starts).sum())
+    n_read = min(max(_READ_BYTES * n_requests // max(n_bytes, 1), 1), _READ_ROWS)
+    for first in range(0, n_requests, n_read):
+        end = min(first + n_read, n_requests)
+        columns.add(lines_of(data, found, first, end))
+        if end == n_requests or end - begin >= _BATCH_ROWS or columns.n_text_bytes() >= _BATCH_TEXT_BYTES:
+            unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
+            yield columns.to_record_batch()
+            columns, begin = Columns(vocabulary), end
 
 
 @contextlib.contextmanager
