@@ -10,7 +10,6 @@ The store has to be on a file system that the workers share.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,6 +29,7 @@ from .requests.options import Options, parse_options
 from .running.preparing import Found, n_batches_of, n_bytes_of, needs_of
 from .running.run import Bound, Run
 from .running.starting import Call, added_columns, attach_run, connection_of, start_call
+from .running.submitted_rows import SubmittedRows
 
 if TYPE_CHECKING:
     from .estimates.estimate import Estimate
@@ -248,13 +248,13 @@ class ClaudeBatchDaskFrame:
         call = DaskCall(self._ddf, parsed)
         run = start_call(call, blocking=True)
         run.wait(parsed.timeout)
-        return self._lazy(run, call.plan.schema)
+        return self._lazy(run, call.plan.schema, [part.n_rows for part in call.plan.parts])
 
     def merge(self, run: Run, **options: Any) -> Any:
         """Return the lazy frame with the columns of `run`, waiting for it first."""
         run.wait(run.options.timeout)
         del options
-        return self._lazy(run, run.schema)
+        return self._lazy(run, run.schema, compute(*map(delayed(len), self._ddf.to_delayed())))
 
     def estimate(self, prompt_col: Hashable = None, **options: Any) -> Estimate:
         """Return what a submit would cost at most; nothing is spent."""
@@ -267,7 +267,7 @@ class ClaudeBatchDaskFrame:
         part = self._ddf.partitions[0].compute()
         return preview_requests(Call(part, parse_options(options, prompt_col=prompt_col)).plan, n)
 
-    def _lazy(self, run: Run, schema: Any) -> Any:
+    def _lazy(self, run: Run, schema: Any, sizes: Sequence[int]) -> Any:
         again = {name: run.options.given(name) for name in run.options.not_remembered}
         shown = {"prefix": run.options.prefix, "columns": run.options.columns, "overwrite": True}
         if run.options.schema_prefix is not None:
@@ -275,7 +275,11 @@ class ClaudeBatchDaskFrame:
         meta = _with_empty_columns(self._ddf._meta, run.options, schema)
         merged = delayed(merged_partition)
         store_path = str(run.store.path)
-        parts = [merged(part, run.id, store_path, {**again, **shown}) for part in self._ddf.to_delayed()]
+        first_rows = np.cumsum([0, *sizes])[:-1].tolist()
+        parts = [
+            merged(part, run.id, store_path, {**again, **shown}, first_row)
+            for part, first_row in zip(self._ddf.to_delayed(), first_rows, strict=True)
+        ]
         return dd.from_delayed(parts, meta=meta, divisions=self._ddf.divisions, verify_meta=False)
 
 
@@ -306,16 +310,20 @@ class ClaudeBatchDaskSeries:
         return self._calls.estimate(self._name, **options)
 
 
-def merged_partition(frame: pd.DataFrame, run_id: str, store_path: str, again: dict[str, Any]) -> pd.DataFrame:
+def merged_partition(
+    frame: pd.DataFrame, run_id: str, store_path: str, again: dict[str, Any], first_row: int
+) -> pd.DataFrame:
     """Return a partition with its answers, from the store alone; runs on a worker."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what there is to say of the run has been said where it was made
-        return attach_run(frame, _stored(store_path, run_id), dict(again, progress="off")).result()
+    run, rows = _stored(store_path, run_id)
+    # What there is to say of the whole run has been said where it was made.
+    attached = attach_run(frame, run, dict(again, progress="off"), rows=rows, first_row=first_row)
+    attached.wait_for_answers()
+    return attached.result(partial=True)
 
 
 @lru_cache(maxsize=8)
-def _stored(store_path: str, run_id: str) -> Run:
-    """Return a finished run; kept, because every partition of a worker reads the same."""
+def _stored(store_path: str, run_id: str) -> tuple[Run, SubmittedRows]:
+    """Return a finished run and its rows; kept, because every partition of a worker reads the same."""
     from .running.library import load
     from .store import Store
 
@@ -325,7 +333,8 @@ def _stored(store_path: str, run_id: str) -> Run:
             "Nothing was sent; the answers are safe where the run was made.",
             'ddf.claude_batch.submit(..., store="/a/folder/that/all/workers/share")',
         )
-    return load(run_id, store=store_path)
+    run = load(run_id, store=store_path)
+    return run, SubmittedRows(run.store, run.record)
 
 
 def _with_empty_columns(meta: pd.DataFrame, options: Options, schema: Any) -> pd.DataFrame:

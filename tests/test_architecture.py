@@ -52,7 +52,7 @@ ROOMS = {
         "collecting compacting steps engine preparing bound driving waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
-    "front": Room("starting recovering library accessor", "numpy pandas"),
+    "front": Room("submitted_rows starting recovering library accessor", "numpy pandas"),
     "dask": Room("dask", "dask numpy pandas"),
     "shell": Room("demo live __main__ __init__", "pandas"),
 }

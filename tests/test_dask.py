@@ -107,10 +107,20 @@ def test_partitions_without_known_borders(cluster: Any, here: tuple[simulator.Si
 
 
 def test_equal_rows_of_different_partitions_are_asked_once(cluster: Any, here: tuple[simulator.Simulator, Any]) -> None:
-    """Rows that say the same share one request, also over the borders of partitions; blank rows are not sent."""
+    """
+    Rows that say the same share one request, also over the borders of partitions, and one of them bears its cost.
+
+    Blank rows are not sent.
+    """
     api, options = here
     frame = pd.DataFrame({"prompt": ["a", "b", None, "a", " ", "b", "a", "c"]})
-    out = dd.from_pandas(frame, npartitions=4).claude_batch.submit("prompt", **options).compute()
+    ddf = dd.from_pandas(frame, npartitions=4)
+    out = ddf.claude_batch.submit("prompt", **options).compute()
+    plain = frame.claude_batch.submit("prompt", **options)
+    pd.testing.assert_frame_equal(out.drop(columns="prompt"), plain.drop(columns="prompt"))
+    assert out["cost_usd"].sum() == pytest.approx(float(api.billed_usd), abs=1e-12)
+    again = ddf.claude_batch.merge(ddf.claude_batch.start("prompt", **options)).compute()
+    pd.testing.assert_frame_equal(again, out)
     assert out["status"].tolist() == [*["succeeded"] * 2, "skipped", "succeeded", "skipped", *["succeeded"] * 3]
     assert paid(api) == 3
 

@@ -180,7 +180,17 @@ def test_the_readme_tells_the_run_whole() -> None:
     public = {name for name in dir(pandas_batch.Run) if not name.startswith("_")}
     assert shown <= public | {"id", "name"}
     inner = {"answers", "clock", "engine", "is_settled", "observe", "options", "record", "show", "sibling", "snapshot"}
-    inner |= {"result_async", "schema", "start_engine", "store", "to_arrow", "wire", "wrote", "batches"}
+    inner |= {
+        "result_async",
+        "schema",
+        "start_engine",
+        "store",
+        "to_arrow",
+        "wire",
+        "wrote",
+        "batches",
+        "wait_for_answers",
+    }
     assert public - inner <= shown
 
 

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import simulator
-from pandas_batch.answers.merge import RunAnswers, insert_columns
-from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
+from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.running import preparing
-from pandas_batch.running.starting import match
+from pandas_batch.running.bound import insert_columns
 from pandas_batch.types import ROW_STATUSES
 
 INDEXES = {
@@ -135,20 +134,6 @@ def test_each_row_has_the_answer_to_its_prompt(prompts, size, seed, dedupe, tmp_
             assert pd.isna(text) if status == "skipped" else text.endswith(prompt)
         assert out["cost_usd"].sum() == pytest.approx(float(api.billed_usd), abs=1e-12)
         assert sum(run.counts.values()) == len(frame)
-
-
-@settings(max_examples=200, deadline=None)
-@given(stored=st.lists(st.integers(0, 5), max_size=10), wanted=st.lists(st.integers(0, 7), max_size=12))
-def test_match_pairs_equal_rows_in_order(stored, wanted):
-    """The k-th of equal rows gets the k-th of equal requests, the last where there are no more, none where none is."""
-    rows = np.repeat(np.arange(8, dtype=np.uint8)[:, None], 16, axis=1)
-    matched = match(rows[wanted], rows[stored]).tolist()
-    seen: dict[int, int] = {}
-    for value, got in zip(wanted, matched, strict=True):
-        places = [i for i, other in enumerate(stored) if other == value]
-        k = seen.get(value, 0)
-        seen[value] = k + 1
-        assert got == (places[min(k, len(places) - 1)] if places else NOT_OF_THIS_RUN)
 
 
 def test_insert_columns_never_writes_in_place():

@@ -52,6 +52,11 @@ class Gathered:
         self._table = None if table is None else self._in_order(table, sorted(needed))
         self._raw = table
 
+    def share(self, told: np.ndarray) -> None:
+        """Let rows that are `told` bear no tokens and no cost: another one does, of the same request."""
+        if told.any():
+            self._shared = told if self._shared is None else self._shared | told
+
     def _in_order(self, table: pa.Table, names: list[str]) -> pa.Table:
         import pyarrow as pa
 

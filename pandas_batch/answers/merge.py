@@ -7,7 +7,8 @@ row, and where rows and answers stand in the same order no text is copied at all
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +29,8 @@ if TYPE_CHECKING:
     from pandas_batch.requests.schema import OutputSchema
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
+    from .pricing import Totals
     from .rates import Prices
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over the answers of a run, in US dollars; None where any part is unknown."""
-
-    cost_usd: float | None
-    cost_usd_standard: float | None
-    paid_usd: float | None
-    saved_by_reuse_usd: float | None
 
 
 class RunAnswers:
@@ -78,7 +70,6 @@ class RunAnswers:
         self.keys: np.ndarray = requests.column("batch_key").to_numpy()
         self.positions: np.ndarray = requests.column("position").to_numpy()
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
-        self._of_key = places_of(self.keys)
         self.batches = {batch.key: batch for batch in batches}
         self._tables: dict[int, pa.Table] = {}
         self._any_schema = schema
@@ -86,12 +77,42 @@ class RunAnswers:
         self._codes: np.ndarray | None = None
         self.typed: dict[str, Any] = {}
         self.invalid: dict[int, str] = {}
-        sent = self.request_of_row[self.request_of_row >= 0]
-        self._rows_per_request = np.bincount(sent, minlength=len(self.keys))
-        if self.n_samples > 1:
-            first = self._rows_per_request[:: self.n_samples]
-            self._rows_per_request = np.repeat(first, self.n_samples)
-        self._is_each_once = bool((self._rows_per_request == 1).all())
+
+    @cached_property
+    def _of_key(self) -> dict[int, Places]:
+        return places_of(self.keys)
+
+    @cached_property
+    def _rows_per_request(self) -> np.ndarray:
+        n_rows = np.bincount(self.request_of_row[self.request_of_row >= 0], minlength=len(self.keys))
+        return n_rows if self.n_samples == 1 else np.repeat(n_rows[:: self.n_samples], self.n_samples)
+
+    @cached_property
+    def _is_each_once(self) -> bool:
+        return bool((self._rows_per_request == 1).all())
+
+    def of_rows(self, request_of_row: np.ndarray) -> tuple[RunAnswers, np.ndarray]:
+        """
+        Return the answers of some rows alone, and which of these each row has: the work is that of those rows.
+
+        Parameters
+        ----------
+        request_of_row
+            The request of each row, `NOT_SENT` or `NOT_OF_THIS_RUN`.
+        """
+        sent = request_of_row >= 0
+        firsts, places = np.unique(request_of_row[sent], return_inverse=True)
+        if len(firsts) * self.n_samples == len(self.keys):
+            return self, request_of_row
+        chosen = (firsts[:, None] + np.arange(self.n_samples)).reshape(-1)
+        alone = copy(self)
+        for derived in ("_of_key", "_rows_per_request", "_is_each_once"):
+            vars(alone).pop(derived, None)
+        alone.keys, alone.positions, alone.reused = self.keys[chosen], self.positions[chosen], self.reused[chosen]
+        alone.request_of_row = request_of_row.copy()
+        alone.request_of_row[sent] = places * self.n_samples
+        alone._codes, alone.typed, alone.invalid = None, {}, {}
+        return alone, alone.request_of_row
 
     # ---------------------------------------------------------------- the answers, batch by batch
 
@@ -182,6 +203,8 @@ class RunAnswers:
 
     def totals(self) -> Totals:
         """Return what the answers so far cost, what this run paid, and what was spared."""
+        from .pricing import Totals
+
         cost = standard = paid = saved = 0.0
         known = True
         for key, mine in self._of_key.items():
@@ -233,43 +256,23 @@ class RunAnswers:
 
     # ---------------------------------------------------------------- sums over the requests
 
-    def _over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, Places]]:
+    def over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, Places]]:
         """Yield each collected batch, the positions in it that are ours, and the places of their requests."""
         for key, mine in self._of_key.items():
             table = self._table(key)
             if table is not None:
                 yield table, self.positions[mine], mine
 
-    def words_of(self, name: str) -> set[str]:
-        """Return the words that a column of few words may hold: to count them takes a look at every row."""
-        chunks = [chunk for table, _, _ in self._over_tables() for chunk in table.column(name).chunks]
-        return {word for chunk in chunks for word in chunk.dictionary.to_pylist()}
-
-    def count_values(self, name: str) -> dict[str, int]:
-        """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
-        import pyarrow as pa
-
-        counted: dict[str, int] = {}
-        for table, positions, mine in self._over_tables():
-            column = table.column(name).unify_dictionaries()
-            words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
-            indices = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
-            codes = indices.fill_null(len(words)).to_numpy()
-            if not is_all(positions, len(codes)):
-                codes = codes[positions]
-            weights = None if self._is_each_once else self._rows_per_request[mine]
-            counts = np.bincount(codes, weights=weights, minlength=len(words) + 1)
-            for word, weight in zip(words, counts.tolist(), strict=False):
-                if word and weight:
-                    counted[word] = counted.get(word, 0) + int(weight)
-        return counted
+    def weights_of(self, mine: Places) -> np.ndarray | None:
+        """Return how many rows share each of some requests; None where each has one row."""
+        return None if self._is_each_once else self._rows_per_request[mine]
 
     def requests_with(self, name: str, value: str) -> np.ndarray:
         """Return for each request whether its answer has `value` in a column of few words."""
         import pyarrow.compute as pc
 
         found = np.zeros(len(self.keys), dtype=bool)
-        for table, positions, mine in self._over_tables():
+        for table, positions, mine in self.over_tables():
             equal = pc.equal(table.column(name).cast("string"), value).fill_null(False)
             found[mine] = np.asarray(equal)[positions]
         return found
@@ -301,7 +304,7 @@ class RunAnswers:
 
         return sum(
             pc.sum(table.column(name).take(positions[~self.reused[mine]] if bought_only else positions)).as_py() or 0
-            for table, positions, mine in self._over_tables()
+            for table, positions, mine in self.over_tables()
         )
 
     def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None]]:
@@ -315,7 +318,7 @@ class RunAnswers:
         """Return the models of answers whose price is not known."""
         from .pricing import unpriced_models
 
-        return sorted({model for table, _, _ in self._over_tables() for model in unpriced_models(table)})
+        return sorted({model for table, _, _ in self.over_tables() for model in unpriced_models(table)})
 
     # ---------------------------------------------------------------- columns
 
@@ -326,6 +329,7 @@ class RunAnswers:
         rows: np.ndarray | None = None,
         request_of_row: np.ndarray | None = None,
         reasons: Mapping[int, str] = MappingProxyType({}),
+        told_elsewhere: np.ndarray | None = None,
         schema_prefix: str = "",
     ) -> tuple[dict[str, Any], np.ndarray]:
         """
@@ -341,6 +345,8 @@ class RunAnswers:
             For another frame than the submitted one: its rows' requests, `NOT_SENT` or `NOT_OF_THIS_RUN`.
         reasons
             For that other frame: why rows of it cannot be sent.
+        told_elsewhere
+            bool per row of that other frame: whether a row outside it bears the tokens and cost of its request.
         schema_prefix
             Before the names of the columns that the schema makes.
 
@@ -363,6 +369,8 @@ class RunAnswers:
         else:
             of_answer = of_row
         gathered = Gathered(self, of_answer, names)
+        if told_elsewhere is not None:
+            gathered.share(np.repeat(told_elsewhere, self.n_samples))
         columns = gathered.columns(names, reasons, self.n_samples)
         places = np.where(of_answer >= 0, of_answer, -1)
         for field, values in self.typed.items():
@@ -389,12 +397,3 @@ class RunAnswers:
                 tables.append(table)
                 n += table.num_rows
         return (pa.concat_tables(tables) if tables else None), places
-
-
-def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """Return `frame` with `columns`; its index, order, dtypes, attrs, flags and subclass stay as they are."""
-    merged = frame.copy(deep=False)
-    further_levels = ("",) * (frame.columns.nlevels - 1)
-    for name, values in columns.items():
-        merged[(name, *further_levels) if further_levels else name] = values
-    return merged

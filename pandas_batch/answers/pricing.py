@@ -15,6 +15,7 @@ All sums are made of integers, so that a column of floats holds the same figures
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, localcontext
 from functools import lru_cache
@@ -38,6 +39,16 @@ __all__ = [
     "unpriced_models",
     "unpriced_warning",
 ]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the answers of a run, in US dollars; None where any part is unknown."""
+
+    cost_usd: float | None
+    cost_usd_standard: float | None
+    paid_usd: float | None
+    saved_by_reuse_usd: float | None
 
 
 def add_costs(table: pa.Table, *, at: datetime | None, prices: Prices | None = None, batch: bool = True) -> pa.Table:

@@ -22,6 +22,9 @@ class Bound:
         int32 per row; None for the rows as they were submitted.
     reasons
         Why rows cannot be sent, by position, where `request_of_row` is given.
+    told_elsewhere
+        bool per row, where the frame is a part of the one submitted: whether a row of another part bears the tokens
+        and the cost of its request.
     """
 
     def __init__(
@@ -29,12 +32,14 @@ class Bound:
         frame: pd.DataFrame | None,
         request_of_row: np.ndarray | None = None,
         reasons: Mapping[int, str] = MappingProxyType({}),
+        told_elsewhere: np.ndarray | None = None,
     ) -> None:
         # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
         deep = frame is not None and not _copies_on_write()
         self.frame = None if frame is None else frame.copy(deep=deep)
         self.request_of_row = request_of_row
         self.reasons = reasons
+        self.told_elsewhere = told_elsewhere
 
 
 def agree(there: Any, ours: Any) -> bool:
@@ -49,6 +54,15 @@ def agree(there: Any, ours: Any) -> bool:
     # A partial result had nothing yet where there is an answer now.
     before = there.isna() | (there.astype(object) == "pending")
     return bool((same.fillna(False).astype(bool) | before.fillna(False).astype(bool)).all())
+
+
+def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """Return `frame` with `columns`; its index, order, dtypes, attrs, flags and subclass stay as they are."""
+    merged = frame.copy(deep=False)
+    further_levels = ("",) * (frame.columns.nlevels - 1)
+    for name, values in columns.items():
+        merged[(name, *further_levels) if further_levels else name] = values
+    return merged
 
 
 def _copies_on_write() -> bool:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.answers.merge import insert_columns
 from pandas_batch.errors import NotEndedError, outside_level
 
-from .bound import Bound, agree
+from .bound import Bound, agree, insert_columns
 from .collecting import gone_error
 from .surplus import surplus_of, surplus_words
 from .waiting import AwaitedRun
@@ -73,10 +72,7 @@ class Run(AwaitedRun):
             The server no longer has the results (29 days after the batch was made, or deleted).
         """
         if not partial:
-            self.wait(self._options.timeout)
-            gone = [batch for batch in self._batches() if batch.state == "gone"]
-            if gone:
-                raise gone_error(gone[0])
+            self.wait_for_answers()
             self._warn_once()
         columns, _ = self._columns(self._options.column_names)
         frame = self._bound.frame
@@ -85,16 +81,26 @@ class Run(AwaitedRun):
             frame = pd.DataFrame(index=pd.RangeIndex(self.record.n_rows) if index is None else index)
         return insert_columns(frame, columns)
 
+    def wait_for_answers(self) -> None:
+        """Wait until every answer is home; raise `ResultsGoneError` where some cannot be had any more."""
+        self.wait(self._options.timeout)
+        gone = [batch for batch in self._batches() if batch.state == "gone"]
+        if gone:
+            raise gone_error(gone[0])
+
     def _columns(self, names: tuple[str, ...], rows: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray]:
         prefix = self._options.prefix
         schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
-        answers = self.answers()
+        answers, of_row = self.answers(), self._bound.request_of_row
+        if of_row is not None:
+            answers, of_row = answers.of_rows(of_row)
         answers.read_typed()
         columns, codes = answers.columns(
             names,
             rows=rows,
-            request_of_row=self._bound.request_of_row,
+            request_of_row=of_row,
             reasons=self._bound.reasons,
+            told_elsewhere=self._bound.told_elsewhere,
             schema_prefix="\0" + schema_prefix,
         )
         return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes

@@ -17,6 +17,7 @@ from pandas_batch.requests.options import Options, parse_options
 
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
 from .run import Bound, Run
+from .submitted_rows import SubmittedRows
 
 if TYPE_CHECKING:
     from pandas_batch.estimates.estimate import Estimate
@@ -230,9 +231,26 @@ def refuse_clash(call: Call, run: Run | None) -> None:
 
 
 def attach_run(
-    frame: pd.DataFrame, run: Run | str, again: dict[str, Any], *, store: str | None = None, clock: Clock = SYSTEM_CLOCK
+    frame: pd.DataFrame,
+    run: Run | str,
+    again: dict[str, Any],
+    *,
+    store: str | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+    rows: SubmittedRows | None = None,
+    first_row: int | None = None,
 ) -> Run:
-    """Return a stored run bound to `frame`: each row gets the answer of its own request, wherever it stands now."""
+    """
+    Return a stored run bound to `frame`: each row gets the answer of its own request, wherever it stands now.
+
+    Parameters
+    ----------
+    rows
+        The rows of the run, where they are known already.
+    first_row
+        Where the frame stands in the one submitted, if it is a part of that: of equal rows in several parts one
+        then bears tokens and cost.
+    """
     from pandas_batch.store import Store
 
     if isinstance(run, Run):
@@ -258,12 +276,11 @@ def attach_run(
     options = Options.from_json(stored, **again)
     address = (recorded.base_url, str(recorded.extra["api_version"]))
     call = Call(frame, options, address=address, clock=clock)
-    request_of_row = requests_of_frame(call, opened, recorded)
     attached = Run(
         opened,
         recorded.id,
         options,
-        bound=Bound(frame, request_of_row, call.plan.reasons),
+        bound=place_frame(call, opened, recorded, rows or SubmittedRows(opened, recorded), first_row),
         schema=call.plan.schema,
         wire=call.wire,
         clock=clock,
@@ -272,58 +289,31 @@ def attach_run(
     return attached
 
 
-def requests_of_frame(call: Call, store: Store, run: RunRecord) -> np.ndarray:
+def place_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None) -> Bound:
     """
-    Return for each row of the call's frame the request of `run` that is its own, by fingerprint.
+    Return the call's frame bound to the requests of `run`: each row to its own, by fingerprint.
 
     Raises
     ------
     FrameMismatchError
         Not one row belongs to the run.
     """
-    table = store.requests_table_of(run.id)
-    n_samples = int(run.options.get("samples", 1))
-    stored = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
-    stored = stored[: 16 * table.num_rows].reshape(-1, 16)[::n_samples]
+    sendable = np.flatnonzero(call.plan.sendable)
+    fingerprints = call.plan.fingerprints[sendable]
+    if first_row is not None:
+        of_row = rows.requests_from(first_row, call.plan.n_rows)
+        if len(of_row) == call.plan.n_rows and rows.are(of_row, sendable, fingerprints):
+            return Bound(call.bound.frame, of_row, call.plan.reasons, rows.told_before(of_row, first_row))
     of_row = np.full(call.plan.n_rows, NOT_SENT, dtype=np.int32)
-    rows = np.flatnonzero(call.plan.sendable)
-    of_row[rows] = match(call.plan.fingerprints[rows], stored, n_samples)
-    if len(rows) and (of_row[rows] == NOT_OF_THIS_RUN).all():
+    of_row[sendable] = rows.requests_of(fingerprints)
+    if len(sendable) and (of_row[sendable] == NOT_OF_THIS_RUN).all():
         raise FrameMismatchError(
-            f"None of the {len(rows):,} rows of this frame belongs to run {run.id} "
+            f"None of the {len(sendable):,} rows of this frame belongs to run {run.id} "
             f"({run.n_rows:,} rows, {run.created_at:%Y-%m-%d %H:%M} UTC).",
             "Nothing was changed; the run's answers are safe in the store.",
             f'pandas_batch.load("{run.id}").result()   # its answers, on the index of the frame that was submitted',
         )
-    return of_row
-
-
-def match(wanted: np.ndarray, stored: np.ndarray, n_samples: int = 1) -> np.ndarray:
-    """
-    Return the request of each wanted fingerprint; the k-th of equal rows gets the k-th of equal requests.
-
-    Examples
-    --------
-    >>> a, b = np.zeros((1, 16), np.uint8), np.ones((1, 16), np.uint8)
-    >>> match(np.vstack([b, a, b]), np.vstack([a, b])).tolist()
-    [1, 0, 1]
-    """
-    from .preparing import distinct
-
-    if not len(wanted) or not len(stored):
-        return np.full(len(wanted), NOT_OF_THIS_RUN, dtype=np.int32)
-    _, codes = distinct(np.vstack([stored, wanted]))
-    of_stored, of_wanted = codes[: len(stored)], codes[len(stored) :]
-    order = np.argsort(of_stored, kind="stable")
-    counts = np.bincount(of_stored, minlength=codes.max() + 1)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    occurrence = pd.Series(of_wanted).groupby(of_wanted).cumcount().to_numpy()
-    n_equal = counts[of_wanted]
-    known = n_equal > 0
-    place = starts[of_wanted] + np.minimum(occurrence, np.maximum(n_equal - 1, 0))
-    matched = np.full(len(wanted), NOT_OF_THIS_RUN, dtype=np.int32)
-    matched[known] = order[place[known]] * n_samples
-    return matched
+    return Bound(call.bound.frame, of_row, call.plan.reasons)
 
 
 def parse(kwargs: dict[str, Any], prompt_col: Any) -> Options:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.answers.row_status import exact_sum
+from pandas_batch.answers.stretches import is_all
 from pandas_batch.estimates.bill import Estimate
 
 if TYPE_CHECKING:
@@ -32,15 +33,15 @@ _WORDS = {
 def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
     """Return what a user has to be told once about the answers of a run."""
     told = []
-    stop_reasons = answers.count_values("stop_reason") if answers.words_of("stop_reason") & _WORDS.keys() else {}
+    stop_reasons = _count_values(answers, "stop_reason") if _words_of(answers, "stop_reason") & _WORDS.keys() else {}
     parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
     if parts:
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: pandas_batch.load("{run_id}").retry_failed(errors="all", max_tokens=...)'
         )
-    if answers.words_of("service_tier") - {"batch"}:
-        tiers = {tier: n for tier, n in answers.count_values("service_tier").items() if tier != "batch"}
+    if _words_of(answers, "service_tier") - {"batch"}:
+        tiers = {tier: n for tier, n in _count_values(answers, "service_tier").items() if tier != "batch"}
     else:
         tiers = {}
     if tiers:
@@ -53,6 +54,31 @@ def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
             f'Give it: prices={{"{unpriced[0]}": (input, output)}}, in USD per million tokens, without the discount.'
         )
     return told
+
+
+def _words_of(answers: RunAnswers, name: str) -> set[str]:
+    """Return the words that a column of few words may hold: to count them takes a look at every row."""
+    chunks = [chunk for table, _, _ in answers.over_tables() for chunk in table.column(name).chunks]
+    return {word for chunk in chunks for word in chunk.dictionary.to_pylist()}
+
+
+def _count_values(answers: RunAnswers, name: str) -> dict[str, int]:
+    """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
+    import pyarrow as pa
+
+    counted: dict[str, int] = {}
+    for table, positions, mine in answers.over_tables():
+        column = table.column(name).unify_dictionaries()
+        words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
+        indices = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
+        codes = indices.fill_null(len(words)).to_numpy()
+        if not is_all(positions, len(codes)):
+            codes = codes[positions]
+        counts = np.bincount(codes, weights=answers.weights_of(mine), minlength=len(words) + 1)
+        for word, weight in zip(words, counts.tolist(), strict=False):
+            if word and weight:
+                counted[word] = counted.get(word, 0) + int(weight)
+    return counted
 
 
 def summary_of(
