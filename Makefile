@@ -5,8 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	&& { echo $$p; break; }; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two workers: the suite waits for sockets and processes more than it computes.
-WORKERS ?= 2
+# More than most processors: the suite waits for sockets and processes more than it computes.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Python compiles what it imports; compiling all that is installed takes as long as installing it.
