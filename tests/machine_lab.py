@@ -104,9 +104,7 @@ class Runs(RuleBasedStateMachine):
             opened._database.close()
 
     def ask(self, frame: pd.DataFrame, **options: Any) -> Run:
-        given = {
-            "client": self.client, "store": str(self.folder), "progress": "off", "preflight": False, **options
-        }  # fmt: skip
+        given = {"client": self.client, "store": str(self.folder), "progress": "off", "preflight": False, **options}
         run = start_run(frame, parse(given, "prompt"), blocking=True, clock=self.clock)
         self.kernels.append(run)
         self.known[run.id] = frame["prompt"].tolist()

@@ -103,8 +103,11 @@ def test_any_kind_of_schema_gives_typed_columns(api: simulator.Simulator, schema
     frame = pd.DataFrame({"review": ["abc", None, "ab"]}, index=["x", "y", "z"])
     out = submit(frame, "review", output_schema=schema, prefix="a_")
     assert {name: str(dtype) for name, dtype in out.dtypes.items() if name in [f"a_{field}" for field in GOOD]} == {
-        "a_mood": "category", "a_score": "Float64", "a_stars": "Int64", "a_urgent": "boolean",
-    }  # fmt: skip
+        "a_mood": "category",
+        "a_score": "Float64",
+        "a_stars": "Int64",
+        "a_urgent": "boolean",
+    }
     assert out["a_mood"].cat.categories.tolist() == ["glad", "angry"]
     assert out["a_stars"].tolist() == [3, pd.NA, 2]
     assert out["a_status"].tolist() == ["succeeded", "skipped", "succeeded"]
@@ -219,8 +222,10 @@ def test_samples_with_a_schema_are_lists(api: simulator.Simulator) -> None:
     out = run.result()
     assert sorted(out["stars"][0]) == [0, 1, 2]
     assert [f'"stars":{stars}' in output for stars, output in zip(out["stars"][0], out["output"][0], strict=True)] == [
-        True, True, True,
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+    ]
     assert out["status"][1] == ["invalid"] * 3
     assert out["stars"][1] == [pd.NA] * 3
     assert out["status"][2] == ["skipped"] * 3
@@ -239,8 +244,12 @@ def test_examples_go_before_the_question(api: simulator.Simulator) -> None:
     submit(frame, "review", **options)
     (params,) = asked.params
     assert [(m["role"], m["content"]) for m in params["messages"]] == [
-        ("user", "It broke."), ("assistant", "bad"), ("user", "It works."), ("assistant", "good"), ("user", "Lovely."),
-    ]  # fmt: skip
+        ("user", "It broke."),
+        ("assistant", "bad"),
+        ("user", "It works."),
+        ("assistant", "good"),
+        ("user", "Lovely."),
+    ]
     assert frame.claude_batch.preview("review", **options)[0]["params"] == params
 
 
@@ -448,9 +457,11 @@ def test_a_chain_of_two_submits(api: simulator.Simulator) -> None:
     api.answer = lambda params: params["system"][:3] + ":" + last_user_text(params)
     frame = pd.DataFrame({"title": ["A", "B", "A"], "n": [1, 2, 3]}, index=list("xyz"))
     line = {"progress": "off", "preflight": False}
-    out = frame.query("n > 1").claude_batch.submit(
-        prompt="Sum up {title}", system="One word", prefix="summary_", **line
-    ).claude_batch.submit("summary_output", system="Two words", prefix="fr_", **line)  # fmt: skip
+    out = (
+        frame.query("n > 1")
+        .claude_batch.submit(prompt="Sum up {title}", system="One word", prefix="summary_", **line)
+        .claude_batch.submit("summary_output", system="Two words", prefix="fr_", **line)
+    )
     assert out["fr_output"].tolist() == ["Two:One:Sum up B", "Two:One:Sum up A"]
     assert out.index.tolist() == ["y", "z"]
     assert [name for name in out.columns if name.endswith("status")] == ["summary_status", "fr_status"]

@@ -56,9 +56,12 @@ def trial(
             for n_requests in BATCH_SIZES:
                 api.add_decoy(n_requests, at=api.now_s() + 60)
         job = Job(
-            store=str(folder / f"store{seed}"), base_url=api.base_url, out=str(folder / f"out{seed}.json"), seed=seed,
+            store=str(folder / f"store{seed}"),
+            base_url=api.base_url,
+            out=str(folder / f"out{seed}.json"),
+            seed=seed,
             planted=planted,
-        )  # fmt: skip
+        )
         job.point, job.nth = point, nth
         for attempt in range(MAX_TRIES):
             job.kill_after_s = chance.uniform(0.0, 0.35) if attempt < n_random_kills else None

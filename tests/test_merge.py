@@ -93,8 +93,11 @@ def test_all_columns_have_their_dtypes(api, clock):
     tokens = ("input_tokens", "output_tokens", "tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens")
     texts = ("output", "status", "stop_reason", "error", "model", "custom_id", "batch_id", "message_id")
     assert dtypes == {
-        **dict.fromkeys(texts, "string"), **dict.fromkeys(tokens, "Int64"), "cost_usd": "Float64", "reused": "bool",
-    }  # fmt: skip
+        **dict.fromkeys(texts, "string"),
+        **dict.fromkeys(tokens, "Int64"),
+        "cost_usd": "Float64",
+        "reused": "bool",
+    }
     assert len(out.loc[0, "custom_id"]) == 47
     assert out.loc[1, ["custom_id", "batch_id", "message_id"]].isna().all()
 

@@ -40,8 +40,12 @@ def test_every_outcome_has_its_status_cost_and_story(api, clock):
     assert out.index.equals(frame.index)
     by_prompt = out.assign(prompt=frame["prompt"]).set_index("n")
     assert out["status"].value_counts().to_dict() == {
-        "succeeded": 9, "errored": 4, "expired": 2, "canceled": 2, "skipped": 2,
-    }  # fmt: skip
+        "succeeded": 9,
+        "errored": 4,
+        "expired": 2,
+        "canceled": 2,
+        "skipped": 2,
+    }
     failed = by_prompt[by_prompt["status"].isin(["errored", "expired", "canceled"])]
     assert (failed["cost_usd"] == 0).all()
     assert failed["tokens"].isna().all()

@@ -143,9 +143,14 @@ def test_a_deleted_run_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.Monkey
     canary = "canaryprompt"
     add_run(store, "keep", start=500)
     run = add_run(
-        store, "gone", text=canary, index=pd.Index([f"{canary}{i}" for i in range(10)]), name=canary,
-        options={"system": canary * 300}, message=canary,
-    )  # fmt: skip
+        store,
+        "gone",
+        text=canary,
+        index=pd.Index([f"{canary}{i}" for i in range(10)]),
+        name=canary,
+        options={"system": canary * 300},
+        message=canary,
+    )
     (key,) = run.batch_keys
     bind(store, key, canary)
     for i in range(50):
