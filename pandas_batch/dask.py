@@ -10,6 +10,7 @@ The store has to be on a file system that the workers share.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -254,7 +255,7 @@ class ClaudeBatchDaskFrame:
         """Return the lazy frame with the columns of `run`, waiting for it first."""
         run.wait(run.options.timeout)
         del options
-        return self._lazy(run, run.schema, compute(*map(delayed(len), self._ddf.to_delayed())))
+        return self._lazy(run, run.schema, _sizes(self._ddf, run.options))
 
     def estimate(self, prompt_col: Hashable = None, **options: Any) -> Estimate:
         """Return what a submit would cost at most; nothing is spent."""
@@ -315,8 +316,8 @@ def merged_partition(
 ) -> pd.DataFrame:
     """Return a partition with its answers, from the store alone; runs on a worker."""
     run, rows = _stored(store_path, run_id)
-    # What there is to say of the whole run has been said where it was made.
     attached = attach_run(frame, run, dict(again, progress="off"), rows=rows, first_row=first_row)
+    # Without the warnings of `result()`: what there is to say of the whole run was said where it was made.
     attached.wait_for_answers()
     return attached.result(partial=True)
 
@@ -327,7 +328,10 @@ def _stored(store_path: str, run_id: str) -> tuple[Run, SubmittedRows]:
     from .running.library import load
     from .store import Store
 
-    if Store.find(store_path) is None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a store in an odd place was warned where it was made
+        found = Store.find(store_path)
+    if found is None:
         raise StoreError(
             f"The store at {store_path} cannot be seen from this worker.",
             "Nothing was sent; the answers are safe where the run was made.",
@@ -364,6 +368,12 @@ def _asked_columns(ddf: Any, options: Options) -> Any:
         named = [options.prompt_col, options.images_col, options.documents_col]
         return ddf[[name for name in dict.fromkeys(named) if name is not None]]
     return ddf
+
+
+def _sizes(ddf: Any, options: Options) -> Sequence[int]:
+    """Return the number of rows of each partition."""
+    sizes: Sequence[int] = compute(*map(delayed(len), _asked_columns(ddf, options).to_delayed()))
+    return sizes
 
 
 def _without_client(options: Options) -> Options:

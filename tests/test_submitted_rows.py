@@ -74,10 +74,22 @@ def test_rows_that_changed_are_not_taken_by_their_place() -> None:
     rows = rows_of(fingerprints([(1, 1), (2, 2)]), [0, NOT_SENT, 1])
     same = fingerprints([(1, 1), (2, 2)])
     of_row = rows.requests_from(0, 3)
-    assert rows.are(of_row, np.array([0, 2]), same)
-    assert not rows.are(of_row, np.array([0, 1]), same)
-    assert not rows.are(of_row, np.array([0, 2]), fingerprints([(1, 1), (2, 3)]))
-    assert not rows.are(of_row, np.array([0, 1, 2]), fingerprints([(1, 1), (5, 5), (2, 2)]))
+    assert rows.are_unchanged(of_row, np.array([0, 2]), same)
+    assert not rows.are_unchanged(of_row, np.array([0, 1]), same)
+    assert not rows.are_unchanged(of_row, np.array([0, 2]), fingerprints([(1, 1), (2, 3)]))
+    assert not rows.are_unchanged(of_row, np.array([0, 1, 2]), fingerprints([(1, 1), (5, 5), (2, 2)]))
+
+
+def test_a_part_that_has_grown_is_taken_by_what_it_says(api: simulator.Simulator, clock: Any, tmp_path: Any) -> None:
+    """A row more than there were, blank and so of no fingerprint, moves no answer and is told as what it is."""
+    frame = pd.DataFrame({"prompt": ["a", "b"]})
+    run = ask(frame, api, clock, store=str(tmp_path))
+    whole = run.result()
+    grown = pd.DataFrame({"prompt": ["a", "b", " "]})
+    rows = SubmittedRows(run.store, run.record)
+    out = attach_run(grown, run, {}, rows=rows, first_row=0, clock=clock).result(partial=True)
+    assert out["status"].tolist() == ["succeeded", "succeeded", "skipped"]
+    assert out["output"].tolist()[:2] == whole["output"].tolist()
 
 
 FAILING = ["[errored]", "[expired]", "[canceled]"]
@@ -100,6 +112,7 @@ def test_parts_of_a_frame_are_the_frame(
     parts = []
     for begin in range(0, len(frame), size):
         attached = attach_run(frame.iloc[begin : begin + size], opened, {}, rows=rows, first_row=begin, clock=clock)
+        assert attached.counts == run.counts  # the account is that of the whole run, and is in nobody's way
         parts.append(attached.result(partial=True))
     together = pd.concat(parts)
     pd.testing.assert_frame_equal(together, whole)

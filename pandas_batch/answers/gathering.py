@@ -28,9 +28,15 @@ _WORDS = {
 
 
 class Gathered:
-    """The answers of some rows, brought into the order of the rows."""
+    """
+    The answers of some rows, brought into the order of the rows.
 
-    def __init__(self, answers: RunAnswers, of_answer: np.ndarray, names: Sequence[str]) -> None:
+    Of rows that share a request the first bears its tokens and cost, if no row elsewhere does (`told_elsewhere`).
+    """
+
+    def __init__(
+        self, answers: RunAnswers, of_answer: np.ndarray, names: Sequence[str], told_elsewhere: np.ndarray | None = None
+    ) -> None:
         self._answers = answers
         self._of_answer = of_answer
         sent = of_answer >= 0
@@ -44,6 +50,8 @@ class Gathered:
         self._places = np.full(self._n, -1, dtype=np.int64)
         self._places[sent] = places
         self._shared = _seen_before(of_answer, len(answers.keys))
+        if told_elsewhere is not None and told_elsewhere.any():
+            self._shared = told_elsewhere if self._shared is None else self._shared | told_elsewhere
         needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
         if "tokens" in names:
             needed |= set(TOKEN_PARTS)
@@ -51,11 +59,6 @@ class Gathered:
             needed.add("cost_usd")
         self._table = None if table is None else self._in_order(table, sorted(needed))
         self._raw = table
-
-    def share(self, told: np.ndarray) -> None:
-        """Let rows that are `told` bear no tokens and no cost: another one does, of the same request."""
-        if told.any():
-            self._shared = told if self._shared is None else self._shared | told
 
     def _in_order(self, table: pa.Table, names: list[str]) -> pa.Table:
         import pyarrow as pa

@@ -368,9 +368,8 @@ class RunAnswers:
             of_answer = spread.reshape(-1)
         else:
             of_answer = of_row
-        gathered = Gathered(self, of_answer, names)
-        if told_elsewhere is not None:
-            gathered.share(np.repeat(told_elsewhere, self.n_samples))
+        told = None if told_elsewhere is None else np.repeat(told_elsewhere, self.n_samples)
+        gathered = Gathered(self, of_answer, names, told)
         columns = gathered.columns(names, reasons, self.n_samples)
         places = np.where(of_answer >= 0, of_answer, -1)
         for field, values in self.typed.items():

@@ -128,7 +128,7 @@ def distinct(fingerprints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     >>> first.tolist(), codes.tolist()
     ([0, 1], [0, 1, 0])
     """
-    halves = np.ascontiguousarray(fingerprints).view(np.uint64).reshape(-1, 2)
+    halves = halves_of(fingerprints)
     codes, known = pd.factorize(halves[:, 0])
     if len(known) == len(codes):
         return np.arange(len(codes)), codes
@@ -141,6 +141,12 @@ def distinct(fingerprints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
         first[codes[::-1]] = np.arange(len(codes))[::-1]
     return first, codes.astype(np.int64, copy=False)
+
+
+def halves_of(fingerprints: np.ndarray) -> np.ndarray:
+    """Return fingerprints as uint64 (n, 2), which are compared and sorted at once."""
+    halves: np.ndarray = np.ascontiguousarray(fingerprints).view(np.uint64).reshape(-1, 2)
+    return halves
 
 
 def find_existing(store: Store, needs: Needs, options: Options, *, base_url: str) -> Found:

@@ -280,7 +280,7 @@ def attach_run(
         opened,
         recorded.id,
         options,
-        bound=place_frame(call, opened, recorded, rows or SubmittedRows(opened, recorded), first_row),
+        bound=bind_frame(call, opened, recorded, rows or SubmittedRows(opened, recorded), first_row),
         schema=call.plan.schema,
         wire=call.wire,
         clock=clock,
@@ -289,7 +289,7 @@ def attach_run(
     return attached
 
 
-def place_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None) -> Bound:
+def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None) -> Bound:
     """
     Return the call's frame bound to the requests of `run`: each row to its own, by fingerprint.
 
@@ -302,7 +302,7 @@ def place_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, f
     fingerprints = call.plan.fingerprints[sendable]
     if first_row is not None:
         of_row = rows.requests_from(first_row, call.plan.n_rows)
-        if len(of_row) == call.plan.n_rows and rows.are(of_row, sendable, fingerprints):
+        if len(of_row) == call.plan.n_rows and rows.are_unchanged(of_row, sendable, fingerprints):
             return Bound(call.bound.frame, of_row, call.plan.reasons, rows.told_before(of_row, first_row))
     of_row = np.full(call.plan.n_rows, NOT_SENT, dtype=np.int32)
     of_row[sendable] = rows.requests_of(fingerprints)

@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES
 
-from .preparing import distinct
+from .preparing import distinct, halves_of
 
 if TYPE_CHECKING:
     from pandas_batch.store import RunRecord, Store
@@ -43,7 +43,7 @@ class SubmittedRows:
         """Return the requests of the `n_rows` rows from `first_row` on."""
         return self._request_of_row[first_row : first_row + n_rows]
 
-    def are(self, request_of_row: np.ndarray, sendable: np.ndarray, fingerprints: np.ndarray) -> bool:
+    def are_unchanged(self, request_of_row: np.ndarray, sendable: np.ndarray, fingerprints: np.ndarray) -> bool:
         """Return whether rows of these requests are the `sendable` ones, and have these `fingerprints`."""
         sent = np.flatnonzero(request_of_row >= 0)
         found = self._fingerprints[request_of_row[sent] // self._n_samples]
@@ -78,7 +78,7 @@ class SubmittedRows:
         if not len(fingerprints) or not len(self._fingerprints):
             return found
         order, firsts, rests = self._sorted
-        wanted = _halves(fingerprints)
+        wanted = halves_of(fingerprints)
         begins = np.searchsorted(firsts, wanted[:, 0], side="left")
         ends = np.searchsorted(firsts, wanted[:, 0], side="right")
         # Of fingerprints that share their first half those with the same second half stand side by side.
@@ -97,7 +97,7 @@ class SubmittedRows:
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The requests in the order of their fingerprints, equal ones in their own; and both halves of those."""
-        halves = _halves(self._fingerprints)
+        halves = halves_of(self._fingerprints)
         order = np.lexsort((halves[:, 1], halves[:, 0]))
         return order, halves[order, 0], halves[order, 1]
 
@@ -106,8 +106,3 @@ class SubmittedRows:
         mixed: np.ndarray = ends - begins > 1
         mixed[mixed] = rests[begins[mixed]] != rests[ends[mixed] - 1]
         return np.flatnonzero(mixed)
-
-
-def _halves(fingerprints: np.ndarray) -> np.ndarray:
-    halves: np.ndarray = np.ascontiguousarray(fingerprints).view(np.uint64).reshape(-1, 2)
-    return halves
