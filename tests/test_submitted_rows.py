@@ -17,6 +17,7 @@ import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
 from pandas_batch.requests.schema import OutputSchema
+from pandas_batch.running import preparing
 from pandas_batch.running.preparing import rows_table
 from pandas_batch.running.starting import attach_run
 from pandas_batch.running.submitted_rows import SubmittedRows
@@ -99,9 +100,10 @@ OUTCOMES = ["good", *FAILING, "good", "", "[errored]", "more", "good", None, "mo
 @pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5, 12])
 def test_parts_of_a_frame_are_the_frame(
-    api: simulator.Simulator, clock: Any, tmp_path: Any, size: int, samples: int
+    api: simulator.Simulator, clock: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, size: int, samples: int
 ) -> None:
     """The parts of a frame, each attached where it stands, are together what the whole is: columns, sums and bill."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
     frame = pd.DataFrame({"prompt": OUTCOMES})
     for marker in FAILING:
         api.faults.add(simulator.RowFault(marker[1:-1], marker=marker))
