@@ -129,6 +129,8 @@ def test_a_part_reads_the_answers_of_its_own_rows_only(
     frame = pd.DataFrame({"prompt": [f"{i % 15}" for i in range(20)]})
     run = ask(frame, api, clock, output_schema={"label": str, "score": float}, store=str(tmp_path))
     whole = run.result()
+    assert run.engine is not None
+    assert run.engine.join(20)  # what it still reads, to put the batches away, is not to be counted
     opened = pandas_batch.load(run.id, store=str(tmp_path))
     rows = SubmittedRows(opened.store, opened.record)
     n_parsed: list[int] = []
