@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,10 @@ def limits(load: str, n_rows: int, url: str) -> dict[str, Spans]:
     return found
 
 
-def least_ms(work: Callable[[], Any], n: int = 5) -> Spans:
+def least_ms(work: Callable[[], Any], n: int = 5, *, before: Callable[[], Any] = lambda: None) -> Spans:
     spans = []
     for _ in range(n):
+        before()
         started_s, started_cpu_s = time.monotonic(), time.process_time()
         work()
         spans.append(((time.process_time() - started_cpu_s) * 1e3, (time.monotonic() - started_s) * 1e3))
@@ -77,27 +77,28 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
     run = store.find_run(pandas_batch.runs(str(folder)).index[0])
     batch = store.batches_of_run(run.id)[0]
     wire, ids = Wire(client), store.custom_ids_of(batch.key)
-    came: list[Path] = []
-    numbers = count()
+    came, made = folder / "came.jsonl", folder / "made.arrow"
 
     def download() -> None:
-        # A new file each time, as in a run: to empty an old one takes time too.
-        came.append(folder / f"came-{next(numbers)}.jsonl")
-        with came[-1].open("wb") as file:
+        with came.open("wb") as file:
             wire.results(str(batch.batch_id), file)
 
     def decode() -> None:
-        made, prefix = folder / f"made-{next(numbers)}.arrow", f"pb1_{batch.nonce}_".encode()
-        decode_to_file(came[-1], made, prefix=prefix, n_requests=batch.n_requests, at=batch.created_at, custom_ids=ids)
+        prefix = f"pb1_{batch.nonce}_".encode()
+        decode_to_file(came, made, prefix=prefix, n_requests=batch.n_requests, at=batch.created_at, custom_ids=ids)
+
+    def remove(*files: Path) -> Callable[[], Any]:
+        # New files each time, as in a run; and one set of them, lest each takes memory that the machine never used.
+        return lambda: [file.unlink(missing_ok=True) for file in files]
 
     def both() -> None:
         download()
         decode()
 
     ours = {
-        "download to disk": least_ms(download),
-        "decode and price": least_ms(decode),
-        "both": least_ms(both),
+        "download to disk": least_ms(download, before=remove(came)),
+        "decode and price": least_ms(decode, before=remove(made)),
+        "both": least_ms(both, before=remove(came, made)),
     }
     headers = [
         "--header",
@@ -106,7 +107,7 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
         f"anthropic-version: {client.default_headers['anthropic-version']}",
     ]
     results = f"{url}/v1/messages/batches/{batch.batch_id}/results"
-    lines = came[-1].read_bytes()
+    lines = came.read_bytes()
     upload = ["--request", "POST", "--header", "content-type: application/json", "--output", "/dev/null"]
     upload += ["--upload-file", str(store.spool_path(batch.key))]
     return ours | {

@@ -532,6 +532,21 @@ def test_straight_to_a_file_is_the_same_as_by_way_of_memory(results_file: Path, 
     assert sum(row["cost_usd"] or 0 for row in rows(straight.table)) > 0
 
 
+def test_one_bad_byte_in_a_large_file_changes_its_own_text_only(results_file: Path, tmp_path: Path) -> None:
+    """Where all is UTF-8 but the last text of a file, the other rows, their faults and prices are what they were."""
+    n = 600 * len(ALL_OUTCOMES)
+    sound = results_file.read_bytes() + line(n, answer("the last ?")) + b"\n" + line(n + 1, {"type": "odd"}) + b"\n"
+    results_file.write_bytes(sound)
+    told = [decode_to_file(results_file, tmp_path / "a.arrow", prefix=PREFIX, n_requests=n + 2, at=AT)]
+    results_file.write_bytes(sound.replace(b"last ?", b"last \xc3"))
+    told.append(decode_to_file(results_file, tmp_path / "b.arrow", prefix=PREFIX, n_requests=n + 2, at=AT))
+    whole, damaged = (rows(decoded.table) for decoded in told)
+    assert (whole[n]["output"], damaged[n]["output"]) == ("the last ?", "the last \ufffd")
+    assert damaged[:n] + damaged[n + 1 :] == whole[:n] + whole[n + 1 :]
+    assert damaged[n] | {"output": ""} == whole[n] | {"output": ""}
+    assert told[0].unreadable == told[1].unreadable
+
+
 def test_answers_are_mapped_not_read(results_file: Path, tmp_path: Path) -> None:
     """Reading answers back takes no memory for them: their buffers lie in the mapped file."""
     decode_to_file(results_file, tmp_path / "a.arrow", prefix=PREFIX, n_requests=600 * len(ALL_OUTCOMES), at=AT)

@@ -182,8 +182,15 @@ class Columns:
         """Return the length of all texts so far, as UTF-8."""
         return sum(map(len, self._texts))
 
-    def to_record_batch(self) -> pa.RecordBatch:
-        """Return the rows gathered so far, as `UNPRICED_SCHEMA`."""
+    def to_record_batch(self, *, repair: bool) -> pa.RecordBatch:
+        """
+        Return the rows gathered so far, as `UNPRICED_SCHEMA`.
+
+        Parameters
+        ----------
+        repair
+            Whether the lines were not all UTF-8: what of a text is none becomes U+FFFD.
+        """
         vocabulary = self._vocabulary
         n_text_bytes = np.concatenate(self._n_text_bytes)
         has_content = n_text_bytes > 0
@@ -191,7 +198,7 @@ class Columns:
         error_types, error_messages = self._errors_to_arrays()
         columns = {
             "status": pa.DictionaryArray.from_arrays(np.array(self._statuses, np.int8), _STATUS_ARRAY),
-            "output": _texts_to_array(b"".join(self._texts), n_text_bytes),
+            "output": _texts_to_array(b"".join(self._texts), n_text_bytes, repair=repair),
             "has_content": pa.array(has_content, memory_pool=_POOL),
             "stop_reason": vocabulary.stop_reason.to_array(self._stop_reasons),
             "input_tokens": _counts_to_array(self._input),
@@ -237,20 +244,15 @@ def _counts_to_array(values: list[int | None]) -> pa.Array:
     return pa.array(numbers, pa.int64(), mask=None if known.all() else ~known, memory_pool=_POOL)
 
 
-def _texts_to_array(data: bytes, n_bytes: np.ndarray) -> pa.Array:
+def _texts_to_array(data: bytes, n_bytes: np.ndarray, *, repair: bool) -> pa.Array:
     absent = n_bytes < 0
     offsets = np.zeros(len(n_bytes) + 1, np.int64)
     np.cumsum(np.maximum(n_bytes, 0), out=offsets[1:])
     validity = pa.py_buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
     buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
-    array = pa.Array.from_buffers(pa.large_string(), len(n_bytes), buffers, int(absent.sum()))
-    if data.isascii():
-        return array
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
+    if repair:
         return pa.array(_repaired(data, offsets, absent), pa.large_string(), memory_pool=_POOL)
-    return array
+    return pa.Array.from_buffers(pa.large_string(), len(n_bytes), buffers, int(absent.sum()))
 
 
 def _repaired(data: bytes, offsets: np.ndarray, absent: np.ndarray) -> Iterator[str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -18,7 +18,7 @@ from pandas_batch.types import BatchResult
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
 from .answer_texts import text_of
 from .pricing import add_costs, cost_of_message
-from .result_file import Found, Source, lines_of, locate, mapped
+from .result_file import Found, Source, checking_utf8, lines_of, locate, mapped
 from .result_lines import INVALID_TYPE, Error, Usage, read_line
 
 __all__ = [
@@ -114,11 +114,13 @@ def decode_results(
     >>> decoded.table["status"].to_pylist(), decoded.complete
     (['missing', 'expired'], False)
     """
-    with mapped(source) as data:
-        found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
-        unreadable: list[tuple[int | None, str]] = []
-        batches = list(_record_batches(data, found, n_requests, unreadable))
-    return _decoded(pa.Table.from_batches(batches, UNPRICED_SCHEMA), found, unreadable)
+    return _decode(
+        source,
+        lambda batches: pa.Table.from_batches(list(batches), UNPRICED_SCHEMA),
+        prefix=prefix,
+        n_requests=n_requests,
+        custom_ids=custom_ids,
+    )
 
 
 def decode_to_file(
@@ -153,17 +155,32 @@ def decode_to_file(
     OSError
         Where a file cannot be read or written.
     """
-    unreadable: list[tuple[int | None, str]] = []
-    with mapped(source) as data, _private_file(path) as file:
-        found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
-        with _writer(file) as writer:
-            for batch in _record_batches(data, found, n_requests, unreadable):
+
+    def write(batches: Iterator[pa.RecordBatch]) -> pa.Table:
+        with _private_file(path) as file, _writer(file) as writer:
+            for batch in batches:
                 priced = add_costs(pa.Table.from_batches([batch]), at=at, prices=prices)
                 writer.write_table(priced.select(ANSWER_SCHEMA.names))
-    return _decoded(read_answers(path), found, unreadable)
+        return read_answers(path)
+
+    return _decode(source, write, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
 
 
-def _decoded(table: pa.Table, found: Found, unreadable: list[tuple[int | None, str]]) -> Decoded:
+def _decode(
+    source: Source,
+    to_table: Callable[[Iterator[pa.RecordBatch]], pa.Table],
+    *,
+    prefix: bytes,
+    n_requests: int,
+    custom_ids: Sequence[bytes] | np.ndarray | None,
+) -> Decoded:
+    unreadable: list[tuple[int | None, str]] = []
+    with mapped(source) as data, checking_utf8(data) as is_utf8:
+        found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
+        table = to_table(_record_batches(data, found, n_requests, unreadable, repair=False))
+        if not is_utf8():
+            unreadable.clear()
+            table = to_table(_record_batches(data, found, n_requests, unreadable, repair=True))
     absent = found.starts < 0
     return Decoded(
         table=table,
@@ -178,7 +195,7 @@ def _decoded(table: pa.Table, found: Found, unreadable: list[tuple[int | None, s
 
 
 def _record_batches(
-    data: Any, found: Found, n_requests: int, unreadable: list[tuple[int | None, str]]
+    data: Any, found: Found, n_requests: int, unreadable: list[tuple[int | None, str]], *, repair: bool
 ) -> Iterator[pa.RecordBatch]:
     vocabulary = Vocabulary()
     columns, begin = Columns(vocabulary), 0
@@ -189,7 +206,7 @@ def _record_batches(
         columns.add(lines_of(data, found, first, end))
         if end == n_requests or end - begin >= _BATCH_ROWS or columns.n_text_bytes() >= _BATCH_TEXT_BYTES:
             unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
-            yield columns.to_record_batch()
+            yield columns.to_record_batch(repair=repair)
             columns, begin = Columns(vocabulary), end
 
 
