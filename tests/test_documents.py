@@ -238,7 +238,8 @@ def test_notebooks_give_what_they_show(path: Path, tmp_path: Path) -> None:
     """A notebook, run anew from top to bottom, gives the outputs that are saved in it."""
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"]
     command += ["--nbval-sanitize-with", str(ROOT / "tests" / "sanitize.cfg")]
-    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--confcutdir", str(ROOT / "notebooks"), str(path)]
+    command += ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "kernel_sockets"]
+    command += ["--confcutdir", str(ROOT / "notebooks"), str(path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PANDAS_BATCH"))}
     environment |= {
         "PYTEST_DEBUG_TEMPROOT": str(tmp_path),
