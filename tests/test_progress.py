@@ -436,11 +436,14 @@ def executed(tmp_path: Path, *cells: str) -> Any:
     path = tmp_path / "executed.ipynb"
     nbformat.write(notebook, path)
     code = (
-        "import nbformat, sys; from nbclient import NotebookClient; nb = nbformat.read(sys.argv[1], 4);"
-        "NotebookClient(nb, timeout=60, kernel_name='python3').execute(); nbformat.write(nb, sys.argv[1])"
+        "import nbformat, sys; from nbclient import NotebookClient; from traitlets.config import Config;"
+        "nb = nbformat.read(sys.argv[1], 4); sockets = Config(KernelManager={'transport': 'ipc'});"
+        "NotebookClient(nb, timeout=60, kernel_name='python3', config=sockets).execute();"
+        "nbformat.write(nb, sys.argv[1])"
     )
-    # In a process of its own: nbclient leaves sockets and loops to the garbage collector.
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True)
+    # In a process of its own: nbclient leaves sockets and loops to the garbage collector. A chosen port may be taken
+    # before the kernel binds it, a name in this folder not.
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, cwd=tmp_path)
     return json.loads(path.read_text())
 
 
