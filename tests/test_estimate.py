@@ -241,6 +241,7 @@ ANY_TEXT = st.one_of(
 
 
 @pytest.mark.parametrize("offline", [False, True])
+# A law holds on a busy machine too.
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     prompts=st.one_of(st.lists(ANY_TEXT, min_size=1, max_size=20), st.lists(ANY_TEXT, min_size=30, max_size=60)),

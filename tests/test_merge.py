@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rowlab import ask
 
@@ -114,7 +114,7 @@ def test_no_text_is_copied_where_rows_and_answers_agree(api, clock):
     assert pa.total_allocated_bytes() - before < 100_000
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None)
 @given(
     prompts=st.lists(st.sampled_from(["a", "b", "c", "dd", None, " "]), max_size=12),
     size=st.integers(1, 5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pandas_batch.requests.fingerprints import custom_ids
@@ -15,7 +15,7 @@ from pandas_batch.store import Store
 ENDS = st.tuples(st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)), st.lists(st.text(max_size=9), max_size=5))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(max_examples=40)
 @given(slices=st.lists(ENDS, max_size=4))
 def test_a_body_is_its_requests(slices):
     """What is written slice by slice is one JSON object on the wire, and is read back line by line."""

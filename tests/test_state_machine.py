@@ -34,7 +34,7 @@ def steps(n_examples: int, n_steps: int) -> settings:
         derandomize=True,
         phases=[Phase.generate],
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # a step asks a server and writes to a disk: no example is small
         report_multiple_bugs=False,
     )
 

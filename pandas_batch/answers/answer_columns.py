@@ -248,10 +248,10 @@ def _texts_to_array(data: bytes, n_bytes: np.ndarray, *, repair: bool) -> pa.Arr
     absent = n_bytes < 0
     offsets = np.zeros(len(n_bytes) + 1, np.int64)
     np.cumsum(np.maximum(n_bytes, 0), out=offsets[1:])
-    validity = pa.py_buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
-    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
     if repair:
         return pa.array(_repaired(data, offsets, absent), pa.large_string(), memory_pool=_POOL)
+    validity = pa.py_buffer(np.packbits(~absent, bitorder="little")) if absent.any() else None
+    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_string(), len(n_bytes), buffers, int(absent.sum()))
 
 
