@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pandas_batch.answers import result_file
 from pandas_batch.answers.answer_texts import joined_texts, text_of
 from pandas_batch.answers.answers import (
     ANSWER_SCHEMA,
@@ -532,8 +533,12 @@ def test_straight_to_a_file_is_the_same_as_by_way_of_memory(results_file: Path, 
     assert sum(row["cost_usd"] or 0 for row in rows(straight.table)) > 0
 
 
-def test_one_bad_byte_in_a_large_file_changes_its_own_text_only(results_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside_bytes", [0, 1 << 40], ids=["looked at beside the decoding", "looked at after it"])
+def test_one_bad_byte_in_a_large_file_changes_its_own_text_only(
+    beside_bytes: int, results_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all is UTF-8 but the last text of a file, the other rows, their faults and prices are what they were."""
+    monkeypatch.setattr(result_file, "_BESIDE_BYTES", beside_bytes)
     n = 600 * len(ALL_OUTCOMES)
     sound = results_file.read_bytes() + line(n, answer("the last ?")) + b"\n" + line(n + 1, {"type": "odd"}) + b"\n"
     results_file.write_bytes(sound)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import simulator
+from pandas_batch.answers.gathering import text_array
 from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.running import preparing
 from pandas_batch.running.bound import insert_columns
@@ -145,6 +147,71 @@ def test_insert_columns_never_writes_in_place():
     out = insert_columns(frame, {"a": [3, 4], "b": [5, 6]})
     assert frame.to_dict("list") == {"a": [1, 2]}
     assert out.to_dict("list") == {"a": [3, 4], "b": [5, 6]}
+
+
+class OwnFrame(pd.DataFrame):
+    """A subclass, as GeoPandas has one, with an attribute that goes along."""
+
+    _metadata = ("unit",)
+    unit = None
+
+    @property
+    def _constructor(self):
+        return OwnFrame
+
+
+FRAMES = {
+    "plain": pd.DataFrame({"q": ["a", "b", "c"], "n": [1, 2, 3]}),
+    "labels that occur twice": pd.DataFrame({"q": ["a", "b", "c"]}, index=["x", "x", "y"]),
+    "several levels of labels": pd.DataFrame(
+        {"q": [1, 2, 3]}, index=pd.MultiIndex.from_tuples([(1, 2), (1, 2), (2, 1)])
+    ),
+    "dates": pd.DataFrame({"q": [1.0, np.nan, 3]}, index=pd.date_range("2026-01-01", periods=3, name="day")),
+    "columns that occur twice": pd.DataFrame([[1, 2], [3, 4], [5, 6]], columns=["q", "q"]),
+    "columns without text": pd.DataFrame([[1, 2], [3, 4], [5, 6]]),
+    "columns with a name": pd.DataFrame({"q": [1, 2, 3]}).rename_axis(columns="what"),
+    "columns of two levels": pd.DataFrame([[1, 2]] * 3, columns=pd.MultiIndex.from_product([["q"], ["r", "s"]])),
+    "columns of a category": pd.DataFrame([[1, 2]] * 3, columns=pd.CategoricalIndex(["q", "r"])),
+    "no columns": pd.DataFrame(index=[3, 1, 2]),
+    "no rows": pd.DataFrame({"q": pd.Series([], dtype="str")}),
+    "one column replaced": pd.DataFrame({"status": [1, 2, 3], "q": [1, 2, 3]}),
+    "a subclass": OwnFrame({"q": [1, 2, 3]}),
+    "no label twice": pd.DataFrame({"q": [1, 2, 3]}).set_flags(allows_duplicate_labels=False),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_columns_go_in_as_pandas_puts_them_in_one_by_one(name):
+    """Whatever the frame is, the merged one is what assigning each column gives, and writing to it is seen nowhere."""
+    frame = FRAMES[name].copy()
+    frame.attrs = {"source": "survey"} if name == "dates" else {}
+    if isinstance(frame, OwnFrame):
+        frame.unit = "metre"
+    before, n = frame.copy(), len(frame)
+    lists = np.empty(n, object)
+    lists[:] = [[1, "a"], [], None][:n]
+    columns = {
+        "status": text_array(pa.array(["succeeded", None, "errored"][:n], pa.large_string())),
+        "tokens": pd.array([1, pd.NA, 3][:n], dtype="Int64"),
+        "cost_usd": pd.array([0.5, pd.NA, 0.0][:n], dtype="Float64"),
+        "reused": np.array([True, False, True][:n]),
+        "samples": lists,
+        "score": pd.Series([1.5, 2.0, 3.0][:n]).array,
+        "n_words": pd.Series([1, 2, 3][:n]).array,
+    }
+    expected = frame.copy(deep=False)
+    for column, values in columns.items():
+        expected[(column, "") if frame.columns.nlevels == 2 else column] = values
+    out = insert_columns(frame, columns)
+    pd.testing.assert_frame_equal(out, expected, check_flags=True)
+    assert (type(out), out.attrs) == (type(expected), expected.attrs)
+    assert getattr(out, "unit", None) == getattr(frame, "unit", None)
+    assert out.columns.identical(expected.columns)
+    for column in columns:
+        out[column] = out[column].iloc[::-1].to_numpy()
+    if frame.size:
+        out.iloc[:, 0] = out.iloc[:, 0].iloc[::-1].to_numpy()
+    pd.testing.assert_frame_equal(frame, before)
 
 
 def test_codes_are_not_seen_before_the_schema_has_spoken(clock):

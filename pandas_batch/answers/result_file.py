@@ -24,6 +24,7 @@ _N_TAIL_CHARS = 24
 _PLACES = 10 ** np.arange(_N_POSITION_DIGITS - 1, -1, -1)
 _ID_START = b'{"custom_id":"'
 _SCANNED_BYTES = 1 << 20
+_BESIDE_BYTES = 2 << 20
 _MAX_SHOWN = 20
 _MAX_SHOWN_CHARS = 64
 
@@ -71,6 +72,10 @@ def checking_utf8(data: mmap.mmap | bytes) -> Iterator[Callable[[], bool]]:
     The texts of a file that is UTF-8 from end to end are so too, escapes or not. To look at all of it at once leaves
     the interpreter to whoever decodes; a look at each slice of texts took an eighth of the time of decoding.
     """
+    if len(data) < _BESIDE_BYTES:
+        # To begin a thread takes longer.
+        yield lambda: _is_utf8(data)
+        return
     found: list[bool] = []
     thread = threading.Thread(target=lambda: found.append(_is_utf8(data)), name="pandas_batch utf-8", daemon=True)
     thread.start()

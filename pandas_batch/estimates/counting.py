@@ -93,15 +93,14 @@ def look_at(plan: RequestPlan, positions: np.ndarray, *, max_bytes: int = _MAX_S
     At least one request is read; the caller puts those that matter most first.
     """
     rows: list[tuple[int, ...]] = []
-    n_read, n_next = 0, 4
-    while len(rows) < len(positions) and (n_read < max_bytes or not rows):
-        part = positions[len(rows) : len(rows) + n_next]
-        for bodies in plan.encode(part):
-            for body in bodies:
-                n_read += len(body)
-                rows.append((len(body), *_traits_of(body)))
-        # Attachments make a request large: never write many of those at once.
-        n_next = int(np.clip(4_000_000 // max(n_read // len(rows), 1), 1, 256))
+    n_read = 0
+    # Slice by slice, which attachments make short: never are many large requests written at once.
+    for bodies in plan.encode(positions):
+        for body in bodies:
+            n_read += len(body)
+            rows.append((len(body), *_traits_of(body)))
+        if n_read >= max_bytes:
+            break
     at = np.asarray(positions[: len(rows)], np.int64)
     return _seen(rows, at, image_tokens=plan.media_tokens[at])
 

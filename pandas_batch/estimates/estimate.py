@@ -41,6 +41,7 @@ LIMIT_S = 10.0
 _MAX_SEEN = 2_000
 _MAX_SEEN_OFFLINE = 64
 _MAX_SORTED = 20_000
+_MAX_SORTED_OFFLINE = 2_000
 _MAX_SHAPES = 200
 _MIN_COUNTED = 6
 _MAX_PREFIXES = 4
@@ -122,6 +123,7 @@ class _Counting:
         # Bounds that no count will narrow are not worth more than a look at some of the requests.
         self.is_offline = wire is None
         self.n_seen = _MAX_SEEN_OFFLINE if self.is_offline else _MAX_SEEN
+        self.n_sorted = _MAX_SORTED_OFFLINE if self.is_offline else _MAX_SORTED
         self._until = time.monotonic() + LIMIT_S
         self.notes: list[str] = []
 
@@ -177,9 +179,9 @@ def _by_model(
         mine = positions[of_model]
         shapes_of_model = shapes[plan.model_of_row[shapes] == code]
         first = shapes_of_model[_is_among(shapes_of_model, mine)]
-        seen = look_at(plan, _worth_looking(plan, mine, first, counts.n_seen))
+        seen = look_at(plan, _worth_looking(plan, mine, first, counts))
         of_each = repeats[of_model]
-        if counts.is_offline and len(mine) > _MAX_SORTED:
+        if counts.is_offline and len(mine) > counts.n_sorted:
             mine, of_each = _alike_once(plan, mine, of_each, seen.positions)
         tokens = forecast(
             _all_traits(plan, mine, seen),
@@ -255,11 +257,12 @@ def _counter(counts: _Counting, positions: np.ndarray, seen: Seen) -> Callable[[
     return count
 
 
-def _worth_looking(plan: RequestPlan, positions: np.ndarray, shapes: np.ndarray, n_seen: int) -> np.ndarray:
+def _worth_looking(plan: RequestPlan, positions: np.ndarray, shapes: np.ndarray, counts: _Counting) -> np.ndarray:
     """Return positions in the order in which they are worth a look: one of each shape, then spread over the sizes."""
+    n_seen = counts.n_seen
     sizes = plan.text_bytes[positions]
-    if len(positions) > _MAX_SORTED:
-        some = np.append(np.linspace(0, len(positions) - 1, _MAX_SORTED).astype(np.int64), int(sizes.argmax()))
+    if len(positions) > counts.n_sorted:
+        some = np.append(np.linspace(0, len(positions) - 1, counts.n_sorted).astype(np.int64), int(sizes.argmax()))
         positions, sizes = positions[some], sizes[some]
     by_size = positions[np.argsort(sizes, kind="stable")]
     n = len(by_size)
@@ -292,10 +295,11 @@ def _prefix(plan: RequestPlan, of: OfModel, counts: _Counting) -> Prefix | None:
     """Return what the requests of a model share before their messages; None where that is no system prompt."""
     if not 0 < len(of.shapes) <= _MAX_PREFIXES:
         return None
-    all_params = [params_of(plan, int(position)) for position in of.shapes]
-    if not all(params.get("system") for params in all_params):
+    positions = of.shapes.tolist()
+    if not all(plan.shared_params(position).get("system") for position in positions):
         return None
-    return max((counts.prefix(params) for params in all_params), key=lambda prefix: prefix.tokens)
+    prefixes = [counts.prefix(params_of(plan, position)) for position in positions]
+    return max(prefixes, key=lambda prefix: prefix.tokens)
 
 
 def _cache_forecast(of: OfModel, prefix: Prefix, *, is_marked: bool, is_bounded: bool) -> CacheForecast:

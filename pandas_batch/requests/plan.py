@@ -98,10 +98,9 @@ class RequestPlan:
         self.fingerprints = fingerprints
         self.unbounded_input = any(content.is_unbounded for content in contents.values())
         self.schema = schema
-        models = [str(group.params.get("model", "")) for group in groups]
-        self.models = tuple(dict.fromkeys(models))
-        code = {model: i for i, model in enumerate(self.models)}
-        self.model_of_row = of_rows(np.array([code[model] for model in models], np.int32), group_of_row)
+        codes, models = pd.factorize(np.array([str(group.params.get("model", "")) for group in groups], object))
+        self.models = tuple(models.tolist())
+        self.model_of_row = of_rows(codes.astype(np.int32), group_of_row)
         limits = [int(group.params["max_tokens"]) for group in groups]
         self.max_tokens = of_rows(np.array(limits, np.int64), group_of_row)
         constant = of_rows(np.array([group.n_constant_bytes for group in groups], np.int64), group_of_row)
@@ -167,6 +166,10 @@ class RequestPlan:
         for i, text in zip(with_text, self._texts.take(positions[with_text]), strict=True):
             found[i] = text
         return found
+
+    def shared_params(self, position: int) -> Mapping[str, Any]:
+        """Return the params of a row less its messages."""
+        return self._groups[int(self._group_of_row[position])].params
 
     def samples_of_shapes(self) -> list[int]:
         """Return one sendable position for each distinct model and set of options."""

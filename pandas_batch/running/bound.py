@@ -58,11 +58,27 @@ def agree(there: Any, ours: Any) -> bool:
 
 def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     """Return `frame` with `columns`; its index, order, dtypes, attrs, flags and subclass stay as they are."""
+    if _is_plain(frame, columns):
+        # All at once: one by one, pandas makes the labels of all columns anew for each.
+        return pd.concat([frame, pd.DataFrame(dict(columns), index=frame.index, copy=False)], axis=1)
     merged = frame.copy(deep=False)
     further_levels = ("",) * (frame.columns.nlevels - 1)
     for name, values in columns.items():
         merged[(name, *further_levels) if further_levels else name] = values
     return merged
+
+
+def _is_plain(frame: pd.DataFrame, columns: Mapping[str, Any]) -> bool:
+    """Return whether `columns` beside `frame` lose nothing of it, and copy nothing."""
+    labels = frame.columns
+    return (
+        type(frame) is pd.DataFrame
+        and _copies_on_write()
+        and not frame.attrs
+        and type(labels) is pd.Index
+        and labels.name is None
+        and not any(name in labels for name in columns)
+    )
 
 
 def _copies_on_write() -> bool:

@@ -66,13 +66,8 @@ class StatusMaker:
 
     def answers(self) -> RunAnswers:
         """Return the answers as they are in the store now."""
-        self._refresh()
-        return self._answers_of_now()
-
-    def _answers_of_now(self) -> RunAnswers:
-        if self._answers is None:
-            raise RuntimeError("a status was read before it was made")
-        return self._answers
+        _, _, answers = self._refresh()
+        return answers
 
     def counts(self) -> dict[str, int]:
         """Return rows by status."""
@@ -94,15 +89,17 @@ class StatusMaker:
             made = self._totals = (answers, answers.totals())
         return made[1]
 
-    def _refresh(self) -> tuple[RunRecord, list[BatchRecord]]:
+    def _refresh(self) -> tuple[RunRecord, list[BatchRecord], RunAnswers]:
         record = self._store.run(self._run_id)
         batches = self._store.batches_of_run(self._run_id)
         seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
-        if seen != self._seen or self._answers is None:
-            self._answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
+        answers = self._answers
+        if seen != self._seen or answers is None:
+            answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
+            self._answers = answers
             self._failed = None  # looked up when there is somebody to show it to
             self._seen = seen
-        return record, batches
+        return record, batches, answers
 
     def _first_failed(self) -> tuple[FailedRow, ...]:
         if self._failed is None:
@@ -140,9 +137,7 @@ class StatusMaker:
         can_cancel: bool = False,
     ) -> RunStatus:
         """Return the status of the run now."""
-        record, batches = self._refresh()
-        answers = self.answers() if self._answers is None else self._answers
-        answers = self._answers_of_now()
+        record, batches, answers = self._refresh()
         state = state_of(batches, is_blocked=is_blocked)
         counts, totals = self._counts_of(answers), self._totals_of(answers)
         n_answered = sum(

@@ -41,6 +41,24 @@ def read_index(path: Path) -> pd.Index:
     return decode_index(plan, parts)
 
 
+ONLY_COUNTS = "count"
+"""The kind of index that pandas gives to a frame without labels: the number of rows says it all."""
+
+
+def kind_of(index: pd.Index) -> str:
+    """
+    Return the name of an index's class, or `ONLY_COUNTS`.
+
+    Examples
+    --------
+    >>> kind_of(pd.RangeIndex(3)), kind_of(pd.RangeIndex(1, 4)), kind_of(pd.Index([0, 1, 2]))
+    ('count', 'RangeIndex', 'Index')
+    """
+    if isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1 and index.name is None:
+        return ONLY_COUNTS
+    return type(index).__name__
+
+
 def encode_index(index: pd.Index, parts: list[bytes]) -> Plan:
     """Return the plan of an index, adding its bytes to `parts`."""
     if isinstance(index, pd.RangeIndex):

@@ -50,7 +50,7 @@ class RunRecord:
     cost_usd_max
         Upper bound of its cost before the first POST; None where unknown.
     index_kind
-        Class name of the stored index, or None.
+        Class name of the stored index, `pandas_batch.store.labels.ONLY_COUNTS`, or None.
     extra
         Anything else that JSON can hold.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, StoreError
 
@@ -18,12 +19,11 @@ from .batches import Batches
 from .failures import NOTHING_RECORDED, explained
 from .files import commit_folders, remove_folder, sync_file
 from .ground import RUN_ID
-from .labels import read_index, write_index
+from .labels import ONLY_COUNTS, kind_of, read_index, write_index
 from .records import BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 
@@ -80,7 +80,7 @@ class Runs(Batches):
                 run,
                 batch_keys=tuple(dict.fromkeys([*keys, *used])),
                 schema_version=self.schema_version,
-                index_kind=None if index is None else type(index).__name__,
+                index_kind=None if index is None else kind_of(index),
             )
             records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
             placed: list[Path] = []
@@ -102,7 +102,7 @@ class Runs(Batches):
         placed.append(part)
         write_table(part / "rows.arrow", rows)
         write_table(part / "requests.arrow", requests)
-        if index is not None:
+        if index is not None and run.index_kind != ONLY_COUNTS:
             write_index(part / "index.arrow", index)
         for file in part.iterdir():
             sync_file(file)
@@ -179,7 +179,10 @@ class Runs(Batches):
         """Return the labels of a run's frame, or None where they were not given."""
         file = self._run_folder(run_id) / "index.arrow"
         with explained(self.path):
-            return read_index(file) if file.exists() else None
+            if file.exists():
+                return read_index(file)
+        run = self.run(run_id)
+        return pd.RangeIndex(run.n_rows) if run.index_kind == ONLY_COUNTS else None
 
     def delete_run(self, run_id: str) -> list[int]:
         """
