@@ -61,7 +61,8 @@ def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFr
     if _is_plain(frame, columns):
         # All at once: one by one, pandas makes the labels of all columns anew for each.
         return pd.concat([frame, pd.DataFrame(dict(columns), index=frame.index, copy=False)], axis=1)
-    merged = frame.copy(deep=False)
+    # What is written into the result must not be seen in the run's own frame, nor in its next result.
+    merged = frame.copy(deep=not _copies_on_write())
     further_levels = ("",) * (frame.columns.nlevels - 1)
     for name, values in columns.items():
         merged[(name, *further_levels) if further_levels else name] = values
