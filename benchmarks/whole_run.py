@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,7 @@ def best_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
     lowest = {
         key: min(run[key] for run in runs) for key in ("peak_mb", "rerun_s", "reopen_s", "merge_s") if key in best
     }
-    return best | lowest | {"all_cpu_s": [round(run["cpu_s"], 3) for run in runs]}
+    return best | lowest | {"all_cpu_s": [round(run["cpu_s"], 4) for run in runs]}
 
 
 def compare(load: str, n_rows: int, n_repeat: int, variants: tuple[str, ...] = VARIANTS) -> dict[str, dict[str, Any]]:
@@ -102,7 +103,11 @@ def report(load: str, n_rows: int, best: dict[str, dict[str, Any]]) -> Iterator[
     if len(best) == 2:
         first, second = best.values()
         ratios = [first[name] / second[name] for name in ("cpu_s", "peak_mb")]
-        yield f"{'':16}CPU ratio {ratios[0]:.1f}, memory ratio {ratios[1]:.0f}"
+        medians = [statistics.median(run["all_cpu_s"]) for run in best.values()]
+        yield (
+            f"{'':16}CPU ratio {ratios[0]:.2f}, of the medians {medians[0] / medians[1]:.2f} "
+            f"({len(first['all_cpu_s'])} runs each), memory ratio {ratios[1]:.0f}"
+        )
     for run in best.values():
         if "rerun_s" in run:
             yield f"{'':16}again {run['rerun_s']:.3f} s, opened {run['reopen_s']:.3f} s, merge {run['merge_s']:.4f} s"
