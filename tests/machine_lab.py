@@ -30,7 +30,6 @@ from pandas_batch.running.collecting import MAX_DOWNLOADS
 from pandas_batch.running.driving import _engines
 from pandas_batch.running.run import Run
 from pandas_batch.running.starting import attach_run, parse, start_run
-from pandas_batch.running.steps import CANCEL_ASKED
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
@@ -238,7 +237,7 @@ class Runs(RuleBasedStateMachine):
             mine = [batch for batch in run.store.batches_of_run(run.id) if batch.run_id == run.id]
         with self.law("a cancel is meant"):
             for batch in mine:
-                assert batch.state not in ("intent", "refused") or batch.extra.get(CANCEL_ASKED)
+                assert batch.state not in ("intent", "refused") or batch.cancel_asked
                 was_asked = batch.cancel_initiated_at is not None or self.api.calls("cancel") > n_before
                 assert batch.state != "bound" or was_asked
 

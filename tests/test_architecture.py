@@ -31,7 +31,8 @@ ROOMS = {
     "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
     "answers": Room("result_lines answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
     "wire": Room(
-        "body flows failures sending connections clients drivers endpoints downloads wire", "anthropic httpx2"
+        "body flows failures server_values sending connections clients drivers endpoints downloads wire",
+        "anthropic httpx2",
     ),
     "client": Room("bodies parts jobs client"),
     "requests": Room(
@@ -49,7 +50,7 @@ ROOMS = {
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
         "row_status stretches gathering merge status summary memory turns spooling posting reconciling surplus "
-        "collecting compacting steps engine preparing bound driving waiting retrying deleting run",
+        "collecting gone compacting steps engine preparing bound driving waiting retrying deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("submitted_rows starting recovering library accessor", "numpy pandas"),

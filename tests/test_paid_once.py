@@ -213,14 +213,15 @@ def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
 
 
 def test_a_run_that_was_refused_is_canceled_all_the_same(clock, monkeypatch):
-    """After a refusal nothing drives the run any more: its cancel reaches the server, and posts nothing before."""
+    """After a refusal what runs at the server is followed only: a cancel reaches it, and posts nothing before."""
     monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
         api.faults.add(spend_cap(skip=1))
-        run = ask(FRAME, api, clock)
-        assert run.engine.join(20)
-        api.faults.clear()
         with clock.held():
+            run = ask(FRAME, api, clock)
+            assert run.engine.wait(20)
+            api.faults.clear()
+            assert run.status == "blocked"
             assert "3 of 3 batches are being canceled" in run.cancel()
         assert api.calls("cancel") == 1
         assert run.result()["status"].eq("canceled").all()

@@ -113,7 +113,7 @@ def test_unproved_batch_is_canceled_only_by_force(clock):
     with simulator.serve(clock=clock.time_s, seconds_per_batch=6 * 3600) as api:
         api.faults.add(LostAnswer("reset", committed=True))
         run = ask(FRAME, api, clock)
-        while not any("candidate_id" in batch.extra for batch in run.store.batches_of_run(run.id)):
+        while not any(batch.candidate_id is not None for batch in run.store.batches_of_run(run.id)):
             time.sleep(0.002)
         assert "was left alone" in run.cancel()
         assert api.calls("cancel") == 0

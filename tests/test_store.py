@@ -47,11 +47,10 @@ def test_a_run_comes_back_as_it_was_recorded(store: Store) -> None:
         n_skipped=1,
         options={"system": "be kind", "max_tokens": 5, "betas": ["x"]},
         parent_id="r-0",
-        state="submitting",
-        message="…",
-        finished_at=CREATED_AT,
         cost_usd_max=0.1,
-        extra={"any": [1, None, {"thing": 2.5}]},
+        api_version="2026-10-21",
+        estimate={"any": [1, None, {"thing": 2.5}]},
+        retry_digest="0a",
     )
     old = add_run(store, "old", n=3)
     spooled = store_lab.new_batch(store, "fresh", 100, 1)
@@ -109,8 +108,6 @@ def test_a_run_is_found_by_id_name_or_beginning(store: Store) -> None:
         store.run("nothing like it")
     assert "pandas_batch.runs()" in three_parts(raised.value)[2]
     with pytest.raises(RunNotFoundError):
-        store.update_run("nothing", state="ended")
-    with pytest.raises(RunNotFoundError):
         store.delete_run("nothing")
 
 
@@ -130,19 +127,6 @@ def test_a_run_is_recorded_once(store: Store) -> None:
     assert store.run("r").n_rows == 3
     assert len(list((store.path / "batches").iterdir())) == 1
     assert not any(path.is_file() for path in (store.path / "tmp").rglob("*"))
-
-
-def test_changes_of_a_run_are_durable_and_named(store: Store) -> None:
-    """Only fields that change can be changed."""
-    add_run(store, "r")
-    store.update_run("r", state="collected", finished_at=CREATED_AT, message="done", extra={"n": 1})
-    found = reopened(store.path).run("r")
-    assert (found.state, found.finished_at, found.message, found.extra) == ("collected", CREATED_AT, "done", {"n": 1})
-    for wrong in ({"identity": "x"}, {"nonsense": 1}, {"batch_keys": ()}):
-        with pytest.raises(TypeError):
-            store.update_run("r", **wrong)
-    with pytest.raises(ValueError, match="time zone"):
-        store.update_run("r", finished_at=datetime(2026, 1, 1))
 
 
 @pytest.mark.parametrize("run_id", ["../x", "a/b", "", ".", "a b", "x" * 65, "ü", "a\0b", "a\n"])
@@ -198,7 +182,16 @@ def test_a_batch_goes_through_its_states_by_compare_and_swap(store: Store) -> No
         "error": "none",
         "not_found_since": CREATED_AT,
         "tried_ids": ("a", "b"),
-        "extra": {"request_id": "req_1"},
+        "cancel_asked": True,
+        "candidate_id": "msgbatch_2",
+        "doubt": "overloaded",
+        "lost_after_s": 1.5,
+        "first_posted_at": CREATED_AT,
+        "first_server_posted_at": CREATED_AT,
+        "first_watermark_id": "v",
+        "first_watermark_at": CREATED_AT,
+        "surplus": {"msgbatch_3": None, "msgbatch_4": 0.5},
+        "surplus_settled": True,
     }
     assert store.transition(key, expect=["posting"], to="bound", **changes)
     found = reopened(store.path).batch(key)

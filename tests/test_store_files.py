@@ -149,7 +149,6 @@ def test_a_deleted_run_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.Monkey
         index=pd.Index([f"{canary}{i}" for i in range(10)]),
         name=canary,
         options={"system": canary * 300},
-        message=canary,
     )
     (key,) = run.batch_keys
     bind(store, key, canary)

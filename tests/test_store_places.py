@@ -144,7 +144,7 @@ def test_a_damaged_database_is_said_to_be_damaged(tmp_path: Path, damage: str) -
     """Overwritten or cut, the file is never taken for an empty store."""
     store = Store.open(tmp_path / "store")
     for i in range(30):
-        add_run(store, f"r{i}", message="x" * 2000)
+        add_run(store, f"r{i}", model="x" * 2000)
     store._database.close()
     file = store.path / "store.db"
     data = bytearray(file.read_bytes())
@@ -218,7 +218,7 @@ def test_a_store_of_every_released_format_is_opened(archive: Path, tmp_path: Pat
     store = Store.open(unpacked(archive, tmp_path))
     assert store.schema_version == len(MIGRATIONS)
     run = store.find_run("golden")
-    assert (run.id, run.state, run.n_rows, run.options) == ("golden-1", "collected", 6, {"max_tokens": 16})
+    assert (run.id, run.n_rows, run.options) == ("golden-1", 6, {"max_tokens": 16})
     pd.testing.assert_index_equal(
         store.index_of(run.id),
         pd.MultiIndex.from_product([["a", "b"], [1.5, None, 3]], names=["x", None]),

@@ -200,12 +200,15 @@ def test_results_that_are_not_there_yet_disprove_nothing(api, clock, n_times):
     assert api.calls("create") == 1
 
 
-def test_results_that_never_come_hold_nothing_up_for_ever(api, clock):
-    """A stranger's batch whose results the server never gives out is given up after ten minutes."""
+def test_nothing_is_posted_again_while_a_candidate_cannot_be_read(api, clock):
+    """A batch of the right size whose results are not given out may be ours, however long that lasts."""
     api.faults.add(LostAnswer("reset", committed=False))
+    api.faults.add(ErrorAnswer("results", 404, times=None))
     run = ask(FRAME, api, clock)
     api.add_decoy(3)
-    api.faults.add(ErrorAnswer("results", 404, times=60))
-    run.wait()
+    with pytest.raises(pandas_batch.WaitTimeout, match="taken as ours only when its results prove it"):
+        run.wait(timeout=7200)
+    assert api.calls("create") == 1
     api.faults.clear()
-    assert len(api.billed) == 3
+    assert run.result()["status"].eq("succeeded").all()
+    assert (api.calls("create"), len(api.billed)) == (2, 3)

@@ -14,6 +14,7 @@ from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Created, Page, create_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_spend_cap, is_transient, retry_after_s, server_time
 from pandas_batch.wire.flows import Flow, Pause
+from pandas_batch.wire.server_values import n_requests_of, time_of
 
 from .bodies import Requests
 from .downloads import backoff_s, results_flow
@@ -26,6 +27,9 @@ RATE_LIMIT_PATIENCE_S = 24 * 3600.0
 WATERMARK_MARGIN_S = 60.0
 """How far the server's clock may disagree with its batches' times."""
 MIN_EMPTY_LOOKS = 3
+MAX_FOREIGN_ANSWERS = 3
+"""How often a create is made where something else than the API answers, before the call stops and says what did."""
+OVERLOADED_GRACE_S = 60.0
 _PAGE = 100
 
 
@@ -126,7 +130,7 @@ def find_listed(batch_id: str, job: BatchJob | None) -> Flow[dict[str, Any] | No
         for listed in page.batches:
             if listed["id"] == batch_id:
                 return listed
-        oldest = _created_at(page.batches[-1]) if page.batches else None
+        oldest = time_of(page.batches[-1].get("created_at")) if page.batches else None
         too_old = job is not None and job.created_at is not None and oldest is not None and oldest < job.created_at
         after_id = page.last_id
         if not page.has_more or not after_id or too_old:
@@ -199,6 +203,8 @@ class Posted(Watched):
         self._disproved: set[str] = set()
         self._n_empty_looks = 0
         self._n_looks = 0
+        self._n_foreign = 0
+        self._doubt = ""
 
     def step(self) -> Flow[None]:
         """Poll; or, while the batch is not known, look for it."""
@@ -221,7 +227,12 @@ class Posted(Watched):
         if created.outcome == "unknown":
             self._posted_s = self._clock.monotonic_s()
             self._n_empty_looks = 0
+            self._doubt = created.doubt
             self._due_in(backoff_s(1))
+            if created.doubt in ("not_the_api", "too_large"):
+                self._n_foreign += 1
+                if self._n_foreign >= MAX_FOREIGN_ANSWERS:
+                    raise foreign_answers(created, self._n_foreign)
             return []
         if created.outcome == "too_large" and len(self.requests) > 1:
             return [
@@ -257,14 +268,14 @@ class Posted(Watched):
                 yield Pause(max(backoff_s(n_failures), retry_after_s(error) or 0.0))
                 continue
             self._watermark_id = page.batches[0]["id"] if page.batches else None
-            self._watermark_at = _created_at(page.batches[0]) if page.batches else None
+            self._watermark_at = time_of(page.batches[0].get("created_at")) if page.batches else None
             return
 
     def _look(self) -> Flow[None]:
         try:
             candidates = yield from self._candidates()
             for candidate in candidates:
-                if candidate["processing_status"] == "ended":
+                if candidate.get("processing_status") == "ended":
                     yield from self._prove(candidate)
                     if self.batch_id is not None:
                         return
@@ -282,7 +293,8 @@ class Posted(Watched):
             self._due_in(backoff_s(self._n_looks, first_s=FIRST_POLL_S, most_s=30.0))
             return
         self._n_empty_looks += 1
-        left_s = self._posted_s + self._grace_s - self._clock.monotonic_s()
+        grace_s = min(self._grace_s, OVERLOADED_GRACE_S) if self._doubt == "overloaded" else self._grace_s
+        left_s = self._posted_s + grace_s - self._clock.monotonic_s()
         if left_s <= 0 and self._n_empty_looks >= MIN_EMPTY_LOOKS:
             halves = yield from self.post()
             if halves:
@@ -304,13 +316,22 @@ class Posted(Watched):
         while True:
             page: Page = yield from list_flow(limit=_PAGE, after_id=after_id)
             for listed in page.batches:
-                created_at = _created_at(listed)
+                created_at = time_of(listed.get("created_at"))
                 is_older = self._watermark_at is not None and created_at is not None and created_at < self._watermark_at
                 if listed["id"] == self._watermark_id or is_older:
                     return found
-                n_requests = sum((listed.get("request_counts") or {}).values())
-                if n_requests == len(self.requests) and listed["id"] not in excluded:
+                if listed["id"] in excluded:
+                    continue
+                if n_requests_of(listed) is None or not isinstance(listed.get("processing_status"), str):
+                    listed = yield from _described(listed)
+                # A size that nobody tells is no argument against it.
+                if n_requests_of(listed) in (None, len(self.requests)):
                     found.append(listed)
+            if page.n_unreadable:
+                raise UnreadableAnswerError(
+                    f"The list of batches has {page.n_unreadable} entries without an id.",
+                    "A create is looked for; nothing is posted again as long as its batch may be hidden there.",
+                )
             after_id = page.last_id
             if not page.has_more or not after_id:
                 return found
@@ -324,15 +345,37 @@ class Posted(Watched):
                 enough=lambda result: result.custom_id not in self._custom_ids,
             )
         except Exception as error:
-            if not is_not_found(error):
+            if not is_not_found(error) or candidate.get("archived_at"):
                 raise
-            results = []
+            # A 404 passes, and what it hides may be the batch that is looked for: it stays a candidate.
+            return
         is_ours = bool(results) and all(result.custom_id in self._custom_ids for result in results)
         if is_ours and job.batch_id not in self._owned:
             self._owned.add(job.batch_id)
             self.batch_id, self.job, self.results = job.batch_id, job, results
         else:
             self._disproved.add(job.batch_id)
+
+
+def _described(listed: dict[str, Any]) -> Flow[dict[str, Any]]:
+    """Return a listed batch as its own endpoint describes it, or as it is listed where that does not know it (yet)."""
+    try:
+        polled = yield from retrieve_flow(str(listed["id"]))
+    except Exception as error:
+        if is_not_found(error):
+            return listed
+        raise
+    return polled.batch
+
+
+def foreign_answers(created: Created, n: int) -> UnreadableAnswerError:
+    """Return the error that says what answers creates in the API's place."""
+    said = created.error.what if isinstance(created.error, UnreadableAnswerError) else str(created.error)
+    return UnreadableAnswerError(
+        f"Each of the last {n} creates was answered by something that is not the API. {said}",
+        "Whether it let one of them through is not known: client.list() shows it as soon as the API can be reached.",
+        "Open the base URL in a browser, or ask who runs the network.",
+    )
 
 
 def refusal(created: Created, n_requests: int) -> Exception:
@@ -380,8 +423,3 @@ def _timeout(parts: Collection[Watched], timeout_s: float) -> WaitTimeout:
 def lines_to_go_on(parts: Collection[Watched]) -> Iterator[str]:
     """Yield the line to type for each batch that is known."""
     return (f'client.wait("{part.batch_id}")' for part in parts if part.batch_id is not None)
-
-
-def _created_at(batch: dict[str, Any]) -> datetime | None:
-    created_at = batch.get("created_at")
-    return datetime.fromisoformat(created_at) if isinstance(created_at, str) else None

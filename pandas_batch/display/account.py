@@ -119,9 +119,10 @@ def text_line(status: RunStatus) -> str:
     ]
     if status.n_failed:
         parts.append(f"{status.n_failed:,} without an answer")
+    is_under_way = any(batch.state in ("in_progress", "canceling", "unproved") for batch in status.batches)
     if status.n_rows_answered or status.is_final:
         parts.append("cost unknown" if status.cost_usd is None else usd(status.cost_usd))
-    elif status.cost_usd_max is not None:
+    if status.cost_usd_max is not None and (is_under_way or not (status.n_rows_answered or status.is_final)):
         parts.append(f"at most {usd(status.cost_usd_max)}")
     return f"{clip(status.run_id, 80)}{name}: {', '.join(parts)}"
 

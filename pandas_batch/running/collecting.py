@@ -7,16 +7,16 @@ request that was sent; what is really absent becomes status ``missing``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.row_status import CODE, status_codes
-from pandas_batch.errors import ResultsGoneError, StoreError
+from pandas_batch.errors import ResultsGoneError, StoreError, UnreadableAnswerError, clip
+from pandas_batch.wire.server_values import time_of, times_of
 
 from .failpoints import reached
 from .memory import give_back_cache, give_back_memory
-from .posting import Step, Workplace, backoff_s, times_of
+from .posting import Step, Workplace, backoff_s
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ MAX_DOWNLOADS = 4
 GONE_AFTER = timedelta(minutes=10)
 """A 404 on a batch that is known is a passing fault until it has lasted this long and the list lacks it too."""
 
+FOREIGN_PATIENCE_S = 600.0
+"""How long something else than the API may answer the polls before the run stops and says what does."""
+
 _STILL_THERE = "The server keeps the answers of this batch for 29 days: nothing is lost, nothing is paid again."
 
 _FEW = 3
@@ -46,6 +49,8 @@ class Poller:
         self._poll_interval_s = poll_interval_s
         self._n_polls = 0
         self._n_failures = 0
+        self._foreign_since_s: float | None = None
+        self._can_list = True
 
     def poll(self, batches: Sequence[BatchRecord]) -> Step:
         """
@@ -56,7 +61,7 @@ class Poller:
         Step
             With the seconds until the next poll, 0 when a batch has ended.
         """
-        from pandas_batch.wire.failures import is_auth, is_transient, retry_after_s
+        from pandas_batch.wire.failures import is_auth, is_foreign, is_transient, retry_after_s
 
         try:
             found, asked_for_s = self._look(batches)
@@ -67,35 +72,55 @@ class Poller:
             self._n_failures += 1
             if is_auth(error):
                 return Step(due_in_s=None, error=error, message="The key is not accepted any more.")
-            if not is_transient(error):
-                return Step(due_in_s=None, error=error, message="The server refuses to tell the state of the batches.")
+            is_passing = is_foreign(error) and not self._is_foreign_for_long()
+            if not is_transient(error) and not is_passing:
+                return Step(
+                    due_in_s=None,
+                    error=error,
+                    message=f"The state of the batches could not be read: {clip(str(error))}",
+                )
             pause_s = backoff_s(self._n_failures, first_s=2.0, most_s=MOST_POLL_S)
             told_s = retry_after_s(error)
             if told_s is not None:
                 pause_s = max(pause_s, min(told_s, MOST_RETRY_AFTER_S))
-            return Step(
-                due_in_s=pause_s, message="The server cannot be reached; the batches go on there. Trying again."
-            )
-        self._n_failures = 0
+            what = "The server cannot be reached"
+            if is_passing or isinstance(error, UnreadableAnswerError):
+                what = "Something that is not the API answers"
+            return Step(due_in_s=pause_s, message=f"{what}; the batches go on at the server. Trying again.")
+        self._n_failures, self._foreign_since_s = 0, None
         if any(have_ended):
             return Step(due_in_s=0.0)
         return Step(due_in_s=self._next_s(asked_for_s))
 
+    def _is_foreign_for_long(self) -> bool:
+        now_s = self._place.clock.monotonic_s()
+        if self._foreign_since_s is None:
+            self._foreign_since_s = now_s
+        return now_s - self._foreign_since_s >= FOREIGN_PATIENCE_S
+
     def _look(self, batches: Sequence[BatchRecord]) -> tuple[dict[int, dict[str, Any]], float | None]:
         """Return the batch objects by key (absent where the server says 404), and the pause it asks for."""
-        from pandas_batch.wire.failures import is_not_found
+        from pandas_batch.wire.failures import is_not_found, is_transient
 
         wire = self._place.wire
         found: dict[int, dict[str, Any]] = {}
         asked_for_s: float | None = None
         rest = {str(batch.batch_id): batch for batch in batches}
-        if len(batches) > _FEW:
-            for listed in self._listed(_oldest(batches)):
-                batch = rest.pop(str(listed["id"]), None)
-                if batch is not None:
-                    found[batch.key] = listed
-                if not rest:
-                    break
+        if len(batches) > _FEW and self._can_list:
+            try:
+                for listed in self._listed(_oldest(batches)):
+                    if not isinstance(listed.get("processing_status"), str):
+                        continue
+                    batch = rest.pop(str(listed["id"]), None)
+                    if batch is not None:
+                        found[batch.key] = listed
+                    if not rest:
+                        break
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                # A key that may not list can still ask for each batch by its id.
+                self._can_list = False
         for batch_id, batch in rest.items():
             try:
                 polled = wire.retrieve(batch_id)
@@ -115,7 +140,8 @@ class Poller:
             after_id = page.last_id
             if not page.has_more or not after_id:
                 return
-            if not_before is not None and datetime.fromisoformat(page.batches[-1]["created_at"]) < not_before:
+            oldest_at = time_of(page.batches[-1].get("created_at")) if page.batches else None
+            if not_before is not None and oldest_at is not None and oldest_at < not_before:
                 return
 
     def _record(self, batch: BatchRecord, listed: dict[str, Any] | None) -> bool:
@@ -123,6 +149,10 @@ class Poller:
         if listed is None:
             return self._record_absence(batch)
         changes = times_of(listed)
+        if batch.cancel_initiated_at is not None:
+            changes["cancel_initiated_at"] = changes["cancel_initiated_at"] or batch.cancel_initiated_at
+        if batch.created_at is not None:
+            changes["created_at"] = changes["created_at"] or batch.created_at
         if batch.not_found_since is not None:
             changes["not_found_since"] = None
         if listed.get("processing_status") == "ended":
@@ -136,12 +166,14 @@ class Poller:
         return False
 
     def _record_absence(self, batch: BatchRecord) -> bool:
-        self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
+        """Believe that the server lacks a batch when retrieve and list have both lacked it for a while."""
+        if self._can_list:
+            self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
         now = self._place.clock.now()
         if batch.not_found_since is None:
             self._place.store.update_batch(batch.key, not_found_since=now)
             return False
-        if now - batch.not_found_since < GONE_AFTER:
+        if now - batch.not_found_since < GONE_AFTER or not self._can_list:
             return False
         if any(str(listed["id"]) == batch.batch_id for listed in self._listed(batch.created_at)):
             return False
@@ -173,6 +205,8 @@ class Collector:
         self._n_failures: dict[int, int] = {}
         self._n_short: dict[int, int] = {}
         self._not_found_since_s: dict[int, float] = {}
+        self._foreign_since_s: dict[int, float] = {}
+        self._paths: dict[int, str] = {}
         self.warnings: list[str] = []
 
     def step(self, batch: BatchRecord) -> Step:
@@ -186,7 +220,7 @@ class Collector:
         """
         from pandas_batch.answers.answers import decode_to_file
         from pandas_batch.store.failures import store_error
-        from pandas_batch.wire.failures import is_auth, is_not_found, is_transient
+        from pandas_batch.wire.failures import is_auth, is_foreign, is_not_found, is_transient
 
         store = self._place.store
         n_failures = self._n_failures.get(batch.key, 0)
@@ -197,7 +231,8 @@ class Collector:
             with Turn(self._place.clock) as turn:
                 if not raw_path.exists():
                     with store.new_results_part(batch.key) as part:
-                        self._place.wire.results(str(batch.batch_id), turn.paced(part.write))
+                        path = self._paths.get(batch.key)
+                        self._place.wire.results(str(batch.batch_id), turn.paced(part.write), path=path)
                     reached("results downloaded")
                     source = part_path
                 else:
@@ -220,7 +255,14 @@ class Collector:
                 return Step(due_in_s=None, error=error, message="The key is not accepted any more.")
             if isinstance(error, OSError):
                 raise store_error(error, store.path, _STILL_THERE) from error
-            if not is_transient(error):
+            now_s = self._place.clock.monotonic_s()
+            is_passing = is_foreign(error) and (
+                now_s - self._foreign_since_s.setdefault(batch.key, now_s) < FOREIGN_PATIENCE_S
+            )
+            if is_foreign(error) and not is_passing:
+                message = f"The results of batch {batch.batch_id} could not be fetched: {clip(str(error))}"
+                return Step(due_in_s=None, error=error, message=message)
+            if not is_transient(error) and not is_passing:
                 raise
             return Step(
                 due_in_s=backoff_s(n_failures, first_s=2.0), message="A download broke off; it is fetched again whole."
@@ -252,20 +294,40 @@ class Collector:
         return decoded.complete and n_expected <= decoded.n_lines
 
     def _results_not_found(self, batch: BatchRecord) -> Step:
-        """Believe in a 404 on the results only when the server says why, or it has lasted."""
+        """
+        Believe in a 404 on the results only when the server says that they are archived, or has no such batch.
+
+        A gateway may serve them where the batch's ``results_url`` says: on the client's own origin that is tried.
+        """
+        from pandas_batch.wire.endpoints import own_path
+
+        wire, batch_id = self._place.wire, str(batch.batch_id)
         now_s = self._place.clock.monotonic_s()
-        since_s = self._not_found_since_s.setdefault(batch.key, now_s)
-        archived_at = batch.archived_at
-        lasted = now_s - since_s >= GONE_AFTER.total_seconds()
-        if archived_at is None and lasted:
-            self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
-            with suppress(Exception):  # the 404 below is what is to be told
-                polled = self._place.wire.retrieve(str(batch.batch_id))
-                archived_at = times_of(polled.batch)["archived_at"]
-        if archived_at is None and not lasted:
-            return Step(
-                due_in_s=backoff_s(self._n_failures[batch.key], first_s=2.0), message="The results are not there yet."
+        lasted_s = now_s - self._not_found_since_s.setdefault(batch.key, now_s)
+        archived_at, n_failures = batch.archived_at, self._n_failures[batch.key]
+        looked = self._described(batch_id)
+        if looked is not None:
+            archived_at = times_of(looked)["archived_at"] or archived_at
+            path = own_path(looked.get("results_url"), wire.base_url)
+            if path is not None and batch.key not in self._paths and archived_at is None:
+                self._paths[batch.key] = path
+                return Step(due_in_s=0.0, message="The results are fetched from where the batch says they are.")
+            self._paths.pop(batch.key, None)
+        if archived_at is None and (looked == {} or lasted_s < GONE_AFTER.total_seconds()):
+            return Step(due_in_s=backoff_s(n_failures, first_s=2.0), message="The results are not there yet.")
+        if archived_at is None and looked is None:
+            # Retrieve lacks it too: the poller asks the list before it is believed.
+            self._place.store.transition(batch.key, expect={"ended"}, to="bound", not_found_since=batch.ended_at)
+            return Step(due_in_s=0.0, message="The server does not know the batch; asking again.")
+        if archived_at is None:
+            minutes = f"{lasted_s / 60:.0f} minutes" if lasted_s >= 90 else f"{lasted_s:.0f} s"
+            error = UnreadableAnswerError(
+                f"Batch {batch_id} has ended and is not archived, but its results have been answered with 404 for "
+                f"{minutes}.",
+                f"Its {batch.n_requests:,} requests were sent, and those answered were billed; nothing is asked again.",
+                f'pandas_batch.load("{batch.run_id}").result()   # looks again; the server keeps results for 29 days',
             )
+            return Step(due_in_s=None, error=error, message=error.what)
         self._place.store.transition(
             batch.key,
             expect={"ended"},
@@ -274,6 +336,17 @@ class Collector:
             error="The server no longer has the results.",
         )
         return Step(due_in_s=0.0)
+
+    def _described(self, batch_id: str) -> dict[str, Any] | None:
+        """Return the batch as the server describes it; None where it has none, {} where it cannot be asked."""
+        from pandas_batch.wire.failures import is_not_found
+
+        try:
+            return self._place.wire.retrieve(batch_id).batch
+        except Exception as error:
+            if is_not_found(error):
+                return None
+            return {}
 
     def _warn(self, batch: BatchRecord, decoded: Decoded) -> None:
         if decoded.unknown_ids:
@@ -286,6 +359,37 @@ class Collector:
                 f"Batch {batch.batch_id}: {len(decoded.conflicts):,} rows came with two differing results; "
                 "the first of each is kept, both stand in the raw results."
             )
+
+
+def look_again(place: Workplace, batch: BatchRecord) -> bool:
+    """
+    Look whether a batch that was given up is there after all; take it up again where it is.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Raises
+    ------
+    Exception
+        Nobody could be asked.
+    """
+    from pandas_batch.wire.failures import is_not_found
+
+    place.check_server(batch)
+    try:
+        polled = place.wire.retrieve(str(batch.batch_id))
+    except Exception as error:
+        if is_not_found(error):
+            return False
+        raise
+    place.check_workspace(batch, polled.workspace_id)
+    times = times_of(polled.batch)
+    if times["archived_at"] is not None:
+        place.store.transition(batch.key, expect={"gone"}, to="gone", archived_at=times["archived_at"])
+        return False
+    return place.store.transition(batch.key, expect={"gone"}, to="bound", not_found_since=None, error="", **times)
 
 
 def gone_error(batch: BatchRecord) -> ResultsGoneError:

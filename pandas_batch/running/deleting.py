@@ -20,10 +20,10 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
     store = run.store
     shared = {b.key for b in store.batches_of_run(run.id) if set(store.runs_of_batch(b.key)) - {run.id}}
     mine = [batch for batch in store.batches_of_run(run.id) if batch.key not in shared]
-    unproved = [batch for batch in mine if "candidate_id" in batch.extra]
+    unproved = [batch for batch in mine if batch.candidate_id is not None]
     if unproved and not force:
         raise NotEndedError(
-            f"Run {run.id} has a batch ({unproved[0].extra['candidate_id']}) that is only believed to be ours.",
+            f"Run {run.id} has a batch ({unproved[0].candidate_id}) that is only believed to be ours.",
             "Nothing was deleted: were it deleted here, nobody would bring its answers home.",
             "run.wait(); run.delete()   # or run.delete(force=True)",
         )

@@ -13,6 +13,7 @@ from pandas_batch.types import BatchJob, RunStatus
 
 from .bound import Bound
 from .engine import Engine, Observer
+from .posting import refused_words
 from .status import StatusMaker
 from .surplus import surplus_of, surplus_words
 
@@ -59,6 +60,7 @@ class DrivenRun:
         self._status = StatusMaker(store, run_id, schema=schema, prices=options.prices)
         self._warned = False
         self._looked = False
+        self._looked_for_gone = False
         self._driver: Engine | None = None
         self._error_told = False
         self._display: Any = None
@@ -129,15 +131,20 @@ class DrivenRun:
         alive = engine is not None and engine.is_alive
         besides = surplus_words(surplus_of(self._batches(), self.id))
         if engine is None:
-            return self._status.make(now=self._clock.now(), message=besides)
+            return self._status.make(now=self._clock.now(), message=besides or self._refusal())
         return self._status.make(
             now=self._clock.now(),
             is_blocked=engine.error is not None,
-            message=engine.message or besides,
+            message=engine.message or besides or self._refusal(),
             last_poll_at=engine.last_poll_at,
             next_poll_at=engine.next_poll_at,
             can_cancel=alive,
         )
+
+    def _refusal(self) -> str:
+        """Return what the server said when it refused a batch of the run; "" where it refused none."""
+        refused = [batch.error or "" for batch in self._batches() if batch.state == "refused"]
+        return refused_words(refused[0]) if refused else ""
 
     @property
     def status(self) -> str:
@@ -198,10 +205,8 @@ class DrivenRun:
         place = (str(self._store.path), self.id)
         with _engines_lock:
             engine = _engines.get(place)
-            if engine is not None and engine.is_alive:
-                if cancel is None:
-                    engine.go_on()
-                else:
+            if engine is not None and engine.is_alive and (cancel is not None or engine.go_on()):
+                if cancel is not None:
                     engine.request_cancel(force=cancel)
                 if observer is not None:
                     engine.observe(observer)
@@ -255,10 +260,10 @@ class DrivenRun:
         if driver is not None and driver.error is not None and not self._error_told:
             # What stopped the run before anybody waited is told before it is tried again.
             return driver
-        if self._display is None or driver is None or not driver.is_alive:
+        if self._display is None or driver is None or not driver.is_alive or not driver.go_on():
             self.show(blocking=blocking)
         else:
-            driver.go_on()
+            self._error_told = False
             if blocking:
                 self._display.set_blocking(True)
         return self._driver

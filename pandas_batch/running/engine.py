@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 from pandas_batch.clock import Clock, tick_s
 from pandas_batch.errors import StoreError
 from pandas_batch.types import RunStatus
+from pandas_batch.wire.server_values import times_of
 
 from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run
 from .memory import give_back_memory
-from .posting import Step, Workplace, times_of
-from .steps import CANCEL_ASKED, INSTANT_S, Steps
+from .posting import Step, Workplace, backoff_s
+from .steps import INSTANT_S, Steps
 from .surplus import look_for_surplus
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _WATCH_S = 1.0
 _N_WORKERS = 3
 _LAST_ROUNDS = 2
 """How often what has ended is still brought home when the run cannot go on: it is paid for."""
+
+_UNPOSTED = ("intent", "refused", "posting", "unknown")
+"""States of a batch of which it is not known that the server has it."""
 
 
 class Engine:
@@ -93,6 +97,14 @@ class Engine:
         self._is_over = threading.Event()
         self._cancel: bool | None = None
         self._cancel_done = threading.Event()
+        self._cancel_due_s = 0.0
+        self._n_cancel_failures = 0
+        self._messages: dict[int, str] = {}
+        self._poll_message = ""
+        self._stopped_keys: set[int] = set()  # batches for which nothing can be done before somebody goes on
+        self._is_deaf = False  # the server does not tell us what becomes of the batches
+        self._turn = threading.Lock()
+        self._has_left = False
         self._check_now = False
         self._observers: list[Observer] = []
         self._observers_lock = threading.Lock()
@@ -111,8 +123,8 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the engine is still at work."""
-        return self._thread is not None and not self.future.done()
+        """Whether the engine is still at work: it can be asked to go on, to cancel, to look."""
+        return self._thread is not None and not self._has_left
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every answer is home or nothing can go on; return whether that is so."""
@@ -139,11 +151,27 @@ class Engine:
             if observer in self._observers:
                 self._observers.remove(observer)
 
-    def go_on(self) -> None:
-        """Post again where posting was stopped."""
-        if self.posts_stopped:
-            self.posts_stopped = False
-            self._wake.set()
+    def go_on(self) -> bool:
+        """
+        Post again where posting was stopped, also by an error; return False where the engine has come to its end.
+
+        An engine that met an error follows what is on the server, and whoever waits has been told of the error.
+        """
+        with self._turn:
+            if self._has_left:
+                return False
+            if self.error is not None:
+                self.error, self.message = None, ""
+                if self.future.done():
+                    self.future = Future()
+                self._stopped_keys.clear()
+                self.posts_stopped = self._is_deaf = False
+            elif self.posts_stopped:
+                self.posts_stopped = False
+            else:
+                return True
+        self._wake.set()
+        return True
 
     def check_now(self) -> None:
         """Poll at once."""
@@ -160,7 +188,7 @@ class Engine:
         self._cancel_done.clear()
         self._cancel = force
         self._wake.set()
-        if self.future.done():
+        if self._has_left:
             self._cancel_done.set()
 
     def wait_for_cancel(self, timeout_s: float) -> bool:
@@ -176,11 +204,21 @@ class Engine:
             self.error = error
             self.message = "The run stopped: " + (error.what if isinstance(error, StoreError) else type(error).__name__)
         finally:
+            self._leave()
             self._settle()
             for lease in self._leases.values():
                 lease.close()
             self._leases.clear()
             self._is_over.set()
+
+    def _leave(self, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Let nobody ask this engine to go on from now on; stay, and return False, where `unless` says so."""
+        with self._turn:
+            if not self._has_left and unless():
+                return False
+            self._has_left = True
+            self._cancel_done.set()
+            return True
 
     def _settle(self) -> None:
         """Tell everybody who waits that this is the end."""
@@ -194,7 +232,6 @@ class Engine:
             self.error = self.error or error
         finally:
             self.future.set_result(None)
-            self._cancel_done.set()
 
     def _drive(self) -> None:
         started_s, n_last_rounds = self.clock.monotonic_s(), 0
@@ -208,6 +245,7 @@ class Engine:
                 open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
                 if not open_batches:
                     self.message = ""
+                    self._leave()
                     look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                     self._settle()
                     self.clock.wait(PAUSE_S, self._wake)
@@ -215,17 +253,33 @@ class Engine:
                     return
                 due_in_s = self._step_all(open_batches, workers)
                 if self.error is not None:
-                    n_last_rounds += 1
-                    if n_last_rounds > _LAST_ROUNDS or not self._has_ended():
-                        return
                     self.posts_stopped = True
-                    continue
+                    if self._can_follow():
+                        # What is on the server is paid for: it is brought home, whoever waits is told at once.
+                        self._settle()
+                    else:
+                        n_last_rounds += 1
+                        is_last = n_last_rounds > _LAST_ROUNDS or not self._has_ended()
+                        if is_last and self._leave(unless=lambda: self.error is None):
+                            return
+                        continue
+                else:
+                    n_last_rounds = 0
                 self._tell()
                 if due_in_s is None:
-                    return
+                    if self._leave(unless=lambda: self.error is None and not self.posts_stopped):
+                        return
+                    due_in_s = _WATCH_S
                 if due_in_s > 0:
                     most_s = tick_s(self.clock.monotonic_s() - started_s)
                     self.clock.wait(max(INSTANT_S, min(due_in_s, most_s)), self._wake)
+
+    def _can_follow(self) -> bool:
+        """Return whether batches of ours are under way that can be polled although the run has met an error."""
+        return not self._is_deaf and any(
+            b.state in ("bound", "ended") and b.key in self._leases and b.key not in self._stopped_keys
+            for b in self.store.batches_of_run(self.run_id)
+        )
 
     def _has_ended(self) -> bool:
         return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
@@ -239,39 +293,57 @@ class Engine:
                 # Until we held it, another may have changed it.
                 mine.append(batch if was_mine else self.store.batch(batch.key))
         dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
-        messages: list[str] = []
+        mine = [batch for batch in mine if batch.key not in self._stopped_keys]
         tools = self._steps or self._make_steps()
         steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
         dues += later_s
         # One step alone is taken here: another thread would only have to begin with cold caches.
         take: Callable[..., Iterable[Step]] = map if len(steps) == 1 else workers.map
         for (batch, _), done in zip(steps, take(lambda pair: pair[1](pair[0]), steps), strict=True):
-            messages.append(done.message)
-            dues.append(tools.taken(batch, done))
+            if done.message or batch.state not in _UNPOSTED:
+                self._messages[batch.key] = done.message
+            due_in_s = tools.taken(batch, done)
             give_back_memory(batch.n_requests)
             self._stop(done)
-            if batch.state in ("intent", "refused", "posting", "unknown") and done.due_in_s == 0.0:
+            if done.error is None:
+                dues.append(due_in_s)
+            else:
+                self._stopped_keys.add(batch.key)
+            if batch.state in _UNPOSTED and done.due_in_s == 0.0:
                 first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
                 self._poll_due_s = self._now_s() + first_poll_s
         bound = [batch for batch in mine if batch.state == "bound"]
-        if any(batch.extra.get(CANCEL_ASKED) and batch.cancel_initiated_at is None for batch in bound):
-            self._cancel_batches(force=False)
+        if any(batch.cancel_asked and batch.cancel_initiated_at is None for batch in bound):
+            if self._cancel_due_s <= self._now_s():
+                self._cancel_batches(force=False)
+            dues.append(max(0.0, self._cancel_due_s - self._now_s()))
         if bound:
-            dues.append(self._poll(bound, messages))
+            dues.append(self._poll(bound))
         self._check_now = False
         self.warnings += tools.pop_warnings()
-        if messages:
-            self.message = next((message for message in messages if message), "")
+        if self.error is None:
+            self.message = self._worst_message(open_batches)
         return min(dues) if dues else None
 
-    def _poll(self, bound: list[BatchRecord], messages: list[str]) -> float:
+    def _worst_message(self, batches: Iterable[BatchRecord]) -> str:
+        """Return what there is to say: of a batch that is not on the server rather than of the polls of the others."""
+        for batch in batches:
+            if batch.state == "bound" and batch.cancel_initiated_at is None and not batch.cancel_asked:
+                self._messages.pop(batch.key, None)
+        told = [self._messages[batch.key] for batch in batches if self._messages.get(batch.key)]
+        return next(iter(told), self._poll_message)
+
+    def _poll(self, bound: list[BatchRecord]) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
         tools = self._steps or self._make_steps()
         if self._poll_due_s <= self._now_s() + INSTANT_S or self._check_now:
             polled = tools.poller.poll(bound)
             self.last_poll_at = self.clock.now()
-            messages.append(polled.message)
+            self._poll_message = polled.message
+            self._is_deaf = polled.error is not None
             self._stop(polled)
+            if polled.due_in_s == 0.0:
+                tools.there_is_room()
             self._poll_due_s = self._now_s() + (polled.due_in_s or 0.0)
         due_in_s = max(0.0, self._poll_due_s - self._now_s())
         self.next_poll_at = self.clock.now() + timedelta(seconds=due_in_s)
@@ -309,25 +381,26 @@ class Engine:
 
     def _cancel_batches(self, *, force: bool) -> None:
         """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
-        for batch in self.store.batches_of_run(self.run_id):
-            # Without the lease too: where another kernel drives the run, this one's cancel is meant no less.
-            if batch.run_id != self.run_id or batch.state in SETTLED:
-                continue
-            if self.store.transition(batch.key, expect={"intent", "refused"}, to="withdrawn"):
-                continue
-            if batch.state in ("posting", "unknown"):
-                self.store.update_batch(batch.key, extra=dict(batch.extra) | {CANCEL_ASKED: True})
-            batch_id = batch.batch_id or (batch.extra.get("candidate_id") if force else None)
-            if batch_id is None:
+        has_failed = False
+        # Without the leases too: where another kernel drives the run, this one's cancel is meant no less.
+        for batch in self.store.ask_cancel(self.run_id):
+            batch_id = batch.batch_id or (batch.candidate_id if force else None)
+            if batch_id is None or batch.state == "ended" or batch.cancel_initiated_at is not None:
                 continue
             wire = self._wire()
             try:
                 canceled = wire.cancel(str(batch_id))
             except Exception as error:
                 # A batch that has just ended cannot be canceled: its answers are wanted, not an error.
-                self.message = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."
+                has_failed = True
+                self._messages[batch.key] = f"The cancel of {batch_id} was not accepted ({type(error).__name__})."
             else:
-                self.store.transition(batch.key, expect={"bound"}, to="bound", **times_of(canceled))
+                self._messages.pop(batch.key, None)
+                times = times_of(canceled)
+                times["cancel_initiated_at"] = times["cancel_initiated_at"] or self.clock.now()
+                self.store.transition(batch.key, expect={"bound"}, to="bound", **times)
+        self._n_cancel_failures = self._n_cancel_failures + 1 if has_failed else 0
+        self._cancel_due_s = self._now_s() + (backoff_s(self._n_cancel_failures) if has_failed else 0.0)
         self._poll_due_s = 0.0
 
     def _tell(self) -> None:

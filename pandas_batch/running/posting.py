@@ -14,7 +14,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import InputError, LostAnswerError, PandasBatchError, StoreError, clip
+from pandas_batch.errors import (
+    InputError,
+    LostAnswerError,
+    PandasBatchError,
+    StoreError,
+    UnreadableAnswerError,
+    clip,
+)
+from pandas_batch.wire.server_values import time_of, times_of
 
 from .failpoints import reached
 from .memory import give_back_cache
@@ -27,8 +35,11 @@ if TYPE_CHECKING:
 CONNECT_PATIENCE_S = 600.0
 """How long a server that cannot even be reached is tried before the run stops in words."""
 
-LOST_AFTER_S = "lost_after_s"
-"""Names, in a batch's `extra`, how long after its POST began the connection was lost: the grace begins there."""
+MAX_FOREIGN_ANSWERS = 3
+"""How often a batch is posted where something else than the API answers, before the run stops and says what did."""
+
+MAX_LIMITED_BACKOFF_S = 300.0
+"""The longest pause between two probes whether the server's queue has room again."""
 
 _NOT_SPLIT = (
     "The server refused the batch as too large, so nothing of it was billed; what else the run has posted goes on and "
@@ -52,11 +63,14 @@ class Step:
         One sentence for the panel, or "".
     error
         What stops the run until the user does something; None while it can go on by itself.
+    limited
+        Whether the account's limit was reached: no other batch of the run is posted before this one is due.
     """
 
     due_in_s: float | None
     message: str = ""
     error: BaseException | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +143,9 @@ class Poster:
     def __init__(self, place: Workplace) -> None:
         self._place = place
         self._n_failures: dict[int, int] = {}
+        self._n_list_failures: dict[int, int] = {}
+        self._n_limited = 0
+        self._n_foreign: dict[int, int] = {}
         self._unreachable_since: float | None = None
 
     def step(self, batch: BatchRecord) -> Step:
@@ -150,7 +167,14 @@ class Poster:
 
     def _with_watermark(self, batch: BatchRecord) -> BatchRecord | Step:
         """Read the newest batch on the server: what is newer afterwards may be the one whose answer got lost."""
-        from pandas_batch.wire.failures import is_auth, is_not_found, is_transient, never_sent, server_time
+        from pandas_batch.wire.failures import (
+            is_auth,
+            is_forbidden,
+            is_foreign,
+            is_transient,
+            never_sent,
+            server_time,
+        )
 
         place = self._place
         watermark_id: str | None = None
@@ -160,30 +184,30 @@ class Poster:
         try:
             page = place.wire.list(limit=1)
         except Exception as error:
-            n_failures = self._n_failures.get(batch.key, 0) + 1
-            self._n_failures[batch.key] = n_failures
-            if is_auth(error):
+            n_failures = self._n_list_failures[batch.key] = self._n_list_failures.get(batch.key, 0) + 1
+            if is_auth(error) and not is_forbidden(error):
                 return self._blocked(error, "the key was not accepted")
             if never_sent(error):
                 return self._unreachable(error, n_failures)
-            if is_transient(error) and n_failures <= 3:
+            if (is_transient(error) or is_foreign(error)) and n_failures <= 3:
                 return Step(due_in_s=backoff_s(n_failures), message="The server is not answering; trying again.")
             # A gateway without a list, or one that stays broken: the server's own clock, less a margin, has to
             # stand in for the newest batch. Without even that nothing could be found again, so nothing is sent.
             server_at = server_time(error)
             if server_at is None:
-                if is_not_found(error) or not is_transient(error):
+                if not is_transient(error):
                     return self._blocked(
-                        error, "batches cannot be listed here, so a lost answer could not be found again"
+                        error,
+                        "listing batches was refused, and without it a lost answer could not be found again",
                     )
                 return Step(due_in_s=backoff_s(n_failures), message="The server is not answering; trying again.")
         else:
-            self._n_failures.pop(batch.key, None)
-            self._unreachable_since = None
+            # What became of creates is counted apart: a list that answers says nothing about them.
+            self._n_list_failures.pop(batch.key, None)
             server_at, workspace_id = page.server_at, page.workspace_id
-            if page.batches:
+            if page.batches and not page.n_unreadable:
                 watermark_id = str(page.batches[0]["id"])
-                watermark_at = datetime.fromisoformat(page.batches[0]["created_at"])
+                watermark_at = time_of(page.batches[0].get("created_at"))
         reached("watermark read")
         changes: dict[str, Any] = {
             "watermark_id": watermark_id,
@@ -210,29 +234,48 @@ class Poster:
         if created.outcome == "created":
             return self._bind(batch, created)
         if created.outcome == "unknown":
-            lost = dict(batch.extra) | {LOST_AFTER_S: place.clock.monotonic_s() - began_s}
-            place.store.transition(batch.key, expect={"posting"}, to="unknown", error=_words(created.error), extra=lost)
+            place.store.transition(
+                batch.key,
+                expect={"posting"},
+                to="unknown",
+                error=_words(created.error),
+                doubt=created.doubt,
+                lost_after_s=place.clock.monotonic_s() - began_s,
+            )
             reached("loss recorded")
-            return Step(due_in_s=0.0, message="The answer to a create was lost; looking for the batch.")
+            return self._doubtful(batch, created)
+        self._n_foreign.pop(batch.key, None)
         if created.outcome == "too_large":
             return self._too_large(batch, created)
         if created.outcome == "retry":
-            n_failures = self._n_failures.get(batch.key, 0) + 1
-            self._n_failures[batch.key] = n_failures
             place.store.transition(batch.key, expect={"posting"}, to="intent", error=_words(created.error))
+            if created.status_code is None:
+                n_failures = self._n_failures[batch.key] = self._n_failures.get(batch.key, 0) + 1
+                return self._unreachable(created.error, n_failures)
+            self._unreachable_since = None
+            self._n_limited += 1
+            pause_s = backoff_s(self._n_limited, first_s=5.0, most_s=MAX_LIMITED_BACKOFF_S)
             if created.retry_after_s is not None:
-                return Step(
-                    due_in_s=max(created.retry_after_s, backoff_s(1)),
-                    message="The rate limit of this account is reached; posting goes on as soon as it allows.",
-                )
-            if created.status_code == 429:
-                return Step(
-                    due_in_s=backoff_s(n_failures, first_s=5.0),
-                    message="The rate limit of this account is reached; posting goes on as soon as it allows.",
-                )
-            return self._unreachable(created.error, n_failures)
+                pause_s = max(created.retry_after_s, backoff_s(1))
+            return Step(due_in_s=pause_s, message=LIMITED, limited=True)
         place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
-        return Step(due_in_s=None, error=created.error, message="The server refused a batch.")
+        return Step(due_in_s=None, error=created.error, message=refused_words(_words(created.error)))
+
+    def _doubtful(self, batch: BatchRecord, created: Created) -> Step:
+        """Look for the batch; where something else than the API has answered again and again, stop and say what."""
+        if created.doubt == "not_the_api":
+            n_foreign = self._n_foreign[batch.key] = self._n_foreign.get(batch.key, 0) + 1
+            if n_foreign >= MAX_FOREIGN_ANSWERS:
+                self._n_foreign.pop(batch.key)
+                said = created.error.what if isinstance(created.error, PandasBatchError) else _words(created.error)
+                error = UnreadableAnswerError(
+                    f"Each of the last {n_foreign} creates was answered by something that is not the API. {said}",
+                    "Whether it let one of them through is not known; if so, the next call finds that batch, and "
+                    "nothing is posted again before it was looked for.",
+                    "Open the base URL in a browser, or ask who runs the network; then run the same line again.",
+                )
+                return Step(due_in_s=None, error=error, message=f"Posting stopped: {error.what}")
+        return Step(due_in_s=0.0, message=doubt_words(created.doubt, _words(created.error)))
 
     def _bind(self, batch: BatchRecord, created: Created) -> Step:
         if created.batch is None:
@@ -247,6 +290,7 @@ class Poster:
                 proved=True,
                 workspace_id=created.workspace_id or batch.workspace_id,
                 error="",
+                doubt="",
                 **times_of(created.batch),
             )
         except StoreError as error:
@@ -266,15 +310,14 @@ class Poster:
                 posted_at=batch.posted_at,
             )
         self._n_failures.pop(batch.key, None)
+        self._n_limited, self._unreachable_since = 0, None
         return Step(due_in_s=0.0)
 
     def _too_large(self, batch: BatchRecord, created: Created) -> Step:
         if batch.n_requests < 2:
             self._place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
             return Step(due_in_s=None, error=created.error, message="One request alone is too large for the server.")
-        halves = split_spool(self._place.store, batch)
-        self._place.store.split_batch(batch.key, halves, expect={"posting"})
-        return Step(due_in_s=0.0, message="The server found a batch too large; it goes in two halves.")
+        return split_in_halves(self._place.store, batch, expect={"posting"})
 
     # ---------------------------------------------------------------- what cannot go on by itself
 
@@ -288,6 +331,12 @@ class Poster:
         if now_s - self._unreachable_since >= CONNECT_PATIENCE_S:
             return Step(due_in_s=None, error=error, message="The server could not be reached.")
         return Step(due_in_s=backoff_s(n_failures), message="The server cannot be reached; trying again.")
+
+
+def split_in_halves(store: Store, batch: BatchRecord, *, expect: set[str]) -> Step:
+    """Replace a batch that certainly was not made by its halves, where its state is one of `expect`."""
+    store.split_batch(batch.key, split_spool(store, batch), expect=expect)
+    return Step(due_in_s=0.0, message="The server found a batch too large; it goes in two halves.")
 
 
 def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
@@ -319,19 +368,26 @@ def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
     return halves
 
 
-# -------------------------------------------------------------------- reading the API's batch object
+# -------------------------------------------------------------------- words
+
+LIMITED = "The rate limit of this account is reached; posting goes on as soon as it allows."
 
 
-def times_of(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the times and counts of a batch object as the store keeps them."""
-    times: dict[str, Any] = {
-        name: datetime.fromisoformat(batch[name]) if isinstance(batch.get(name), str) else None
-        for name in ("created_at", "expires_at", "ended_at", "cancel_initiated_at", "archived_at")
-    }
-    counts = batch.get("request_counts")
-    times["counts"] = {str(k): int(v or 0) for k, v in counts.items()} if isinstance(counts, dict) else {}
-    return times
+def refused_words(said: str) -> str:
+    """Return the sentence about a create that the server refused, in the server's own words."""
+    return f"The server refused a batch: {said}" if said else "The server refused a batch."
+
+
+def doubt_words(doubt: str, said: str) -> str:
+    """Return the sentence about a create of which nobody knows whether it was heard."""
+    if doubt == "overloaded":
+        return "The API is overloaded; the batch is posted again if it turns out that it was not taken."
+    if doubt in ("not_the_api", "too_large"):
+        return f"Something that is not the API answered a create; looking whether it came through. {said}"
+    return "The answer to a create was lost; looking for the batch."
 
 
 def _words(error: BaseException | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {clip(str(error))}"
+    if error is None:
+        return ""
+    return clip(error.what if isinstance(error, PandasBatchError) else f"{type(error).__name__}: {error}")

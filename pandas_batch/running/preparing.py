@@ -233,7 +233,8 @@ def record(
             n_skipped=int((~plan.sendable).sum()),
             options=options.to_json() | {"not_remembered": list(options.not_remembered)},
             cost_usd_max=cost_usd_max,
-            extra={"api_version": api_version} | ({} if estimate is None else {"estimate": dict(estimate)}),
+            api_version=api_version,
+            estimate=dict(estimate or {}),
         )
         recorded = store.add_run(
             run,

@@ -8,16 +8,16 @@ the custom_ids of its results. While a candidate is unproved, nothing is posted 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.result_lines import id_of
-from pandas_batch.errors import UnreadableAnswerError
+from pandas_batch.errors import UnreadableAnswerError, clip
+from pandas_batch.wire.server_values import n_requests_of, time_of, times_of
 
 from .failpoints import reached
-from .posting import LOST_AFTER_S, Step, Workplace, backoff_s, times_of
+from .posting import Step, Workplace, backoff_s, split_in_halves
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -28,13 +28,13 @@ CLOCK_MARGIN_S = 300.0
 LONGEST_POST_S = 3600.0
 """How long after its beginning a POST may still have been under way when its process died."""
 
-FIRST_POST = "first_post"
-"""Names, in a batch's `extra`, before what and when it was posted first, where it was to be posted again."""
-
 MIN_EMPTY_SCANS = 3
 
-NO_RESULTS_AFTER_S = 600.0
-"""How long results that an ended candidate should have may be answered with 404 before they prove nothing."""
+OVERLOADED_GRACE_S = 60.0
+"""How long a batch is looked for that the API was too overloaded to take, by its own word."""
+
+FOREIGN_PATIENCE_S = 600.0
+"""How long something else than the API may answer in its place before the run stops and says what does."""
 
 _WITHOUT_ID = frozenset({"intent", "posting", "unknown", "refused"})
 """States in which a batch may yet turn out to be on the server."""
@@ -50,7 +50,7 @@ class Reconciler:
         self._n_failures = 0
         self._n_empty_scans: dict[int, int] = {}
         self._n_looks: dict[int, int] = {}
-        self._no_results_since_s: dict[str, float] = {}
+        self._foreign_since_s: float | None = None
 
     def step(self, batch: BatchRecord) -> Step:
         """
@@ -65,7 +65,7 @@ class Reconciler:
         if batch.state == "posting":
             batch = self._died_posting(batch)
         looked, server_at = self._look(batch)
-        return looked or self._wait_or_post_again(batch, server_at)
+        return looked or self._wait_or_post_again(self._place.store.batch(batch.key), server_at)
 
     def step_before_posting_again(self, batch: BatchRecord) -> Step | None:
         """
@@ -81,22 +81,31 @@ class Reconciler:
 
     def _look(self, batch: BatchRecord) -> tuple[Step | None, datetime | None]:
         """Look for `batch` once; return what that led to (None: nothing was found), and the server's time."""
-        from pandas_batch.wire.failures import is_auth, is_transient
+        from pandas_batch.wire.failures import is_auth, is_foreign, is_transient
 
         server_at: datetime | None = None
         try:
             newer, server_at = newer_batches(self._place, batch)
             candidates = candidates_for(self._place, batch, newer)
+            self._foreign_since_s = None
             for candidate in candidates:
                 if candidate.get("processing_status") == "ended" and self._settle(batch, candidate):
                     return Step(due_in_s=0.0), server_at
         except Exception as error:
             self._n_failures += 1
             if is_auth(error):
-                message = "The key was not accepted while a lost batch was looked for."
+                message = (
+                    "A batch whose create answer was lost cannot be looked for: listing batches was refused. "
+                    "It is not posted again."
+                )
+                error.add_note(message)
                 return Step(due_in_s=None, error=error, message=message), server_at
+            if is_foreign(error) and not self._is_foreign_for_long():
+                message = f"Something that is not the API answers; a lost batch is looked for. {clip(str(error))}"
+                return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
             if not is_transient(error):
-                return Step(due_in_s=None, error=error, message="A lost batch could not be looked for."), server_at
+                message = f"A lost batch could not be looked for, and is not posted again: {clip(str(error))}"
+                return Step(due_in_s=None, error=error, message=message), server_at
             message = "The answer to a create was lost, and the server is not answering; trying again."
             return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
         self._n_failures = 0
@@ -106,15 +115,21 @@ class Reconciler:
         open_candidates = [c for c in candidates if str(c["id"]) not in current.tried_ids]
         return (self._wait_for_proof(current, open_candidates) if open_candidates else None), server_at
 
+    def _is_foreign_for_long(self) -> bool:
+        now_s = self._place.clock.monotonic_s()
+        if self._foreign_since_s is None:
+            self._foreign_since_s = now_s
+        return now_s - self._foreign_since_s >= FOREIGN_PATIENCE_S
+
     def _died_posting(self, batch: BatchRecord) -> BatchRecord:
         """Take over a batch whose poster died: when that was nobody knows, so the latest is supposed."""
         lost_after_s = LONGEST_POST_S
         if batch.posted_at is not None:
             since_s = (self._place.clock.now() - batch.posted_at).total_seconds()
             lost_after_s = since_s if 0 <= since_s < LONGEST_POST_S else LONGEST_POST_S
-        extra = dict(batch.extra) | {LOST_AFTER_S: lost_after_s}
-        self._place.store.transition(batch.key, expect={"posting"}, to="unknown", extra=extra)
-        return replace(batch, state="unknown", extra=extra)
+        changes: dict[str, Any] = {"doubt": "lost", "lost_after_s": lost_after_s}
+        self._place.store.transition(batch.key, expect={"posting"}, to="unknown", **changes)
+        return replace(batch, state="unknown", **changes)
 
     # ---------------------------------------------------------------- proving
 
@@ -130,10 +145,8 @@ class Reconciler:
             if not candidate.get("archived_at"):
                 if not is_not_found(error):
                     raise
-                # A 404 may pass, and what it hides may be the batch that is looked for.
-                now_s = self._place.clock.monotonic_s()
-                if now_s - self._no_results_since_s.setdefault(candidate_id, now_s) < NO_RESULTS_AFTER_S:
-                    return False
+                # A 404 passes, and what it hides may be the batch that is looked for: it stays a candidate.
+                return False
             nonce = None
         reached("owner proved")
         owner = None if nonce is None else store.batch_of_nonce(nonce)
@@ -145,24 +158,20 @@ class Reconciler:
                 batch_id=candidate_id,
                 proved=True,
                 error="",
+                doubt="",
+                candidate_id=None,
                 **times_of(candidate),
             )
             reached("batch bound")
             return owner.key == batch.key
-        current = store.batch(batch.key)
-        extra = {name: value for name, value in current.extra.items() if value != candidate_id}
-        store.update_batch(batch.key, tried_ids=(*current.tried_ids, candidate_id), extra=extra)
+        store.add_tried_id(batch.key, candidate_id)
         return False
 
     def _wait_for_proof(self, batch: BatchRecord, candidates: list[dict[str, Any]]) -> Step:
         if batch.state == "intent":
             self._place.store.transition(batch.key, expect={"intent"}, to="unknown")
-        if len(candidates) == 1 and batch.extra.get("candidate_id") != candidates[0]["id"]:
-            self._place.store.update_batch(
-                batch.key,
-                extra=dict(batch.extra) | {"candidate_id": str(candidates[0]["id"])},
-                **times_of(candidates[0]),
-            )
+        if len(candidates) == 1 and batch.candidate_id != candidates[0]["id"]:
+            self._place.store.update_batch(batch.key, candidate_id=str(candidates[0]["id"]), **times_of(candidates[0]))
         self._n_empty_scans.pop(batch.key, None)
         n_looks = self._n_looks[batch.key] = self._n_looks.get(batch.key, 0) + 1
         return Step(
@@ -180,29 +189,40 @@ class Reconciler:
             waited_s = (place.clock.now() - batch.posted_at).total_seconds()
         else:
             waited_s = 0.0
-        left_s = place.lost_answer_grace_s - (waited_s - float(batch.extra.get(LOST_AFTER_S, 0.0)))
+        grace_s = place.lost_answer_grace_s
+        if batch.doubt == "overloaded":
+            grace_s = min(grace_s, OVERLOADED_GRACE_S)
+        left_s = grace_s - (waited_s - (batch.lost_after_s or 0.0))
         if left_s <= 0 and n_scans >= MIN_EMPTY_SCANS:
-            extra = {FIRST_POST: _post_of(batch)} | _without_candidate(batch.extra)
-            if place.store.transition(batch.key, expect={"unknown", "posting"}, to="intent", extra=extra):
+            if batch.doubt == "too_large" and batch.n_requests > 1 and not batch.cancel_asked:
+                # Whoever found it too large will do so again; it was looked for, and was not let through.
+                return split_in_halves(place.store, batch, expect={"unknown"})
+            changes = {} if batch.first_posted_at is not None else _first_post_of(batch)
+            if place.store.transition(
+                batch.key, expect={"unknown", "posting"}, to="intent", candidate_id=None, **changes
+            ):
                 self._n_empty_scans.pop(batch.key, None)
             return Step(due_in_s=0.0)
+        after = (
+            "It was canceled, and is not posted again."
+            if batch.cancel_asked
+            else f"If it does not show up within {grace_s:,.0f} s, it is posted again."
+        )
+        said = batch.error or ""
+        what = {
+            "overloaded": "The API is overloaded. Looking whether it took the batch all the same.",
+            "not_the_api": f"Something that is not the API answered a create. Looking for the batch. {said}",
+            "too_large": f"Something that is not the API found a batch too large. Looking for it. {said}",
+        }.get(batch.doubt, "The answer to a create was lost. Looking for the batch.")
         return Step(
-            due_in_s=min(backoff_s(n_scans, first_s=1.0, most_s=15.0), max(left_s, 1.0)),
-            message=(
-                "The answer to a create was lost. Looking for the batch; if it does not show up within "
-                f"{place.lost_answer_grace_s:,.0f} s, it is posted again."
-            ),
+            due_in_s=min(backoff_s(n_scans, first_s=1.0, most_s=15.0), max(left_s, 1.0)), message=f"{what} {after}"
         )
 
 
 def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
     """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
-    post = batch.extra.get(FIRST_POST) or _post_of(batch)
-    watermark_id = post["watermark_id"]
-    if watermark_id is not None:
-        not_before = _time_of(post["watermark_at"])
-    else:
-        started_at = _time_of(post["server_posted_at"]) or _time_of(post["posted_at"])
+    watermark_id, not_before, started_at = _watermark_of(batch)
+    if watermark_id is None:
         not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
     newer: list[dict[str, Any]] = []
     after_id: str | None = None
@@ -210,41 +230,70 @@ def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, 
         page = place.wire.list(limit=_PAGE, after_id=after_id)
         place.check_workspace(batch, page.workspace_id)
         for listed in page.batches:
-            created_at = datetime.fromisoformat(listed["created_at"])
-            if str(listed["id"]) == watermark_id or (not_before is not None and created_at < not_before):
+            created_at = time_of(listed.get("created_at"))
+            is_older = not_before is not None and created_at is not None and created_at < not_before
+            if str(listed["id"]) == watermark_id or is_older:
                 return newer, page.server_at
             newer.append(listed)
+        if page.n_unreadable:
+            # What cannot be read may be the batch that is looked for.
+            raise UnreadableAnswerError(
+                f"The list of batches has {page.n_unreadable} entries without an id: it is not as the API writes it.",
+                "Nothing is posted as long as a batch may be hidden there.",
+            )
         after_id = page.last_id
         if not page.has_more or not after_id:
             return newer, page.server_at
 
 
 def candidates_for(place: Workplace, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those of the listed batches that may be `batch`: of its size, not known already, not disproved."""
+    """
+    Return those of the listed batches that may be `batch`: of its size, not known already, not disproved.
+
+    One whose size or state the list leaves out is asked for itself; what it does not say then either is no argument
+    against it.
+    """
     known = place.store.batch_ids()
     tried = set(place.store.batch(batch.key).tried_ids)
-    return [
-        listed
-        for listed in newer
-        if sum((listed.get("request_counts") or {}).values()) == batch.n_requests
-        and str(listed["id"]) not in known
-        and str(listed["id"]) not in tried
-    ]
+    found = []
+    for listed in newer:
+        if str(listed["id"]) in known or str(listed["id"]) in tried:
+            continue
+        if n_requests_of(listed) is None or not isinstance(listed.get("processing_status"), str):
+            listed = _described(place, listed)
+        if n_requests_of(listed) in (None, batch.n_requests):
+            found.append(listed)
+    return found
 
 
-def _post_of(batch: BatchRecord) -> dict[str, str | None]:
-    """Return what tells when `batch` was posted, as JSON can hold it."""
-    times = {name: getattr(batch, name) for name in ("watermark_at", "server_posted_at", "posted_at")}
-    written = {name: None if at is None else at.astimezone(UTC).isoformat() for name, at in times.items()}
-    return {"watermark_id": batch.watermark_id} | written
+def _described(place: Workplace, listed: dict[str, Any]) -> dict[str, Any]:
+    """Return a listed batch as its own endpoint describes it, or as it is listed where that does not know it (yet)."""
+    from pandas_batch.wire.failures import is_not_found
+
+    try:
+        return place.wire.retrieve(str(listed["id"])).batch
+    except Exception as error:
+        if is_not_found(error):
+            return listed
+        raise
 
 
-def _time_of(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _first_post_of(batch: BatchRecord) -> dict[str, Any]:
+    """Return the fields that keep when `batch` was posted first, before it is posted again."""
+    return {
+        "first_posted_at": batch.posted_at,
+        "first_server_posted_at": batch.server_posted_at,
+        "first_watermark_id": batch.watermark_id,
+        "first_watermark_at": batch.watermark_at,
+    }
 
 
-def _without_candidate(extra: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in extra.items() if name != "candidate_id"}
+def _watermark_of(batch: BatchRecord) -> tuple[str | None, datetime | None, datetime | None]:
+    """Return the newest batch before the first POST of `batch`, when it was made, and when that POST began."""
+    if batch.first_posted_at is not None:
+        began_at = batch.first_server_posted_at or batch.first_posted_at
+        return batch.first_watermark_id, batch.first_watermark_at, began_at
+    return batch.watermark_id, batch.watermark_at, batch.server_posted_at or batch.posted_at
 
 
 class _Seen(Exception):

@@ -14,7 +14,9 @@ from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
 from pandas_batch.errors import FrameMismatchError
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.wire.failures import is_not_found
+from pandas_batch.wire.server_values import n_requests_of
 
+from .collecting import look_again
 from .posting import Workplace
 from .preparing import new_run_id, requests_table, rows_table
 from .reconciling import read_nonce
@@ -57,6 +59,8 @@ def recover_run(call: Call, store: Store) -> Run:
     found: dict[int, tuple[int, int]] = {}
     ours: list[_Ours] = []
     for listed in _listed(place):
+        if not isinstance(listed.get("processing_status"), str):
+            listed = place.wire.retrieve(str(listed["id"])).batch
         if listed.get("processing_status") != "ended":
             n_waiting += 1
             continue
@@ -70,6 +74,7 @@ def recover_run(call: Call, store: Store) -> Run:
                 found[request] = (-(len(ours) + 1), position)
         if len(found) > n_before:
             ours.append(batch)
+    found = found | {request: where for request, where in _known_here(place, call).items() if request not in found}
     if not found:
         more = f" {n_waiting} batches there have not ended yet and cannot be read." if n_waiting else ""
         raise FrameMismatchError(
@@ -78,6 +83,16 @@ def recover_run(call: Call, store: Store) -> Run:
             "Give recover() exactly the options of the lost submit: model, system, max_tokens and so on.",
         )
     return _record(call, store, ours, found)
+
+
+def _known_here(place: Workplace, call: Call) -> dict[int, tuple[int, int]]:
+    """Return where the rows stand in batches that this store knows: those given up are looked for once more."""
+    store, needs = place.store, call.needs
+    for batch in store.batches_where(state="gone"):
+        if batch.base_url == call.base_url:
+            look_again(place, batch)
+    keys, positions = store.find_answers(needs.fingerprints, needs.draws, base_url=call.base_url)
+    return {r: (int(keys[r]), int(positions[r])) for r in range(len(keys)) if keys[r] >= 0}
 
 
 def _listed(place: Workplace) -> Iterator[dict[str, Any]]:
@@ -105,7 +120,10 @@ def _read(place: Workplace, listed: dict[str, Any], *, known: set[str]) -> _Ours
         if is_not_found(error):
             return None
         raise
-    n_requests = sum((listed.get("request_counts") or {}).values())
+    n_requests = n_requests_of(listed)
+    if n_requests is None:
+        parsed_ids = [parse_custom_id(id_of(line) or "") for line in iter_lines(blocks)]
+        n_requests = 1 + max((parsed.position for parsed in parsed_ids if parsed is not None), default=-1)
     fingerprints = np.zeros((n_requests, FINGERPRINT_BYTES), dtype=np.uint8)
     draws = np.zeros(n_requests, dtype=np.uint16)
     for line in iter_lines(blocks):
@@ -144,7 +162,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
                 n_skipped=int((~call.plan.sendable).sum()),
                 options=call.options.to_json() | {"not_remembered": list(call.options.not_remembered)},
                 cost_usd_max=0.0,
-                extra={"api_version": call.api_version},
+                api_version=call.api_version,
             ),
             rows=rows_table(request_of_row, call.plan.reasons),
             requests=requests_table(

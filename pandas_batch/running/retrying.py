@@ -13,6 +13,7 @@ from pandas_batch.answers.row_status import CUT, FAILED
 from pandas_batch.errors import InputError, RunNotFoundError
 from pandas_batch.types import MAX_BATCH_REQUESTS, ROW_STATUSES
 
+from .gone import look_for_gone
 from .posting import new_nonce
 from .preparing import BATCH_BYTES, new_run_id
 from .spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
@@ -40,9 +41,12 @@ def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: M
     given = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
     budget_usd = run.options.max_cost_usd if given is None else given
     store, parent = run.store, run.record
-    changes = Changes.of(
-        overrides, parent.options, base_url=parent.base_url, api_version=str(parent.extra["api_version"])
-    )
+    changes = Changes.of(overrides, parent.options, base_url=parent.base_url, api_version=parent.api_version)
+    if not look_for_gone(store, run.id, wire=run.wire, clock=run.clock):
+        raise InputError(
+            f"Run {run.id} has batches whose answers may still be at the server, and it cannot be asked now.",
+            hint=f'pandas_batch.load("{run.id}").retry_failed()   # when the server can be reached',
+        )
     if not run.is_settled():
         raise InputError(
             f"Run {run.id} has not ended; what failed is not known yet.", hint="run.wait(); run.retry_failed()"
@@ -50,7 +54,7 @@ def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: M
     asked = _digest(errors, changes.given)
     with store.preparing():
         later = _retries_since(store, parent)
-        if any(record.extra.get("retry") == asked for record in later):
+        if any(record.retry_digest == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
         if not later:
@@ -110,10 +114,8 @@ def _record(
         created_at=run.clock.now(),
         parent_id=parent.id,
         n_reused=int(reused.sum()),
-        state="preparing",
-        finished_at=None,
         cost_usd_max=None,
-        extra=dict(parent.extra) | {"retry": asked},
+        retry_digest=asked,
     )
     requests_table = table.set_column(2, "batch_key", _array(keys, "int64"))
     requests_table = requests_table.set_column(3, "position", _array(positions, "int32"))

@@ -225,7 +225,7 @@ class Run(AwaitedRun):
         n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
         if n_unknown:
             told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
-        unproved = [batch.extra["candidate_id"] for batch in mine if "candidate_id" in batch.extra]
+        unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
         if unproved and not force:
             told += f" {unproved[0]} is not proved to be ours and was left alone (run.cancel(force=True))."
         waiting = sorted({other for batch in mine for other in self._store.runs_of_batch(batch.key)} - {self.id})

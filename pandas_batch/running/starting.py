@@ -274,7 +274,7 @@ def attach_run(
             f'df.claude_batch.attach("{recorded.id}", {", ".join(f"{name}=..." for name in needed)})',
         )
     options = Options.from_json(stored, **again)
-    address = (recorded.base_url, str(recorded.extra["api_version"]))
+    address = (recorded.base_url, recorded.api_version)
     call = Call(frame, options, address=address, clock=clock)
     attached = Run(
         opened,

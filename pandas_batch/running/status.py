@@ -173,13 +173,18 @@ class StatusMaker:
             n_requests=record.n_requests,
             n_reused=record.n_reused,
             reattach=f'run = pandas_batch.load("{record.id}")',
-            can_cancel=can_cancel and state in ("submitting", "in_progress"),
+            can_cancel=can_cancel
+            and (state in ("submitting", "in_progress") or (state == "blocked" and _is_under_way(batches))),
         )
 
     def n_failed(self) -> int:
         """Return how many rows have no usable answer although they had a prompt."""
         answers = self.answers()
         return _n_failed(answers, self._counts_of(answers))
+
+
+def _is_under_way(batches: Sequence[BatchRecord]) -> bool:
+    return any(batch.state == "bound" and batch.cancel_initiated_at is None for batch in batches)
 
 
 def _n_failed(answers: RunAnswers, counts: Mapping[str, int]) -> int:

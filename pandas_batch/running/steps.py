@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from .collecting import Collector, Poller
 from .posting import Poster, Step, Workplace
-from .reconciling import FIRST_POST, Reconciler
+from .reconciling import Reconciler
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
 
-CANCEL_ASKED = "cancel_asked"
-"""Marks, in a batch's `extra`, that it was canceled while nobody knew whether the server had it."""
-
 INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
+
+_AFTER_PROBE_S = 0.05
 
 TakeStep = Callable[["BatchRecord"], Step]
 
@@ -49,6 +48,7 @@ class Steps:
         self._collector = Collector(place, prices=prices)
         self._warm_key = warm_key
         self._due_s: dict[int, float] = {}
+        self._limited_until_s: float | None = None
 
     def due(
         self, mine: Sequence[BatchRecord], *, posts_stopped: bool, at_once: bool
@@ -77,12 +77,20 @@ class Steps:
         warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
         steps: list[tuple[BatchRecord, TakeStep]] = []
         dues: list[float] = []
+        is_probed = False
         for batch in mine:
             self._place.check_server(batch)
             step = self._step_of(batch, posts_stopped=posts_stopped or warming not in (None, batch.key))
             if step is None:
                 continue
             due_in_s = self._due_s.get(batch.key, 0.0) - now_s
+            if self._limited_until_s is not None and batch.state in ("intent", "refused"):
+                # One batch alone finds out whether there is room again: each try uploads all of its body.
+                due_in_s = self._limited_until_s - now_s
+                if is_probed:
+                    dues.append(max(due_in_s, _AFTER_PROBE_S))
+                    continue
+                is_probed = due_in_s <= INSTANT_S or at_once
             if due_in_s <= INSTANT_S or at_once:
                 steps.append((batch, step))
             else:
@@ -90,7 +98,7 @@ class Steps:
         return steps, dues
 
     def _step_of(self, batch: BatchRecord, *, posts_stopped: bool) -> TakeStep | None:
-        if batch.state == "intent" and batch.extra.get(CANCEL_ASKED):
+        if batch.state in ("intent", "refused") and batch.cancel_asked:
             return self._withdraw  # looked for in vain: it is canceled, not due once more
         if batch.state in ("intent", "refused"):
             if posts_stopped:
@@ -104,7 +112,16 @@ class Steps:
         """Note when the next step of `batch` is due, and return in how many seconds."""
         due_in_s = done.due_in_s or 0.0
         self._due_s[batch.key] = self._now_s() + due_in_s
+        if done.limited:
+            self._limited_until_s = self._now_s() + due_in_s
+        elif batch.state in ("intent", "refused"):
+            self._limited_until_s = None
         return due_in_s
+
+    def there_is_room(self) -> None:
+        """Let a batch that waits for the account's limit be tried at once: another has ended."""
+        if self._limited_until_s is not None:
+            self._limited_until_s = self._now_s()
 
     def pop_warnings(self) -> list[str]:
         """Return what the steps since the last call have to tell the user."""
@@ -119,12 +136,14 @@ class Steps:
         return self._post(self._place.store.batch(batch.key))
 
     def _post(self, batch: BatchRecord) -> Step:
-        if FIRST_POST in batch.extra and (found := self._reconciler.step_before_posting_again(batch)) is not None:
-            return found
+        if batch.first_posted_at is not None:
+            found = self._reconciler.step_before_posting_again(batch)
+            if found is not None:
+                return found
         return self._poster.step(batch)
 
     def _withdraw(self, batch: BatchRecord) -> Step:
-        self._place.store.transition(batch.key, expect={"intent"}, to="withdrawn")
+        self._place.store.transition(batch.key, expect={"intent", "refused"}, to="withdrawn")
         return Step(due_in_s=0.0)
 
     def _now_s(self) -> float:

@@ -130,8 +130,8 @@ def summary_of(
         lines["made besides by the server"] = ", ".join(batch.batch_id for batch in surplus)
         lines["billed besides (USD)"] = None if None in costs else exact_sum(np.array(costs))
     # A retry asks for less than its parent was estimated for, and a run under way has no bill yet.
-    if "estimate" in run.extra and run.parent_id is None and status.state == "collected":
-        estimate = Estimate.from_json(run.extra["estimate"])
+    if run.estimate and run.parent_id is None and status.state == "collected":
+        estimate = Estimate.from_json(run.estimate)
         parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
         n_input = sum(answers.sum_tokens(name, bought_only=True) for name in parts)
         lines |= {

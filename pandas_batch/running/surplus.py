@@ -17,15 +17,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .posting import Workplace
-from .reconciling import FIRST_POST, candidates_for, newer_batches, read_nonce
+from .reconciling import candidates_for, newer_batches, read_nonce
 
 if TYPE_CHECKING:
     from pandas_batch.clock import Clock
     from pandas_batch.store import BatchRecord, Store
     from pandas_batch.wire.wire import Wire
-
-LOOKED_AT_LAST = "looked_at_last"
-"""Marks, in a batch's `extra`, that the last look for a surplus one has been taken."""
 
 LOOK_UNTIL = timedelta(hours=24)
 """Looks go on, one each time the run is opened, until one is this much younger than the POST: a batch's whole life."""
@@ -34,7 +31,6 @@ PATIENCE_S = 5.0
 """How long whoever waits for a run waits for the look as well; what it finds later is told the next time."""
 
 _SETTLED = ("collected", "gone", "withdrawn")
-_SURPLUS = "surplus"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -67,7 +63,7 @@ def surplus_of(batches: Iterable[BatchRecord], run_id: str) -> list[Surplus]:
         Surplus(batch_id=batch_id, cost_usd=cost_usd, merged_id=batch.batch_id, n_requests=batch.n_requests)
         for batch in batches
         if batch.run_id == run_id
-        for batch_id, cost_usd in batch.extra.get(_SURPLUS, {}).items()
+        for batch_id, cost_usd in batch.surplus.items()
     ]
 
 
@@ -90,7 +86,7 @@ def is_look_due(batches: Iterable[BatchRecord], run_id: str) -> bool:
 
 
 def _is_due(batch: BatchRecord, run_id: str) -> bool:
-    is_open = FIRST_POST in batch.extra and LOOKED_AT_LAST not in batch.extra
+    is_open = batch.first_posted_at is not None and not batch.surplus_settled
     return is_open and batch.run_id == run_id and batch.state in _SETTLED
 
 
@@ -125,7 +121,7 @@ def look_for_surplus(
 def _look_for(place: Workplace, batch: BatchRecord, prices: Mapping[str, tuple[float, float]] | None) -> None:
     place.check_server(batch)
     newer, server_at = newer_batches(place, batch)
-    known = batch.extra.get(_SURPLUS, {})
+    known = batch.surplus
     is_last = True
     for listed in candidates_for(place, batch, newer):
         batch_id = str(listed["id"])
@@ -134,24 +130,17 @@ def _look_for(place: Workplace, batch: BatchRecord, prices: Mapping[str, tuple[f
         if listed.get("processing_status") != "ended":
             is_last = False
         elif listed.get("archived_at") or read_nonce(place, batch_id) != batch.nonce:
-            tried = place.store.batch(batch.key).tried_ids
-            place.store.update_batch(batch.key, tried_ids=(*tried, batch_id))
+            place.store.add_tried_id(batch.key, batch_id)
         else:
-            _note(place, batch, {batch_id: None})
-    for batch_id, cost_usd in place.store.batch(batch.key).extra.get(_SURPLUS, {}).items():
+            # Recorded at once: it is told even if its price never is.
+            place.store.add_surplus(batch.key, {batch_id: None})
+    for batch_id, cost_usd in place.store.batch(batch.key).surplus.items():
         if cost_usd is None:
-            _note(place, batch, {batch_id: _cost_usd(place, batch, batch_id, prices)})
+            place.store.add_surplus(batch.key, {batch_id: _cost_usd(place, batch, batch_id, prices)})
     began_at = batch.server_posted_at if server_at is not None else None
     began_at, now = (began_at, server_at) if began_at is not None else (batch.posted_at, place.clock.now())
     if is_last and began_at is not None and now is not None and now - began_at >= LOOK_UNTIL:
-        extra = dict(place.store.batch(batch.key).extra)
-        place.store.update_batch(batch.key, extra=extra | {LOOKED_AT_LAST: True})
-
-
-def _note(place: Workplace, batch: BatchRecord, found: dict[str, float | None]) -> None:
-    """Record what was found, at once: it is told even if its price never is."""
-    extra = dict(place.store.batch(batch.key).extra)
-    place.store.update_batch(batch.key, extra=extra | {_SURPLUS: dict(extra.get(_SURPLUS, {})) | found})
+        place.store.update_batch(batch.key, surplus_settled=True)
 
 
 def _cost_usd(

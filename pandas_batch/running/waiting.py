@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pandas_batch.errors import WaitTimeout
 
 from .driving import DrivenRun
+from .gone import look_for_gone
 from .surplus import is_look_due, look_for_surplus
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class AwaitedRun(DrivenRun, ABC):
         KeyboardInterrupt
             The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
         """
+        self.look_for_gone()
         engine = self._go_on(blocking=True)
         if engine is None:
             self._look_for_surplus()
@@ -72,6 +74,8 @@ class AwaitedRun(DrivenRun, ABC):
         return self.result()
 
     async def _wait_async(self, timeout: float | None = None) -> None:
+        if any(batch.state == "gone" for batch in self._batches()):
+            await asyncio.to_thread(self.look_for_gone)
         engine = self._go_on()
         if engine is not None:
             deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
@@ -87,6 +91,12 @@ class AwaitedRun(DrivenRun, ABC):
             await asyncio.to_thread(self._look_for_surplus)
         self._finish_display()
 
+    def look_for_gone(self) -> None:
+        """Look, once for each handle on the run, whether batches that were given up are there after all."""
+        if not self._looked_for_gone:
+            self._looked_for_gone = True
+            look_for_gone(self._store, self.id, wire=self._make_wire, clock=self._clock)
+
     def _look_for_surplus(self) -> None:
         """Look for what was billed besides, once for each handle on the run."""
         if not self._looked:
@@ -97,10 +107,19 @@ class AwaitedRun(DrivenRun, ABC):
         status = self.snapshot()
         if self._display is not None:
             self._display.set_blocking(False)
+        n_there = sum(batch.batch_id is not None for batch in status.batches)
+        n_all = len(status.batches)
+        there = "It goes on, on the server and in the background; nothing is lost."
+        if n_there < n_all:
+            there = (
+                f"{n_there} of {n_all} batches are known to be on the server and go on; the others are not, and this "
+                "process goes on with them in the background."
+            )
+        why = f" {status.message}" if status.message else ""
         return WaitTimeout(
-            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
-            f"{len(status.batches)} batches have ended.",
-            "It goes on, on the server and in the background; nothing is lost.",
+            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of {n_all} batches "
+            f"have ended.{why}",
+            there,
             f'run = pandas_batch.load("{self.id}"); run.result()',
             run=self,
         )

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -142,6 +143,30 @@ class Batches(Ground):
 
         return self._database.write(change)
 
+    def ask_cancel(self, run_id: str) -> list[BatchRecord]:
+        """
+        Cancel a run's own batches here, in one step: none of them is posted from now on, by whatever process.
+
+        Returns
+        -------
+        list of BatchRecord
+            Those that the server may know of, as they are now.
+        """
+
+        def change(connection: Any) -> list[BatchRecord]:
+            queries.ask_cancel(connection, run_id)
+            return queries.select_batches(connection, "WHERE run_id = ? AND cancel_asked", (run_id,))
+
+        return [batch for batch in self._database.write(change) if batch.state in IN_FLIGHT]
+
+    def add_tried_id(self, key: int, batch_id: str) -> None:
+        """Record that a batch of the server proved to be another than batch `key`."""
+        self._database.write(lambda c: queries.add_tried_id(c, key, batch_id))
+
+    def add_surplus(self, key: int, found: Mapping[str, float | None]) -> None:
+        """Record batches of the server that were made of the same requests besides, and what they cost in USD."""
+        self._database.write(lambda c: queries.add_surplus(c, key, found))
+
     # --- splitting
 
     def split_batch(self, key: int, children: Sequence[NewBatch], *, expect: Collection[str]) -> list[int] | None:
@@ -167,8 +192,10 @@ class Batches(Ground):
                 changes = {"state": "split", "split_into": keys}
                 if not queries.update_batch(connection, key, changes, expect):
                     return False
+                (parent,) = queries.select_batches(connection, "WHERE key = ?", (key,))
                 for new, child in zip(keys, children, strict=True):
-                    queries.insert_batch(connection, new_record(new, parent.run_id, child))
+                    record = new_record(new, parent.run_id, child)
+                    queries.insert_batch(connection, replace(record, cancel_asked=parent.cancel_asked))
                 queries.link_successors(connection, key, keys)
                 return True
 

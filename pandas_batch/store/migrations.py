@@ -24,12 +24,11 @@ _VERSION_1 = (
         n_skipped INTEGER NOT NULL,
         options TEXT NOT NULL,
         parent_id TEXT,
-        state TEXT NOT NULL,
-        message TEXT NOT NULL,
-        finished_at TEXT,
         cost_usd_max REAL,
         index_kind TEXT,
-        extra TEXT NOT NULL
+        api_version TEXT NOT NULL,
+        estimate TEXT NOT NULL,
+        retry_digest TEXT
     )
     """,
     "CREATE INDEX runs_by_identity ON runs (identity)",
@@ -62,7 +61,16 @@ _VERSION_1 = (
         not_found_since TEXT,
         tried_ids TEXT NOT NULL,
         split_into TEXT NOT NULL,
-        extra TEXT NOT NULL
+        cancel_asked INTEGER NOT NULL,
+        candidate_id TEXT,
+        doubt TEXT NOT NULL,
+        lost_after_s REAL,
+        first_posted_at TEXT,
+        first_server_posted_at TEXT,
+        first_watermark_id TEXT,
+        first_watermark_at TEXT,
+        surplus TEXT NOT NULL,
+        surplus_settled INTEGER NOT NULL
     )
     """,
     "CREATE INDEX batches_by_state ON batches (state)",

@@ -12,7 +12,6 @@ import numpy as np
 from .records import (
     BATCH_COLUMNS,
     FIXED_BATCH_COLUMNS,
-    FIXED_RUN_COLUMNS,
     IN_FLIGHT,
     RUN_COLUMNS,
     BatchRecord,
@@ -127,22 +126,19 @@ def split_batches(connection: sqlite3.Connection) -> dict[int, tuple[tuple[int, 
     }
 
 
-def update_run(connection: sqlite3.Connection, run_id: str, changes: Mapping[str, Any]) -> bool:
-    """Change a run; return whether it exists."""
-    clause, values = assignments(changes, RUN_COLUMNS, fixed=FIXED_RUN_COLUMNS)
-    done = connection.execute(f"UPDATE runs SET {clause} WHERE id = :id", values | {"id": run_id})
-    return done.rowcount == 1
-
-
 def update_batch(
     connection: sqlite3.Connection, key: int, changes: Mapping[str, Any], expect: Collection[str] | None = None
 ) -> bool:
-    """Change a batch, where its state is one of `expect`; return whether it was so."""
+    """
+    Change a batch, where its state is one of `expect`; return whether it was so.
+
+    A batch that was canceled is never moved to ``posting``, whoever canceled it and when.
+    """
     clause, values = assignments(changes, BATCH_COLUMNS, fixed=FIXED_BATCH_COLUMNS)
-    condition = ""
+    condition = " AND cancel_asked = 0" if changes.get("state") == "posting" else ""
     if expect is not None:
         names = {f"expected_{at}": state for at, state in enumerate(expect)}
-        condition = f" AND state IN ({', '.join(f':{name}' for name in names)})"
+        condition += f" AND state IN ({', '.join(f':{name}' for name in names)})"
         values |= names
     done = connection.execute(f"UPDATE batches SET {clause} WHERE key = :key{condition}", values | {"key": key})
     return done.rowcount == 1
@@ -160,9 +156,33 @@ def free_batch_id(connection: sqlite3.Connection, key: int, batch_id: str, *, pr
     other = others[0]
     if other.proved or not proved:
         return False
-    tried = dict.fromkeys((*other.tried_ids, batch_id))
-    return update_batch(
-        connection, other.key, {"state": "unknown", "batch_id": None, "counts": {}, "tried_ids": tuple(tried)}
+    add_tried_id(connection, other.key, batch_id)
+    return update_batch(connection, other.key, {"state": "unknown", "batch_id": None, "counts": {}})
+
+
+def add_tried_id(connection: sqlite3.Connection, key: int, batch_id: str) -> None:
+    """Record that a batch of the server is not this one; it is no candidate for it any more."""
+    for batch in select_batches(connection, "WHERE key = ?", (key,)):
+        changes: dict[str, Any] = {"tried_ids": tuple(dict.fromkeys((*batch.tried_ids, batch_id)))}
+        if batch.candidate_id == batch_id:
+            changes["candidate_id"] = None
+        update_batch(connection, key, changes)
+
+
+def add_surplus(connection: sqlite3.Connection, key: int, found: Mapping[str, float | None]) -> None:
+    """Record batches of the server that were made of the same requests besides."""
+    for batch in select_batches(connection, "WHERE key = ?", (key,)):
+        update_batch(connection, key, {"surplus": dict(batch.surplus) | dict(found)})
+
+
+def ask_cancel(connection: sqlite3.Connection, run_id: str) -> None:
+    """Withdraw what a run has recorded and not posted, and mark the rest of its own batches as canceled."""
+    connection.execute(
+        "UPDATE batches SET state = 'withdrawn', cancel_asked = 1 WHERE run_id = ? AND state IN ('intent', 'refused')",
+        (run_id,),
+    )
+    connection.execute(
+        f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(IN_FLIGHT)})", (run_id, *IN_FLIGHT)
     )
 
 
@@ -187,7 +207,7 @@ def candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name
     """
     Return the batches in which answers may be found, the preferred ones last.
 
-    First those in flight (one that is being canceled no longer counts), then those with answers; of each
+    First those in flight (one that was canceled no longer counts), then those with answers; of each
     the newest last.
     """
     rows = connection.execute(
@@ -195,7 +215,7 @@ def candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name
         SELECT batches.key, succeeded.n_requests, succeeded.bits FROM batches
         LEFT JOIN succeeded ON succeeded.batch_key = batches.key
         WHERE base_url = ? AND (
-            bits IS NOT NULL OR (state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL)
+            bits IS NOT NULL OR (state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL AND NOT cancel_asked)
         )
         ORDER BY bits IS NOT NULL, batches.key
         """,

@@ -20,6 +20,10 @@ BATCH_STATES = ("intent", "posting", "unknown", "bound", "ended", "collected", "
 ``refused``: the server would not take it. ``gone``: the server no longer has it. ``split``: replaced by smaller
 ones."""
 
+DOUBTS = ("lost", "overloaded", "not_the_api", "too_large")
+"""Why it is unknown whether a create was heard: its answer never came, the API was overloaded, something else than the
+API answered, or something else than the API found it too large."""
+
 IN_FLIGHT = ("intent", "posting", "unknown", "bound", "ended")
 """States of a batch whose answers may still come."""
 
@@ -37,8 +41,8 @@ class RunRecord:
         The user's name for it, any text.
     identity
         Equal for two runs of the same name and the same requests in the same order.
-    created_at, finished_at
-        Aware UTC datetimes.
+    created_at
+        Aware UTC datetime.
     n_rows, n_requests, n_reused, n_skipped
         Rows of the frame; unique requests; those of them that another run pays; rows that were not sent.
     options
@@ -51,8 +55,12 @@ class RunRecord:
         Upper bound of its cost before the first POST; None where unknown.
     index_kind
         Class name of the stored index, `pandas_batch.store.labels.ONLY_COUNTS`, or None.
-    extra
-        Anything else that JSON can hold.
+    api_version
+        The ``anthropic-version`` that its fingerprints were made for.
+    estimate
+        What it was expected to cost, as `pandas_batch.estimates.estimate.Estimate` writes it; empty where nobody asked.
+    retry_digest
+        What makes two retries of a run the same one; None where the run is no retry.
     """
 
     id: str
@@ -67,14 +75,13 @@ class RunRecord:
     n_skipped: int = 0
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     parent_id: str | None = None
-    state: str = "preparing"
-    message: str = ""
-    finished_at: datetime | None = None
     batch_keys: tuple[int, ...] = ()
     schema_version: int = 1
     cost_usd_max: float | None = None
     index_kind: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    api_version: str = ""
+    estimate: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    retry_digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +105,21 @@ class BatchRecord:
         Candidates for a lost batch that proved to be another's.
     split_into
         Keys of the batches that replaced this one, in the order of its requests.
-    extra
-        Anything else that JSON can hold.
+    cancel_asked
+        Whether the user has canceled it, whatever the server knows of it: it is never posted from then on.
+    candidate_id
+        The batch on the server that may be this one; only its results can prove it.
+    doubt
+        Why nobody knows whether the server has it: one of `DOUBTS`, or "".
+    lost_after_s
+        How long after its POST began the connection was lost: the grace begins there.
+    first_posted_at, first_server_posted_at, first_watermark_id, first_watermark_at
+        As the fields without ``first``, of the first POST, where the batch was looked for in vain and is to be posted
+        again; otherwise None.
+    surplus
+        Batches of the server that were made of the same requests besides, with what they cost in USD (None: unknown).
+    surplus_settled
+        Whether the last look for such batches has been taken.
     """
 
     key: int
@@ -128,7 +148,16 @@ class BatchRecord:
     not_found_since: datetime | None = None
     tried_ids: tuple[str, ...] = ()
     split_into: tuple[int, ...] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    cancel_asked: bool = False
+    candidate_id: str | None = None
+    doubt: str = ""
+    lost_after_s: float | None = None
+    first_posted_at: datetime | None = None
+    first_server_posted_at: datetime | None = None
+    first_watermark_id: str | None = None
+    first_watermark_at: datetime | None = None
+    surplus: Mapping[str, float | None] = field(default_factory=dict)
+    surplus_settled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +205,13 @@ def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
 # --- between records and rows
 
 _TIMES = frozenset(
-    {"created_at", "finished_at", "posted_at", "server_posted_at", "watermark_at", "expires_at", "ended_at"}
+    {"created_at", "posted_at", "server_posted_at", "watermark_at", "expires_at", "ended_at"}
+    | {"first_posted_at", "first_server_posted_at", "first_watermark_at"}
     | {"cancel_initiated_at", "archived_at", "not_found_since"}
 )
-_JSON = frozenset({"options", "extra", "counts"})
+_JSON = frozenset({"options", "estimate", "counts", "surplus"})
 _TUPLES = frozenset({"betas", "tried_ids", "split_into"})
-_FLAGS = frozenset({"proved"})
+_FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled"})
 
 RUN_COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("batch_keys", "schema_version"))
 BATCH_COLUMNS = tuple(f.name for f in fields(BatchRecord))
@@ -255,5 +285,4 @@ def assignments(
     return clause, {name: to_cell(name, value) for name, value in changes.items()}
 
 
-FIXED_RUN_COLUMNS = frozenset({"id", "identity", "created_at", "n_rows"})
 FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests"})

@@ -154,11 +154,6 @@ class Runs(Batches):
         found = self._runs("WHERE identity = ?", (identity,))
         return found[0] if found else None
 
-    def update_run(self, run_id: str, **changes: Any) -> None:
-        """Change fields of a run."""
-        if changes and not self._database.write(lambda c: queries.update_run(c, run_id, changes)):
-            self._no_run(run_id)
-
     def rows_of(self, run_id: str) -> pa.Table:
         """Return the rows table of a run, mapped from its file."""
         with explained(self.path):

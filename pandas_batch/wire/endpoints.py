@@ -11,18 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pandas_batch.errors import InputError, UnreadableAnswerError, clip
 
 from .body import Body
-from .failures import Outcome, create_outcome, lower_headers
+from .failures import Doubt, Outcome, create_outcome, lower_headers
 from .flows import Call, Flow, Read, Reply, date_of, wait_asked_s
 
 Sink = BinaryIO | Callable[[bytes], Any]
 
 _BATCHES = "/v1/messages/batches"
 _SANE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_LONGEST_URL = 2_000
+_PORTS = {"http": 80, "https": 443}
 READ_TIMEOUT_S = 60.0
 CREATE_TIMEOUT_S = 600.0
 """A create that moves 200 MB may think for minutes; cutting it short makes a lost answer out of a slow one."""
@@ -39,6 +41,9 @@ class Created:
         ``created``: `batch` is there. ``refused``: no batch was made, and the same POST would be refused again.
         ``retry``: no batch was made, a later POST may succeed. ``too_large``: no batch was made, halve it.
         ``unknown``: a batch may have been made, and may be billed; look before posting again.
+    doubt
+        Why it is unknown: ``lost``, ``overloaded`` (the API's own 529), ``not_the_api`` (something else answered) or
+        ``too_large`` (as something else says); "" otherwise.
     batch
         The batch object of the API, where created.
     error
@@ -52,6 +57,7 @@ class Created:
     """
 
     outcome: Outcome
+    doubt: Doubt = ""
     batch: dict[str, Any] | None = None
     error: Exception | None = None
     retry_after_s: float | None = None
@@ -73,9 +79,19 @@ class Polled:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """One page of the list of batches, newest first."""
+    """
+    One page of the list of batches, newest first.
+
+    Attributes
+    ----------
+    batches
+        As they came: each has an ``id``, anything else a gateway may have left out.
+    n_unreadable
+        Items of the page without even an id.
+    """
 
     batches: list[dict[str, Any]] = field(default_factory=list)
+    n_unreadable: int = 0
     has_more: bool = False
     first_id: str | None = None
     last_id: str | None = None
@@ -95,8 +111,13 @@ def create_flow(body: Body, *, betas: Sequence[str] = ()) -> Flow[Created]:
     except Exception as error:
         response = getattr(error, "response", None)
         headers = lower_headers(response)
+        outcome, doubt = create_outcome(error)
+        if doubt in ("not_the_api", "too_large") and response is not None:
+            content = getattr(response, "content", b"") or b""
+            error = _unreadable(Reply(status_code=response.status_code, headers=headers, content=content))
         return Created(
-            outcome=create_outcome(error),
+            outcome=outcome,
+            doubt=doubt,
             error=error,
             retry_after_s=wait_asked_s(headers),
             status_code=getattr(response, "status_code", None),
@@ -113,7 +134,7 @@ def create_flow(body: Body, *, betas: Sequence[str] = ()) -> Flow[Created]:
     try:
         batch = _batch_of(reply)
     except UnreadableAnswerError as error:
-        return Created(outcome="unknown", error=error, **told)
+        return Created(outcome="unknown", doubt="not_the_api", error=error, **told)
     return Created(outcome="created", batch=batch, **told)
 
 
@@ -133,11 +154,15 @@ def list_flow(*, limit: int = 100, before_id: str | None = None, after_id: str |
     query = {"limit": limit, "before_id": before_id, "after_id": after_id}
     reply: Reply = yield from _get(_BATCHES, query={name: value for name, value in query.items() if value is not None})
     page = _object_of(reply)
-    batches = page.get("data")
-    if not isinstance(batches, list) or not all(_is_batch(batch) for batch in batches):
+    data = page.get("data")
+    if not isinstance(data, list):
+        raise _unreadable(reply)
+    batches = [item for item in data if isinstance(item, dict) and _is_id(item.get("id"))]
+    if data and not batches:
         raise _unreadable(reply)
     return Page(
         batches=batches,
+        n_unreadable=len(data) - len(batches),
         has_more=bool(page.get("has_more")),
         first_id=page.get("first_id"),
         last_id=page.get("last_id"),
@@ -146,16 +171,26 @@ def list_flow(*, limit: int = 100, before_id: str | None = None, after_id: str |
     )
 
 
-def open_results_flow(batch_id: str) -> Flow[bytes]:
-    """Open the stream of a batch's results and return its first block; `Read` brings the others, ``b""`` the end."""
+def open_results_flow(batch_id: str, *, path: str | None = None) -> Flow[bytes]:
+    """
+    Open the stream of a batch's results and return its first block; `Read` brings the others, ``b""`` the end.
+
+    Parameters
+    ----------
+    batch_id
+        The batch.
+    path
+        Another path on the client's own origin than the documented one; see `own_path`.
+    """
     # On our own base URL: the key never goes to a host that an answer names.
-    reply: Reply = yield Call(
+    call = Call(
         method="GET",
-        path=f"{_BATCHES}/{_checked(batch_id)}/results",
+        path=f"{_BATCHES}/{_checked(batch_id)}/results" if path is None else path,
         headers={"accept": "application/x-jsonl, application/binary"},
         timeout_s=READ_TIMEOUT_S,
         stream=True,
     )
+    reply: Reply = yield from _safely(call)
     block: bytes = yield Read()
     start = block.lstrip(b"\xef\xbb\xbf\r\n\t ")
     if start.startswith(b"<") or "html" in reply.headers.get("content-type", ""):
@@ -163,10 +198,40 @@ def open_results_flow(batch_id: str) -> Flow[bytes]:
     return block
 
 
-def results_flow(batch_id: str, sink: Sink) -> Flow[None]:
+def own_path(results_url: Any, base_url: str) -> str | None:
+    """
+    Return where on the client's own origin a batch's ``results_url`` lies; None where it lies elsewhere.
+
+    Examples
+    --------
+    >>> own_path("https://api.anthropic.com/v2/results/1?a=b", "https://api.anthropic.com")
+    'https://api.anthropic.com/v2/results/1?a=b'
+    >>> own_path("https://example.org/results", "https://api.anthropic.com") is None
+    True
+    """
+    if not isinstance(results_url, str) or len(results_url) > _LONGEST_URL or not results_url.isascii():
+        return None
+    try:
+        theirs, ours = urlsplit(results_url), urlsplit(base_url)
+        is_ours = not theirs.netloc or (
+            (theirs.scheme, theirs.hostname, theirs.port or _PORTS.get(theirs.scheme))
+            == (ours.scheme, ours.hostname, ours.port or _PORTS.get(ours.scheme))
+        )
+    except ValueError:
+        return None
+    if not is_ours or not theirs.path.startswith("/") or theirs.username or "\\" in results_url:
+        return None
+    if theirs.scheme and not theirs.netloc:
+        return None
+    # Absolute, lest the path of the base URL is put before it a second time.
+    query = f"?{theirs.query}" if theirs.query else ""
+    return f"{ours.scheme}://{ours.netloc.rpartition('@')[2]}{theirs.path}{query}"
+
+
+def results_flow(batch_id: str, sink: Sink, *, path: str | None = None) -> Flow[None]:
     """Stream the raw results of a batch to `sink`; whether they are complete is for the caller to see."""
     write = sink if callable(sink) else sink.write
-    block = yield from open_results_flow(batch_id)
+    block = yield from open_results_flow(batch_id, path=path)
     while block:
         write(block)
         block = yield Read()
@@ -265,12 +330,11 @@ def _batch_of(reply: Reply) -> dict[str, Any]:
 
 def _is_batch(value: Any) -> bool:
     """Return whether `value` looks like a batch (a portal's JSON may well have an ``id`` too)."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("id"), str)
-        and _SANE_ID.fullmatch(value["id"]) is not None
-        and isinstance(value.get("processing_status"), str)
-    )
+    return isinstance(value, dict) and _is_id(value.get("id")) and isinstance(value.get("processing_status"), str)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _SANE_ID.fullmatch(value) is not None
 
 
 def _unreadable(reply: Reply) -> UnreadableAnswerError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pandas_batch.errors import UnreadableAnswerError
 
@@ -12,25 +12,72 @@ from .flows import date_of, wait_asked_s
 
 Outcome = Literal["created", "refused", "retry", "too_large", "unknown"]
 
+Doubt = Literal["", "lost", "overloaded", "not_the_api", "too_large"]
+
 _REFUSED = frozenset({400, 401, 402, 403, 404, 422})
+_OVERLOADED = 529
+_TOO_LARGE = 413
 _SPEND_CAPS = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached", "ramp_limit_exceeded"})
 
 
-def create_outcome(error: Exception) -> Outcome:
-    """Return what is known of a create that failed with `error`; ``unknown`` wherever there is a doubt."""
+class Known(NamedTuple):
+    """What is known of a create that failed, and, where that is nothing, why."""
+
+    outcome: Outcome
+    doubt: Doubt = ""
+
+
+def create_outcome(error: Exception) -> Known:
+    """
+    Return what is known of a create that failed with `error`; ``unknown`` wherever there is a doubt.
+
+    Only the API's own error object is a refusal: a proxy may have let the create through and have answered itself.
+    """
     import anthropic
 
     status_code = _status_code(error)
-    if status_code is not None:
-        if status_code == 413:
-            return "too_large"
+    if status_code is None:
+        if never_sent(error):
+            return Known("retry")
+        # Credentials that cannot be had fail before anything is sent.
+        return Known("refused") if isinstance(error, anthropic.CredentialsError) else Known("unknown", "lost")
+    if is_from_api(error):
+        if status_code == _TOO_LARGE:
+            return Known("too_large")
         if status_code == 429:
-            return "refused" if is_spend_cap(error) else "retry"
-        return "refused" if status_code in _REFUSED else "unknown"
-    if never_sent(error):
-        return "retry"
-    # Credentials that cannot be had fail before anything is sent.
-    return "refused" if isinstance(error, anthropic.CredentialsError) else "unknown"
+            return Known("refused" if is_spend_cap(error) else "retry")
+        if status_code in _REFUSED:
+            return Known("refused")
+        return Known("unknown", "overloaded" if status_code == _OVERLOADED else "lost")
+    if status_code == _TOO_LARGE:
+        return Known("unknown", "too_large")
+    # A gateway whose server is away says 502 to 504, and will have it back.
+    return Known("unknown", "not_the_api" if status_code < 500 else "lost")
+
+
+def is_from_api(error: BaseException | None) -> bool:
+    """
+    Return whether `error` is the API's own word: its error object, and not what a proxy answered in its place.
+
+    https://platform.claude.com/docs/en/api/errors has the shape; the 413 of the network in front of the API lacks the
+    outer ``type``.
+    """
+    body = getattr(error, "body", None)
+    inner = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(inner, dict):
+        return False
+    kind, message = inner.get("type"), inner.get("message")
+    if not isinstance(kind, str) or not isinstance(message, str):
+        return False
+    if kind == "request_too_large" and _status_code(error) == _TOO_LARGE:
+        return True
+    return body is not None and body.get("type") == "error" and kind.endswith("_error")
+
+
+def is_foreign(error: BaseException | None) -> bool:
+    """Return whether something else than the API refused a call: a filter, a portal, a gateway."""
+    status_code = _status_code(error)
+    return status_code is not None and 400 <= status_code < 500 and not is_from_api(error)
 
 
 def never_sent(error: BaseException | None) -> bool:
@@ -57,15 +104,21 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def is_not_found(error: BaseException | None) -> bool:
-    """Return whether the server says that there is no such thing."""
-    return _status_code(error) == 404
+    """Return whether the API says that there is no such thing; another's 404 tells nothing."""
+    return _status_code(error) == 404 and is_from_api(error)
 
 
 def is_auth(error: BaseException | None) -> bool:
-    """Return whether the credentials are missing, wrong, or not allowed to do this."""
+    """Return whether the credentials are missing, wrong, or not allowed to do this, by the API's own word."""
     import anthropic
 
-    return _status_code(error) in (401, 403) or isinstance(error, anthropic.CredentialsError)
+    is_refused = _status_code(error) in (401, 403) and is_from_api(error)
+    return is_refused or isinstance(error, anthropic.CredentialsError)
+
+
+def is_forbidden(error: BaseException | None) -> bool:
+    """Return whether the API knows the key and does not let it do this."""
+    return _status_code(error) == 403 and is_from_api(error)
 
 
 def retry_after_s(error: BaseException | None) -> float | None:

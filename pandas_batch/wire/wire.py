@@ -129,9 +129,9 @@ class Wire:
         """Return one page of batches, newest first."""
         return self.drive(list_flow(limit=limit, before_id=before_id, after_id=after_id))
 
-    def results(self, batch_id: str, sink: Sink) -> None:
-        """Stream the raw results of a batch to `sink`, a binary file or a function of each block."""
-        self.drive(results_flow(batch_id, sink))
+    def results(self, batch_id: str, sink: Sink, *, path: str | None = None) -> None:
+        """Stream the raw results of a batch to `sink`, a binary file or a function of each block; see `own_path`."""
+        self.drive(results_flow(batch_id, sink, path=path))
 
     def cancel(self, batch_id: str) -> dict[str, Any]:
         """Ask for a batch to be canceled and return it."""

@@ -26,7 +26,6 @@ def main() -> None:
             n_batches=2,
             nonces=("golden0", "golden1"),
             name="golden",
-            state="collected",
             options={"max_tokens": 16},
             index=pd.MultiIndex.from_product([["a", "b"], [1.5, None, 3]], names=["x", None]),
         )
@@ -34,7 +33,7 @@ def main() -> None:
         store_lab.bind(store, done, "msgbatch_1")
         store_lab.collect(store, done, np.array([True, False, True]), b'{"custom_id":"x"}\n' * 3)
         store.compact(done)
-        store.transition(waiting, expect=["intent"], to="unknown", tried_ids=("msgbatch_9",))
+        store.transition(waiting, expect=["intent"], to="unknown", tried_ids=("msgbatch_9",), doubt="lost")
         store._database.close()
         target = Path(__file__).parent / f"store_v{store.schema_version}.tar.gz"
         with tarfile.open(target, "w:gz") as tar:
