@@ -204,8 +204,9 @@ def test_nothing_is_posted_again_while_a_candidate_cannot_be_read(api, clock):
     """A batch of the right size whose results are not given out may be ours, however long that lasts."""
     api.faults.add(LostAnswer("reset", committed=False))
     api.faults.add(ErrorAnswer("results", 404, times=None))
-    run = ask(FRAME, api, clock)
-    api.add_decoy(3)
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        api.add_decoy(3)
     with pytest.raises(pandas_batch.WaitTimeout, match="taken as ours only when its results prove it"):
         run.wait(timeout=7200)
     assert api.calls("create") == 1

@@ -185,11 +185,19 @@ class Engine:
 
     def request_cancel(self, *, force: bool = False) -> None:
         """Ask for a cancel of the run's own batches, before anything else is done."""
-        self._cancel_done.clear()
-        self._cancel = force
+        with self._turn:
+            self._cancel_done.clear()
+            self._cancel = force
+            if self._has_left:
+                self._cancel_done.set()
+            elif self.error is not None:
+                # What could not be posted is not wanted any more: what runs is waited for, to its end.
+                self.error, self.message = None, ""
+                self._stopped_keys.clear()
+                self._is_deaf = False
+                if self.future.done():
+                    self.future = Future()
         self._wake.set()
-        if self._has_left:
-            self._cancel_done.set()
 
     def wait_for_cancel(self, timeout_s: float) -> bool:
         """Wait until the cancel has been asked of the server, or nobody will; return whether that is so."""
