@@ -38,6 +38,8 @@ TEXT = (
     "отзыв 😀 https://example.org/a?b=c {'x': [1, 2]} internationalization\n"
 )
 WORDS = TEXT.split(" ")
+WEB_SEARCH = [{"type": "web_search_20250305", "name": "web_search"}]
+OWN_TOOL = [{"name": "look", "input_schema": {"type": "object"}}]
 
 
 @pytest.fixture(autouse=True)
@@ -381,6 +383,15 @@ def test_an_empty_frame_costs_nothing(api: simulator.Simulator) -> None:
     [
         ({"images_col": "picture"}, "URL or file id"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "server tools"),
+        ({"tools": lambda df: pd.Series([WEB_SEARCH if i == 9 else OWN_TOOL for i in df.index])}, "server tools"),
+        ({"extra_params": {"tools": [{"type": "from_next_year_20270101", "name": "x"}]}}, "server tools"),
+        ({"extra_params": {"container": {"skills": []}}}, "container="),
+        ({"betas": ["context-management-2025-06-27"], "context_management": {"edits": []}}, "context_management="),
+        ({"extra_params": {"context_management": {"edits": []}}}, "context_management="),
+        ({"extra_params": {"mcp_servers": [{"type": "url", "url": "https://example.org", "name": "x"}]}}, "mcp_serv"),
+        ({"extra_params": {"from_next_year": 1}}, "from_next_year="),
+        ({"betas": ["compact-2026-01-12"]}, "compact-2026-01-12"),
+        ({"betas": ["from-next-year-2027-01-01"]}, "from-next-year-2027-01-01"),
     ],
 )
 def test_unbounded_input_has_no_upper_bound(api: simulator.Simulator, options: dict[str, Any], why: str) -> None:
@@ -391,8 +402,106 @@ def test_unbounded_input_has_no_upper_bound(api: simulator.Simulator, options: d
     assert told.cost_usd_max is None
     assert told.cost_usd_standard is None
     assert told.cost_usd_min is not None
-    assert why in told.unbounded[0]
-    assert not api.calls("count_tokens")
+    assert any(why in reason for reason in told.unbounded)
+
+
+def test_parameters_that_add_nothing_are_bounded(api: simulator.Simulator) -> None:
+    """Tools that the caller answers, betas of longer answers and old parameters leave the bound as it is."""
+    told = estimate(
+        pd.DataFrame({"text": texts(10)}),
+        api,
+        tools=[*OWN_TOOL, {"type": "bash_20250124", "name": "bash"}],
+        betas=["output-300k-2026-03-24"],
+        extra_params={"temperature": 0.5, "mcp_servers": [], "container": None},
+    )
+    assert told.unbounded == ()
+    assert told.cost_usd_max is not None
+
+
+LONG = "Follow the rules carefully please. " * 600
+MARKS = st.sampled_from([None, {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}])
+SYSTEMS = st.sampled_from([None, "Brief.", LONG, "Other. " + LONG, "Third. " + LONG, "Fourth. " + LONG, "5. " + LONG])
+
+
+def a_tool(mark: Any, text: str = LONG) -> list[dict[str, Any]]:
+    tool = {"name": "look", "description": text, "input_schema": {"type": "object"}}
+    return [tool if mark is None else {**tool, "cache_control": mark}]
+
+
+def a_prompt(mark: Any, n: int) -> list[dict[str, Any]]:
+    block = {"type": "text", "text": f"{n}. {LONG}"}
+    return [block if mark is None else {**block, "cache_control": mark}, {"type": "text", "text": "And?"}]
+
+
+def valid(marks: list[Any]) -> bool:
+    """Whether marks in this order are what the API takes: none of an hour after one of five minutes."""
+    lives = [mark.get("ttl", "5m") for mark in marks if mark]
+    return lives == sorted(lives)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Draw a frame and options, what is per row and what is marked for the cache drawn with them."""
+    n = draw(st.integers(2, 9))
+    cache_system = draw(st.booleans())
+    of_tools = [draw(MARKS) for _ in range(n)] if draw(st.booleans()) else [draw(MARKS)] * n
+    if cache_system:
+        of_tools = [None if mark is None else {"type": "ephemeral", "ttl": "1h"} for mark in of_tools]
+    of_prompts = [draw(MARKS) for _ in range(n)] if draw(st.booleans()) else [draw(MARKS)] * n
+    is_own_tool = draw(st.booleans())
+    is_ordered = [
+        valid([tool, {"ttl": "1h"} if cache_system else None, own])
+        for tool, own in zip(of_tools, of_prompts, strict=True)
+    ]
+    of_prompts = [own if ordered else None for own, ordered in zip(of_prompts, is_ordered, strict=True)]
+    frame = pd.DataFrame({"text": pd.Series([a_prompt(mark, i) for i, mark in enumerate(of_prompts)], dtype=object)})
+
+    def per_row(values: list[Any]) -> Any:
+        return lambda df: pd.Series(values, index=df.index, dtype=object)
+
+    systems = [draw(SYSTEMS) for _ in range(n)] if draw(st.booleans()) else [draw(SYSTEMS)] * n
+    options = {
+        "system": per_row(systems),
+        "tools": per_row([a_tool(mark, f"{i if is_own_tool else 0}. {LONG}") for i, mark in enumerate(of_tools)]),
+        "max_tokens": per_row([draw(st.integers(1, 40)) for _ in range(n)]),
+        "model": draw(st.sampled_from(["claude-haiku-4-5", "claude-opus-5-5", "claude-haiku-5-5"])),
+        "cache_system": cache_system,
+    }
+    return frame, options
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(call=calls())
+def test_no_bill_is_above_its_bound(call: tuple[pd.DataFrame, dict[str, Any]]) -> None:
+    """Whatever is given per row and wherever the user's own cache marks stand, the bill stays below the bound."""
+    frame, options = call
+    clock = FakeClock()
+    with simulator.serve(clock=clock.time_s) as api:
+        told = [estimate(frame, api, offline=offline, **options).cost_usd_max for offline in (False, True)]
+        bill = float(sum(bill.cost_usd for bill in run(frame, api, clock, **options)))
+    for most in told:
+        assert most is not None
+        assert bill <= most
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    limits=st.lists(st.integers(1, 500), min_size=4, max_size=4),
+    more=st.lists(st.integers(0, 500), min_size=4, max_size=4),
+    cache_system=st.booleans(),
+)
+def test_larger_max_tokens_never_make_the_bound_smaller(
+    server: simulator.Simulator, limits: list[int], more: list[int], cache_system: bool
+) -> None:
+    """Every row may be answered at greater length, and the bound says so, however many limits there are."""
+    frame = pd.DataFrame({"text": texts(60)})
+    several = (limits * 15, [a + b for a, b in zip(limits, more, strict=True)] * 15, [max(limits) + max(more)] * 60)
+    told = [
+        estimate(frame, server, system=LONG, cache_system=cache_system, max_tokens=pd.Series(of_rows)).cost_usd_max
+        for of_rows in several
+    ]
+    assert None not in told
+    assert told == sorted(told)
 
 
 PDF = b"%PDF-1.4\n" + b"x" * 90_000
@@ -581,10 +690,25 @@ def test_budget_stops_at_unbounded_input() -> None:
     with pytest.raises(BudgetError) as raised:
         check_budget(budgeted(cost_usd_max=None, unbounded=("images are given as URL",)), 5)
     assert str(raised.value) == (
-        "max_cost_usd=5 cannot be kept: the input cannot be bounded from here (images are given as URL).\n"
+        "max_cost_usd=5 cannot be kept: the cost cannot be bounded from here (images are given as URL).\n"
         "  Nothing was sent, nothing was billed.\n"
-        "    give images and documents as bytes or paths and leave server tools out, or leave max_cost_usd out"
+        "    give images and documents as bytes or paths: those have a bound\n"
+        '    max_cost_usd=float("inf")   # sends it without a budget'
     )
+
+
+def test_a_budget_of_the_environment_is_named_where_it_decides() -> None:
+    """Who never gave a budget learns where it comes from, and what overrides it; an infinite one stops nothing."""
+    unbounded = budgeted(cost_usd_max=None, unbounded=("server tools add what they find to the input",))
+    for told in (unbounded, budgeted(), budgeted(cost_usd_max=None, unpriced=("my-model",))):
+        with pytest.raises(BudgetError) as raised:
+            check_budget(told, 0.0005, from_environment=True)
+        assert "environment's PANDAS_BATCH_MAX_COST_USD=0.0005" in raised.value.what
+        assert 'max_cost_usd=float("inf")' in raised.value.hint
+        with pytest.raises(BudgetError) as raised:
+            check_budget(told, 0.0005)
+        assert "PANDAS_BATCH" not in str(raised.value)
+        check_budget(told, float("inf"))
 
 
 def test_a_run_that_is_answered_already_needs_no_budget() -> None:

@@ -99,7 +99,7 @@ PLAIN: dict[str, Any] = {
 def test_the_defaults_are_those_of_the_contract() -> None:
     """Nothing given is what the table says, and the table is whole."""
     options = parse_options({})
-    assert {f.name for f in dataclasses.fields(options)} == {*DEFAULTS, "params"}
+    assert {f.name for f in dataclasses.fields(options)} == {*DEFAULTS, "params", "budget_from_environment"}
     for name, value in DEFAULTS.items():
         assert getattr(options, name) == value, name
     assert not options.params
@@ -178,10 +178,23 @@ def test_the_budget_of_the_environment_is_a_default(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "2.50")
     assert parse_options({}).max_cost_usd == 2.5
     assert parse_options({"max_cost_usd": 1}).max_cost_usd == 1
+    assert parse_options({}).budget_from_environment
+    assert not parse_options({"max_cost_usd": 2.5}).budget_from_environment
+    assert parse_options({"max_cost_usd": float("inf")}).max_cost_usd == float("inf")
     for wrong in ("much", "nan", "-1", "inf"):
         monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", wrong)
         with pytest.raises(InputError, match="PANDAS_BATCH_MAX_COST_USD"):
             parse_options({})
+
+
+def test_a_budget_without_end_and_one_of_the_environment_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a retry may spend is what its run was told: an infinite budget outlives JSON, and so does whose it was."""
+    monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "2.50")
+    for given in ({}, {"max_cost_usd": float("inf")}, {"max_cost_usd": 2.5}):
+        options = parse_options(given)
+        again = Options.from_json(json.loads(json.dumps(options.to_json(), allow_nan=False)))
+        assert again.max_cost_usd == options.max_cost_usd
+        assert again.budget_from_environment == options.budget_from_environment == (not given)
 
 
 def test_an_unknown_keyword_is_a_type_error_with_a_suggestion() -> None:
@@ -321,4 +334,4 @@ def test_columns_are_names_of_this_package() -> None:
 def test_every_option_has_a_check_or_needs_none() -> None:
     """No option takes whatever it is given, save those that say later what they take."""
     unchecked = {f.name for f in dataclasses.fields(Options)} - CHECKS.keys()
-    assert unchecked == {"params", "client", "output_schema"}
+    assert unchecked == {"params", "client", "output_schema", "budget_from_environment"}

@@ -93,7 +93,7 @@ class Estimate:
     models, unpriced
         Models of the requests, and those without a known price.
     unbounded
-        Why the input cannot be bounded, one phrase each; empty where it is.
+        Why the cost cannot be bounded, one phrase each; empty where it is.
     basis
         How the tokens are known.
     cache
@@ -210,7 +210,7 @@ class Estimate:
         notes = [f"Input tokens: {self.basis}."] if self.basis else []
         if self.unpriced:
             notes.append(f"No price is known for {', '.join(clip(model, 60) for model in self.unpriced)}.")
-        notes += [f"The input cannot be bounded from here: {reason}." for reason in self.unbounded]
+        notes += [f"The cost cannot be bounded from here: {reason}." for reason in self.unbounded]
         if self.uses_cache:
             notes += [warning for cache in self.cache if (warning := cache.warning)]
         return [*notes, *self.notes]
@@ -229,7 +229,7 @@ def _span(low: float | None, high: float | None) -> str:
     return f"{money(low)} to {money(high)}"
 
 
-def check_budget(estimate: Estimate, max_cost_usd: float | None) -> None:
+def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environment: bool = False) -> None:
     """
     Refuse a call whose upper bound is above the budget, or is not known.
 
@@ -238,39 +238,54 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None) -> None:
     estimate
         Of all batches of the call.
     max_cost_usd
-        The budget in US dollars; None is no budget.
+        The budget in US dollars; None, and infinity, are no budget.
+    from_environment
+        Whether it is the environment's ``PANDAS_BATCH_MAX_COST_USD``, and no option of the call.
 
     Raises
     ------
     BudgetError
         Naming the bound, and how to go on.
     """
-    if max_cost_usd is None or not estimate.to_send:
+    if max_cost_usd is None or math.isinf(max_cost_usd) or not estimate.to_send:
         return
     budget = f"max_cost_usd={max_cost_usd:.12g}"
+    without = 'max_cost_usd=float("inf")   # sends it without a budget'
+    of_environment = ""
+    if from_environment:
+        budget = f"The environment's PANDAS_BATCH_MAX_COST_USD={max_cost_usd:.12g}"
+        without = 'max_cost_usd=float("inf")   # in this call, sends it whatever the environment says'
+        of_environment = f"\n{without}"
     if estimate.unpriced:
         names = [clip(model, 60) for model in estimate.unpriced]
         given = ", ".join(f'"{name}": (input, output)' for name in names)
         raise BudgetError(
             f"{budget} cannot be kept: no price is known for {', '.join(names)}.",
-            hint=f"prices={{{given}}}  # USD per million tokens, without the batch discount",
+            hint=f"prices={{{given}}}  # USD per million tokens, without the batch discount{of_environment}",
         )
     if estimate.cost_usd_max is None:
         raise BudgetError(
-            f"{budget} cannot be kept: the input cannot be bounded from here ({'; '.join(estimate.unbounded)}).",
-            hint="give images and documents as bytes or paths and leave server tools out, or leave max_cost_usd out",
+            f"{budget} cannot be kept: the cost cannot be bounded from here ({'; '.join(estimate.unbounded)}).",
+            hint=f"{_way_to_a_bound(estimate.unbounded)}\n{without}",
         )
     if estimate.cost_usd_max <= max_cost_usd:
         return
     least = estimate.cost_usd_min
+    kept = budget[0].lower() + budget[1:]
     enough = math.ceil(estimate.cost_usd_max * 100) / 100
     if least is not None and least > max_cost_usd:
         ways = f"{budget} does not pay for the input alone ({money(least)}): send fewer or shorter rows"
     else:
         ways = "a lower max_tokens= lowers the bound"
     raise BudgetError(
-        f"This may cost {money(estimate.cost_usd_max)}, above {budget} ({number(estimate.to_send)} "
+        f"This may cost {money(estimate.cost_usd_max)}, above {kept} ({number(estimate.to_send)} "
         f"request{'' if estimate.to_send == 1 else 's'}, {number(estimate.input_tokens)} input tokens, at most "
         f"{number(estimate.output_tokens_max)} output tokens).",
-        hint=f"max_cost_usd={enough:.2f} lets it through\n{ways}",
+        hint=f"max_cost_usd={enough:.2f} lets it through\n{ways}{of_environment}",
     )
+
+
+def _way_to_a_bound(reasons: tuple[str, ...]) -> str:
+    if all("images" in reason or "PDF" in reason for reason in reasons):
+        return "give images and documents as bytes or paths: those have a bound"
+    return "leave out what has no bound"

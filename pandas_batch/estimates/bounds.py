@@ -74,6 +74,11 @@ class OfModel:
         One row of the plan for each distinct set of options of this model.
     rates
         Prices, or None where none is known.
+    has_own_marks
+        Whether some request has a cache mark that is the user's own, and may have any part of its input written to a
+        cache, or read from it.
+    costs_more_for_place
+        Whether some request asks to be processed where tokens cost more.
     """
 
     name: str
@@ -84,11 +89,17 @@ class OfModel:
     seen: Seen
     shapes: np.ndarray
     rates: Rates | None
+    has_own_marks: bool
+    costs_more_for_place: bool
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Tokens that a prompt cache may hold of each request: a best guess, and the most there can be."""
+    """
+    Tokens that a prompt cache may hold of each request: a best guess, and the most there can be.
+
+    The most is infinite where it is not known: then all input is taken for cached.
+    """
 
     tokens: int
     high: float
@@ -104,15 +115,12 @@ class Bounds:
         The requests.
     prefix
         What a prompt cache shall be taken to hold of them; None: nothing.
-    is_marked
-        Whether the requests carry the mark of ``cache_system=True``. Marks beyond that one are the user's own, and
-        may have any part of the input written to a cache, or read from it.
     """
 
-    def __init__(self, of: OfModel, prefix: Prefix | None, *, is_marked: bool) -> None:
+    def __init__(self, of: OfModel, prefix: Prefix | None) -> None:
         self._of = of
-        self._has_own_marks = bool((of.seen.n_marks > int(is_marked)).any())
-        self._factor = float(US_FACTOR) if of.seen.in_us.any() and of.rates and of.rates.us_surcharge else 1.0
+        is_surcharged = of.costs_more_for_place and of.rates is not None and of.rates.us_surcharge
+        self._factor = float(US_FACTOR) if is_surcharged else 1.0
         minimum = minimum_cached_tokens(of.name)
         is_cached = prefix is not None and (minimum is None or prefix.high >= minimum)
         self._shared = prefix.high if prefix is not None and is_cached else 0.0
@@ -133,7 +141,7 @@ class Bounds:
         shared = np.minimum(self._shared, tokens)
         usd = 0.0
         for tier, where in self._tiers(tokens, standard=standard):
-            of_input = float(pick(tier.prices[:4])) if self._has_own_marks else float(tier.input)
+            of_input = float(pick(tier.prices[:4])) if self._of.has_own_marks else float(tier.input)
             of_shared = pick([of_input, float(tier.cache_read), float(tier.cache_write_1h)])
             each = (tokens - shared) * of_input + shared * of_shared + output * float(tier.output)
             usd += float((each * self._of.repeats)[where].sum())

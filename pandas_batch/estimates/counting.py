@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from pandas_batch.requests.spending import MARK
+
 from .forecast import Traits
 
 if TYPE_CHECKING:
@@ -38,12 +40,10 @@ _N_AT_ONCE = 4
 # Quotes inside a JSON text are escaped, so none of these can be found in a prompt.
 _IMAGE = b'"type":"image"'
 _PDF = b'"media_type":"application/pdf"'
-_MARK = b'"cache_control":{'
 _AWAY = re.compile(rb'"type":"(?:url|file)"')
 _SERVER_TOOL = re.compile(
     rb'"type":"(?:(?:web_search|web_fetch|code_execution|tool_search_tool_\w+|advisor)_\d{8}|mcp_toolset)"|"mcp_servers":\['
 )
-_IN_US = b'"inference_geo":"us"'
 _FRILLS = re.compile(rb'"tools":\[\{|"format":\{')
 _DATA = re.compile(rb'"data":"[A-Za-z0-9+/=]{64,}"')
 _WIDE_BYTES = bytes(range(0x80, 0x100))
@@ -67,8 +67,6 @@ class Seen:
         Cache breakpoints.
     is_away, has_server_tools
         Whether part of the input is fetched by the server, or added by tools that run there.
-    in_us
-        Whether it asks to be processed in the US, which costs more.
     """
 
     positions: np.ndarray
@@ -77,7 +75,6 @@ class Seen:
     n_marks: np.ndarray
     is_away: np.ndarray
     has_server_tools: np.ndarray
-    in_us: np.ndarray
 
     @property
     def is_countable(self) -> np.ndarray:
@@ -113,7 +110,7 @@ def look_at_bodies(bodies: Sequence[bytes]) -> Seen:
 
 def _seen(rows: Sequence[tuple[int, ...]], positions: np.ndarray, *, image_tokens: np.ndarray) -> Seen:
     columns = np.array(rows, np.int64).reshape(len(rows), -1).T
-    n_bytes, letters, signs, wide, images, pdfs, frills, n_marks, is_away, has_server_tools, in_us = columns
+    n_bytes, letters, signs, wide, images, pdfs, frills, n_marks, is_away, has_server_tools = columns
     unmeasured = np.where(image_tokens > 0, 0, images)
     return Seen(
         positions=positions,
@@ -124,7 +121,6 @@ def _seen(rows: Sequence[tuple[int, ...]], positions: np.ndarray, *, image_token
         n_marks=n_marks,
         is_away=is_away.astype(bool),
         has_server_tools=has_server_tools.astype(bool),
-        in_us=in_us.astype(bool),
     )
 
 
@@ -146,10 +142,9 @@ def _traits_of(body: bytes) -> tuple[int, ...]:
         images,
         pdfs,
         _FRILLS.search(body) is not None,
-        body.count(_MARK),
+        body.count(MARK),
         _AWAY.search(body) is not None,
         _SERVER_TOOL.search(body) is not None,
-        _IN_US in body,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.requests.spending import open_ended_betas
 
 from .bill import CacheForecast, Estimate, check_budget
 from .bounds import Bounds, OfModel, Prefix, minimum_cached_tokens
@@ -20,7 +22,6 @@ from .counting import (
     count_requests,
     few_enough,
     look_at,
-    params_of,
     prefix_of,
     status_code_of,
     traits_of,
@@ -45,6 +46,8 @@ _MAX_SORTED_OFFLINE = 2_000
 _MAX_SHAPES = 200
 _MIN_COUNTED = 6
 _MAX_PREFIXES = 4
+
+UNKNOWN_PREFIX = Prefix(0, math.inf)
 
 
 def estimate_requests(
@@ -90,10 +93,13 @@ def estimate_requests(
     counts = _Counting(plan, options, wire)
     models = _by_model(plan, unique_positions, options, counts, clock.now() if at is None else at)
     prefixes = {of.name: _prefix(plan, of, counts) for of in models}
-    is_marked = bool(options.cache_system)
-    unbounded = unbounded_by(models, is_unbounded=plan.unbounded_input)
+    unbounded = unbounded_by(
+        models,
+        is_unbounded=plan.unbounded_input,
+        open_ended=[*plan.open_ended(unique_positions), *open_ended_betas(options.betas if len(models) else ())],
+    )
     is_bounded = not unbounded and all(of.rates is not None for of in models)
-    bounds = [Bounds(of, prefixes[of.name] if is_marked else None, is_marked=is_marked) for of in models]
+    bounds = [Bounds(of, prefixes[of.name] if options.cache_system else None) for of in models]
     return added_up(
         models,
         bounds,
@@ -104,11 +110,11 @@ def estimate_requests(
         batches=n_batches,
         bytes=n_bytes,
         cache=tuple(
-            _cache_forecast(of, prefix, is_marked=is_marked, is_bounded=is_bounded)
+            _cache_forecast(of, prefix, is_bounded=is_bounded)
             for of in models
-            if (prefix := prefixes[of.name]) is not None
+            if (prefix := prefixes[of.name]) is not None and prefix is not UNKNOWN_PREFIX
         ),
-        uses_cache=is_marked,
+        uses_cache=bool(options.cache_system),
         notes=tuple(counts.notes),
     )
 
@@ -144,7 +150,7 @@ class _Counting:
             self.notes.append("Counting tokens took too long, so the estimate is wider than it could be.")
         return counts.tokens
 
-    def prefix(self, params: dict[str, Any]) -> Prefix:
+    def prefix(self, params: Mapping[str, Any]) -> Prefix:
         """Return the tokens of everything before the messages."""
         if self._wire is not None and not self.notes:
             tokens = count_prefix(params, self._wire, betas=self._betas, limit_s=self._left_s())
@@ -172,7 +178,8 @@ def _by_model(
     codes = plan.model_of_row[positions]
     used = sorted(pd.unique(codes).tolist())
     n = 0 if counts.is_offline else max(_MIN_COUNTED, N_COUNTED // max(len(used), 1))
-    shapes = np.array(plan.samples_of_shapes(), np.int64)
+    # What is counted must not depend on max_tokens, or larger ones could make a bound smaller.
+    shapes = np.array(plan.samples_of_shapes(apart_from_max_tokens=True), np.int64)
     made = []
     for code in used:
         of_model: Any = slice(None) if len(used) == 1 else codes == code  # a slice copies nothing
@@ -202,6 +209,8 @@ def _by_model(
                 seen=seen,
                 shapes=shapes_of_model,
                 rates=rates(name, at=at, prices=options.prices),
+                has_own_marks=plan.has_marks(positions[of_model], beyond_system=options.cache_system),
+                costs_more_for_place=plan.costs_more_for_place(positions[of_model]),
             )
         )
     return made
@@ -292,18 +301,26 @@ def _all_traits(plan: RequestPlan, positions: np.ndarray, seen: Seen) -> Traits:
 
 
 def _prefix(plan: RequestPlan, of: OfModel, counts: _Counting) -> Prefix | None:
-    """Return what the requests of a model share before their messages; None where that is no system prompt."""
-    if not 0 < len(of.shapes) <= _MAX_PREFIXES:
-        return None
-    positions = of.shapes.tolist()
-    if not all(plan.shared_params(position).get("system") for position in positions):
-        return None
-    prefixes = [counts.prefix(params_of(plan, position)) for position in positions]
-    return max(prefixes, key=lambda prefix: prefix.tokens)
+    """
+    Return the largest of what requests of a model have before their messages; None where none has a system prompt.
+
+    `UNKNOWN_PREFIX` where there are too many to count.
+    """
+    import msgspec
+
+    distinct: dict[bytes, Mapping[str, Any]] = {}
+    for position in of.shapes.tolist():
+        params = plan.shared_params(position)
+        if params.get("system"):
+            distinct[msgspec.json.encode(prefix_of(params))] = params
+        if len(distinct) > _MAX_PREFIXES:
+            return UNKNOWN_PREFIX
+    prefixes = [counts.prefix(params) for params in distinct.values()]
+    return max(prefixes, key=lambda prefix: prefix.high, default=None)
 
 
-def _cache_forecast(of: OfModel, prefix: Prefix, *, is_marked: bool, is_bounded: bool) -> CacheForecast:
-    cached, plain = Bounds(of, prefix, is_marked=is_marked), Bounds(of, None, is_marked=is_marked)
+def _cache_forecast(of: OfModel, prefix: Prefix, *, is_bounded: bool) -> CacheForecast:
+    cached, plain = Bounds(of, prefix), Bounds(of, None)
     is_priced = of.rates is not None
     return CacheForecast(
         model=of.name,

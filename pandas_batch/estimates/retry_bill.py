@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from pandas_batch.answers.pricing import rates
+from pandas_batch.requests.spending import costs_more_for_place, open_ended, open_ended_betas
 
 from .bill import Estimate
 from .bounds import Bounds, OfModel
@@ -26,9 +27,13 @@ LIMIT_S = 10.0
 """Seconds for all counting together."""
 
 
-class _Head(msgspec.Struct):
-    model: str
-    max_tokens: int
+def _heads(bodies: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return the params of each request less its messages."""
+    fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+    decode = msgspec.json.decode
+    return [
+        {name: decode(value) for name, value in fields.decode(body).items() if name != "messages"} for body in bodies
+    ]
 
 
 def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | None, at: datetime) -> Estimate:
@@ -60,17 +65,19 @@ def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | N
     >>> told.requests, told.output_tokens_max
     (2, 20)
     """
-    heads = [msgspec.json.decode(body, type=_Head) for body in bodies]
+    heads = _heads(bodies)
     until_s = time.monotonic() + LIMIT_S
     models = []
-    for name in sorted({head.model for head in heads}):
-        mine = [body for body, head in zip(bodies, heads, strict=True) if head.model == name]
-        max_tokens = [head.max_tokens for head in heads if head.model == name]
-        models.append(_of_model(name, mine, max_tokens, options, wire, at, until_s))
+    for name in sorted({head["model"] for head in heads}):
+        mine = [body for body, head in zip(bodies, heads, strict=True) if head["model"] == name]
+        models.append(
+            _of_model(name, mine, [head for head in heads if head["model"] == name], options, wire, at, until_s)
+        )
+    phrases = [phrase for head in heads for phrase in open_ended(head)]
     return added_up(
         models,
-        [Bounds(of, None, is_marked=False) for of in models],
-        unbounded_by(models, is_unbounded=False),
+        [Bounds(of, None) for of in models],
+        unbounded_by(models, is_unbounded=False, open_ended=[*phrases, *open_ended_betas(options.betas)]),
         rows=len(bodies),
         requests=len(bodies),
         reused=0,
@@ -82,7 +89,7 @@ def estimate_bodies(bodies: Sequence[bytes], *, options: Options, wire: Wire | N
 def _of_model(
     name: str,
     bodies: Sequence[bytes],
-    max_tokens: Sequence[int],
+    heads: Sequence[Mapping[str, Any]],
     options: Options,
     wire: Wire | None,
     at: datetime,
@@ -103,9 +110,11 @@ def _of_model(
         name=name,
         positions=seen.positions,
         repeats=each_once,
-        max_tokens=np.array(max_tokens, np.int64),
+        max_tokens=np.array([head["max_tokens"] for head in heads], np.int64),
         tokens=forecast(seen.traits, np.flatnonzero(seen.is_countable), each_once, count, n=n),
         seen=seen,
         shapes=seen.positions[:0],
         rates=rates(name, at=at, prices=options.prices),
+        has_own_marks=bool(seen.n_marks.any()),
+        costs_more_for_place=any(costs_more_for_place(head.get("inference_geo")) for head in heads),
     )

@@ -48,21 +48,21 @@ def added_up(models: Sequence[OfModel], bounds: Sequence[Bounds], unbounded: tup
     )
 
 
-def unbounded_by(models: Sequence[OfModel], *, is_unbounded: bool) -> tuple[str, ...]:
+def unbounded_by(models: Sequence[OfModel], *, is_unbounded: bool, open_ended: Sequence[str] = ()) -> tuple[str, ...]:
     """
-    Say why the input cannot be bounded; nothing where it is.
+    Say why the cost cannot be bounded; nothing where it is.
 
     Parameters
     ----------
     is_unbounded
-        Whether there may be such requests among those that were not looked at.
+        Whether there may be requests among those that were not looked at whose input is elsewhere.
+    open_ended
+        What else is known to have no bound.
     """
-    reasons = []
+    reasons = list(dict.fromkeys(open_ended))
     far = "images or documents are given as URL or file id"
     if any(of.seen.is_away.any() for of in models):
         reasons.append(far)
-    if any(of.seen.has_server_tools.any() for of in models):
-        reasons.append("server tools add what they find to the input")
     if not reasons and any(not np.isfinite(of.tokens.high).all() for of in models):
         reasons.append("the pages of PDF documents were not counted")
     if not reasons and is_unbounded and any(len(of.seen.positions) < len(of.positions) for of in models):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,11 @@ class Group:
     def n_constant_bytes(self) -> int:
         """Bytes of a request without its prompt."""
         return len(self.before) + len(self.after)
+
+    def input_digest(self) -> bytes:
+        """Return what requests have in common whose params differ in ``max_tokens`` alone."""
+        limit = b'"max_tokens":%d,' % self.params["max_tokens"]
+        return hashlib.blake2b(self.before.replace(limit, b"", 1) + self.after, digest_size=16).digest()
 
 
 def group_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -73,8 +74,8 @@ def check_yes_or_no(value: Any, name: str) -> bool:
     return bool(value)
 
 
-def amount(*, zero: bool, unit: str) -> Callable[[Any, str], float]:
-    """Return the check of an option that is an amount: finite, not negative, and not zero unless `zero`."""
+def amount(*, zero: bool, unit: str, endless: bool = False) -> Callable[[Any, str], float]:
+    """Return the check of an option that is an amount: not negative, not zero unless `zero`, infinite if `endless`."""
 
     def check(value: Any, name: str) -> float:
         import numpy as np
@@ -82,11 +83,18 @@ def amount(*, zero: bool, unit: str) -> Callable[[Any, str], float]:
         if isinstance(value, np.number):
             value = value.item()
         number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
-        if number is None or not (0 <= number < float("inf")) or (number == 0 and not zero):
+        if (
+            number is None
+            or not (0 <= number < math.inf or (endless and number == math.inf))
+            or (number == 0 and not zero)
+        ):
             raise InputError(
                 f"{name} is {shown(value)}; it has to be a number of {unit} {'from' if zero else 'above'} 0."
             )
-        return float(number)
+        try:
+            return float(number)
+        except OverflowError:
+            raise InputError(f"{name} is a number of {unit} that no computer can hold.") from None
 
     return check
 
@@ -284,7 +292,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "on_unsendable": one_of("raise", "skip"),
     "dedupe": check_yes_or_no,
     "reuse": check_yes_or_no,
-    "max_cost_usd": amount(zero=True, unit="US dollars"),
+    "max_cost_usd": amount(zero=True, unit="US dollars", endless=True),
     "prices": check_prices,
     "preflight": check_yes_or_no,
     "name": check_name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from .option_checks import is_per_row as is_per_row
 from .parameters import check_names, check_parameter
 
 _REQUEST_OPTIONS = ("model", "max_tokens", "system")
+_ENDLESS = "inf"
+_NO_OPTIONS = ("params", "budget_from_environment")
+"""Fields of `Options` that no keyword sets."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +37,8 @@ class Options:
         Further parameters of the Messages API: plain values, Series, or callables ``df -> Series``.
     extra_params
         Parameters that are sent unchecked.
+    budget_from_environment
+        Whether ``max_cost_usd`` is the environment's, and was not given.
     """
 
     prompt_col: Hashable = None
@@ -69,6 +75,7 @@ class Options:
     timeout: float | None = None
     progress: str = "auto"
     nested: bool = False
+    budget_from_environment: bool = False
 
     def __repr__(self) -> str:
         # Values may be prompts, and a client holds a key: only names are shown.
@@ -121,6 +128,8 @@ class Options:
             if f.name in ("prompt_col", "images_col", "documents_col"):
                 value = {"label": _label_to_json(value)}
             made[f.name] = _to_json(value)
+        if made.get("max_cost_usd") == math.inf:
+            made["max_cost_usd"] = _ENDLESS  # a number that JSON does not have
         if params := {k: _to_json(v) for k, v in self.params.items() if k not in left_out}:
             made["params"] = params
         if self.extra_params:
@@ -131,6 +140,9 @@ class Options:
     def from_json(cls, stored: Mapping[str, Any], **again: Any) -> Options:
         """Return the options that `to_json` wrote, with those in `again` given anew."""
         kwargs = dict(stored)
+        from_environment = kwargs.pop("budget_from_environment", False) and again.get("max_cost_usd") is None
+        if kwargs.get("max_cost_usd") == _ENDLESS:
+            kwargs["max_cost_usd"] = math.inf
         if schema := kwargs.pop("schema_json", None):
             kwargs["output_schema"] = json.loads(schema)
         params = kwargs.pop("params", {})
@@ -140,7 +152,8 @@ class Options:
         if "prompt" in again or again.get("prompt_col") is not None:
             kwargs.pop("prompt", None)
             kwargs.pop("prompt_col", None)
-        return parse_options({**kwargs, **params, **again})
+        read = parse_options({**kwargs, **params, **again})
+        return dataclasses.replace(read, budget_from_environment=True) if from_environment else read
 
 
 def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> Options:
@@ -171,7 +184,7 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
         if given.get("prompt_col") is not None:
             raise InputError("prompt_col is given twice: as the first argument and as a keyword.")
         given["prompt_col"] = prompt_col
-    option_names = [f.name for f in dataclasses.fields(Options) if f.name != "params"]
+    option_names = [f.name for f in dataclasses.fields(Options) if f.name not in _NO_OPTIONS]
     given["betas"] = check_option("betas", () if given.get("betas") is None else given["betas"])
     others = [name for name in given if name not in option_names]
     check_names(others, option_names, beta=bool(given["betas"]))
@@ -184,6 +197,7 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
         values["model"] = check_parameter("model", model)
     if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
         values["max_cost_usd"] = check_environment_amount(cost)
+        values["budget_from_environment"] = True
     params = {
         name: value if is_per_row(value) else check_parameter(name, value, beta=bool(given["betas"]))
         for name in others

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, finge
 from .groups import Group, group_rows, of_rows, rows_by_group
 from .options import Options
 from .per_row import column_of, n_of, row_name, series_of
+from .spending import MARK, costs_more_for_place, n_marks_in, open_ended
 from .texts import Texts, text_column
 
 if TYPE_CHECKING:
@@ -171,11 +173,57 @@ class RequestPlan:
         """Return the params of a row less its messages."""
         return self._groups[int(self._group_of_row[position])].params
 
-    def samples_of_shapes(self) -> list[int]:
-        """Return one sendable position for each distinct model and set of options."""
+    def samples_of_shapes(self, *, apart_from_max_tokens: bool = False) -> list[int]:
+        """
+        Return one sendable position for each distinct model and set of options.
+
+        Parameters
+        ----------
+        apart_from_max_tokens
+            Whether requests that differ in ``max_tokens`` alone are of one shape: their input is the same.
+        """
         at = np.flatnonzero(self.sendable)
-        _, first = np.unique(self._group_of_row[at], return_index=True)
+        of_row = self._group_of_row[at]
+        if apart_from_max_tokens:
+            of_row = self._input_of_group[of_row]
+        _, first = np.unique(of_row, return_index=True)
         return sorted(at[first].tolist())
+
+    @cached_property
+    def _input_of_group(self) -> np.ndarray:
+        """Number the groups such that those which differ in ``max_tokens`` alone have the same number."""
+        if len({group.params["max_tokens"] for group in self._groups}) == 1:
+            return np.arange(len(self._groups))
+        numbers: dict[bytes, int] = {}
+        return np.array([numbers.setdefault(group.input_digest(), len(numbers)) for group in self._groups], np.int64)
+
+    def _groups_at(self, positions: np.ndarray) -> list[Group]:
+        return [self._groups[code] for code in np.unique(self._group_of_row[positions]).tolist()]
+
+    def open_ended(self, positions: np.ndarray) -> list[str]:
+        """Say why the cost of the requests at `positions` has no bound, one phrase each; nothing where it has."""
+        phrases = [phrase for group in self._groups_at(positions) for phrase in open_ended(group.params)]
+        return list(dict.fromkeys(phrases))
+
+    def has_marks(self, positions: np.ndarray, *, beyond_system: bool) -> bool:
+        """
+        Return whether some request at `positions` has cache marks.
+
+        Parameters
+        ----------
+        beyond_system
+            Whether the one that ``cache_system=True`` sets does not count.
+        """
+        for group in self._groups_at(positions):
+            n_expected = int(beyond_system and bool(group.params.get("system")))
+            if group.before_messages.count(MARK) + group.after_messages.count(MARK) > n_expected:
+                return True
+        rows = positions[self._has_content[positions]].tolist()
+        return any(n_marks_in(self._contents[row].value) for row in rows)
+
+    def costs_more_for_place(self, positions: np.ndarray) -> bool:
+        """Return whether some request at `positions` asks for a place where tokens cost more."""
+        return any(costs_more_for_place(group.params.get("inference_geo")) for group in self._groups_at(positions))
 
 
 def plan_requests(

@@ -101,12 +101,16 @@ def _record(
     reused = np.ones(len(keys), dtype=bool)
     again = _again(run, requests, changes)
     again = _without_answered(run, again, keys, positions, draws)
-    if again and budget_usd is not None:
+    if again and budget_usd is not None and budget_usd != float("inf"):
         from pandas_batch.estimates.bill import check_budget
         from pandas_batch.estimates.retry_bill import estimate_bodies
 
         bodies = [one.params for one in again]
-        check_budget(estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now()), budget_usd)
+        check_budget(
+            estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now()),
+            budget_usd,
+            from_environment=run.options.budget_from_environment and budget_usd is run.options.max_cost_usd,
+        )
     batches = _write(run, again, keys, positions, draws, reused)
     record = replace(
         parent,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Hashable
 from functools import cache
@@ -166,10 +167,10 @@ def _record(call: Call, store: Store) -> RunRecord:
         if options.preflight:
             # Before the budget: of a misspelled model no price is known, and its name is what is wrong.
             call.preflight()
-        has_budget = options.max_cost_usd is not None
+        has_budget = options.max_cost_usd not in (None, math.inf)
         estimate = call.estimate(found=found, online=has_budget)
         if has_budget:
-            check_budget(estimate, options.max_cost_usd)
+            check_budget(estimate, options.max_cost_usd, from_environment=options.budget_from_environment)
     if not options.reuse and options.name is None:
         sys.stderr.write(
             "reuse=False without name=: each call is a new run and is paid again. Give it a name= to come back to it.\n"
