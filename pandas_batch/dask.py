@@ -27,6 +27,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import InputError, StoreError
 from .requests.fingerprints import FINGERPRINT_BYTES
 from .requests.options import Options, parse_options
+from .requests.text_dtype import text_dtype
 from .running.preparing import Found, n_batches_of, n_bytes_of, needs_of
 from .running.run import Bound, Run
 from .running.starting import Call, added_columns, attach_run, connection_of, start_call
@@ -346,8 +347,8 @@ def _with_empty_columns(meta: pd.DataFrame, options: Options, schema: Any) -> pd
     empty: dict[str, Any] = dict.fromkeys(added_columns(options, schema))
     tokens = {name for name in options.column_names if name.endswith("tokens")}
     for name in options.column_names:
-        kind = "Int64" if name in tokens else {"cost_usd": "Float64", "reused": "bool"}.get(name)
-        dtype: Any = kind or pd.StringDtype("pyarrow")
+        kind = "Int64" if name in tokens else {"cost_usd": "float64", "reused": "boolean"}.get(name)
+        dtype: Any = kind or text_dtype()
         array: Any = pd.array([], dtype=dtype)
         empty[options.prefix + name] = pd.Series([], dtype=object) if options.samples > 1 else array
     if schema is not None:

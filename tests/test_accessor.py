@@ -473,7 +473,7 @@ def test_a_column_alone_has_the_same_calls(api: simulator.Simulator) -> None:
     calls = prompts.claude_batch
     out = calls.submit(progress="off", preflight=False)
     assert out.columns[:2].tolist() == ["question", "output"]
-    assert out["output"].tolist() == ["one", pd.NA, "two"]
+    assert out["output"].tolist() == ["one", np.nan, "two"]
     pd.testing.assert_index_equal(out.index, prompts.index)
     run = calls.start(progress="off")
     assert api.calls("create") == 1

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import simulator
-from pandas_batch.answers.gathering import text_array
 from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.running import preparing
+from pandas_batch.requests.text_dtype import text_array, text_dtype
 from pandas_batch.running.bound import insert_columns
 from pandas_batch.types import ROW_STATUSES
 
@@ -95,10 +95,10 @@ def test_all_columns_have_their_dtypes(api, clock):
     tokens = ("input_tokens", "output_tokens", "tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens")
     texts = ("output", "status", "stop_reason", "error", "model", "custom_id", "batch_id", "message_id")
     assert dtypes == {
-        **dict.fromkeys(texts, "string"),
+        **dict.fromkeys(texts, str(text_dtype())),
         **dict.fromkeys(tokens, "Int64"),
-        "cost_usd": "Float64",
-        "reused": "bool",
+        "cost_usd": "float64",
+        "reused": "boolean",
     }
     assert len(out.loc[0, "custom_id"]) == 47
     assert out.loc[1, ["custom_id", "batch_id", "message_id"]].isna().all()
@@ -193,8 +193,8 @@ def test_columns_go_in_as_pandas_puts_them_in_one_by_one(name):
     columns = {
         "status": text_array(pa.array(["succeeded", None, "errored"][:n], pa.large_string())),
         "tokens": pd.array([1, pd.NA, 3][:n], dtype="Int64"),
-        "cost_usd": pd.array([0.5, pd.NA, 0.0][:n], dtype="Float64"),
-        "reused": np.array([True, False, True][:n]),
+        "cost_usd": np.array([0.5, np.nan, 0.0][:n]),
+        "reused": pd.array([True, False, True][:n], dtype="boolean"),
         "samples": lists,
         "score": pd.Series([1.5, 2.0, 3.0][:n]).array,
         "n_words": pd.Series([1, 2, 3][:n]).array,

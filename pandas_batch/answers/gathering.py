@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.requests.text_dtype import text_array
 from pandas_batch.types import ROW_STATUSES
 
 from .row_status import CODE, NOT_OF_THIS_RUN, is_any
@@ -88,7 +89,7 @@ class Gathered:
                 reused = np.zeros(self._n, dtype=bool)
                 sent = self._of_answer >= 0
                 reused[sent] = self._answers.reused[self._of_answer[sent]]
-                made[name] = reused
+                made[name] = pd.arrays.BooleanArray(reused, np.zeros(self._n, dtype=bool))
             else:
                 made[name] = self._of_batch(name)
         return made
@@ -136,9 +137,7 @@ class Gathered:
         usd[free] = 0.0
         if self._shared is not None:
             usd[self._shared & ~self._unanswered] = 0.0
-        missing = np.isnan(usd)
-        usd[missing] = 0.0
-        return pd.arrays.FloatingArray(usd, missing)
+        return usd
 
     def _errors(self, reasons: Mapping[int, str], n_samples: int) -> Any:
         """Return "<type>: <message>" where a row has no usable answer; null elsewhere."""
@@ -229,13 +228,6 @@ def words_of_codes(codes: np.ndarray) -> Any:
 
     vocabulary = pa.array(ROW_STATUSES, type=pa.large_string())
     return pa.DictionaryArray.from_arrays(pa.array(codes), vocabulary).cast(pa.large_string())
-
-
-def text_array(values: Any) -> Any:
-    """Return Arrow text as a pandas string array."""
-    # The one public way from Arrow to a string array that copies no text.
-    dtype: Any = pd.StringDtype("pyarrow")
-    return dtype.__from_arrow__(values)
 
 
 def lists_of(values: Any, n_rows: int, n_samples: int) -> np.ndarray:

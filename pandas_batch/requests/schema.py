@@ -15,6 +15,7 @@ from pandas_batch.errors import InputError, clip
 from .json_schema import check_askable, misfits, resolved, with_single_types
 from .option_checks import is_plain_schema
 from .parameters import is_sendable_text, kind_of, plain, quoted
+from .text_dtype import text_dtype
 
 if TYPE_CHECKING:
     import pydantic
@@ -249,8 +250,8 @@ def _reason(error: Exception) -> str:
 def _column(values: list[Any], kind: Any) -> pd.Series:
     if isinstance(kind, list):
         return pd.Series(pd.Categorical(values, categories=list(dict.fromkeys(kind))))
-    if kind in _DTYPES:
-        column: pd.Series = pd.Series(values, dtype=_DTYPES[kind])
+    if kind in _DTYPES or kind == "string":
+        column: pd.Series = pd.Series(values, dtype=_DTYPES.get(kind) or text_dtype())
         return column
     if kind in ("date", "date-time"):
         return _dates(values, aware=kind == "date-time")
@@ -259,7 +260,7 @@ def _column(values: list[Any], kind: Any) -> pd.Series:
     return pd.Series(objects, dtype=object)
 
 
-_DTYPES: dict[str, Any] = {"integer": "Int64", "number": "Float64", "boolean": "boolean", "string": "string"}
+_DTYPES: dict[str, Any] = {"integer": "Int64", "number": "Float64", "boolean": "boolean"}
 
 
 def _dates(values: list[Any], *, aware: bool) -> pd.Series:
