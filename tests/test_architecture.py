@@ -37,6 +37,7 @@ ROOMS = {
     "client": Room("bodies parts jobs client"),
     "requests": Room(
         "parameters sdk_types option_checks options per_row text_dtype texts fingerprints templates contents media "
+        "parameters sdk_types option_checks options per_row text_dtype texts fingerprints templates contents media "
         "media_types json_schema schema spending groups changes plan",
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),

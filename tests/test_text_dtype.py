@@ -58,5 +58,5 @@ def test_the_metric_of_the_readme_counts_missing_answers_as_wrong(api: simulator
         good, bad, metric=lambda frame: frame["stop_reason"].eq("end_turn").mean(), max_more_failures=10
     )
     assert (compared.a.metric, compared.b.metric) == (1.0, 0.9)
-    with pytest.raises(pandas_batch.WorseRunError, match="the metric fell from 1 to 0.9"):
+    with pytest.raises(pandas_batch.WorseRunError, match=r"the metric fell from 1 to 0\.9"):
         compared.raise_if_worse()
