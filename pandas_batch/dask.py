@@ -70,6 +70,7 @@ def look_at(frame: pd.DataFrame, options: Options, address: tuple[str, str], at:
     if len(rows):
         first, _ = distinct(plan.fingerprints[rows])
         asked = np.repeat(rows[first], options.samples)
+        plan.refuse_certain(rows[first])
         n_bytes = n_bytes_of(plan, asked)
         estimate = estimate_requests(
             plan,
@@ -180,6 +181,9 @@ class DaskCall(Call):
         self.plan = PartitionedPlan(ddf, options, (self.base_url, self.api_version), clock)
         self.needs = needs_of(self.plan, options)
         self.wire = connection_of(options.client, clock)
+
+    def refuse_certain(self, rows: np.ndarray) -> None:
+        """Do nothing: each partition was looked at when it was planned."""
 
     def preflight(self) -> None:
         """Ask about the first partition that has anything to ask."""

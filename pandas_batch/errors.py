@@ -26,11 +26,15 @@ through unchanged, with a note (``add_note``).
 
 from __future__ import annotations
 
+import re
 import sys
 from types import FrameType
 from typing import Any
 
 NOTHING_SENT = "Nothing was sent, nothing was billed."
+
+KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{4,}")
+"""What an API key of Anthropic looks like."""
 
 _SHOWN_CHARS = 200
 
@@ -40,13 +44,14 @@ def clip(text: str, n_chars: int = _SHOWN_CHARS) -> str:
     Shorten a text from outside to `n_chars` and make its control characters visible.
 
     Server messages may echo a prompt and terminal text may carry escape codes: neither may reach a
-    terminal, a log or a notebook whole.
+    terminal, a log or a notebook whole. An API key is never shown.
 
     Examples
     --------
     >>> clip("first line\n" + "x" * 300, n_chars=20)
     'first line\\nxxxxxxxx…'
     """
+    text = KEY.sub("sk-ant-…", text)
     shown = text if len(text) <= n_chars else text[: n_chars - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
 

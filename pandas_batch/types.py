@@ -111,7 +111,8 @@ class BatchRequest:
     model, system, max_tokens
         What is None comes from the client, or, standing alone, from the package's defaults.
     params
-        Further parameters of the Messages API, sent as they are.
+        Further parameters of the Messages API, checked before anything is sent; what stands under ``extra_params`` in
+        them is passed on unchecked.
 
     Examples
     --------
@@ -142,7 +143,9 @@ class BatchRequest:
         chosen = system_param(self.system if self.system is not None else system)
         if chosen is not None:
             params["system"] = chosen
-        return {"custom_id": self.custom_id, "params": params | dict(self.params)}
+        further = dict(self.params)
+        unchecked = further.pop("extra_params", None) or {}
+        return {"custom_id": self.custom_id, "params": params | further | dict(unchecked)}
 
 
 def messages_param(prompt: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ OPTIONS: dict[str, list[Any]] = {
     "on_unsendable": ["ignore", None],
     "dedupe": ["no"],
     "reuse": [0],
-    "max_cost_usd": [-1, float("nan"), float("inf"), "5", True],
+    "max_cost_usd": [-1, float("nan"), -float("inf"), "5", True],
     "prices": [5, {"m": 5}, {"m": (1,)}, {"m": (1, -5)}, {"m": ("1", "5")}, {5: (1, 5)}],
     "preflight": ["yes"],
     "name": ["", " ", "two\nlines", "x" * 201, 5],

@@ -34,11 +34,11 @@ ROOMS = {
         "body flows failures server_values sending connections clients drivers endpoints downloads wire",
         "anthropic httpx2",
     ),
+    "parameters": Room("keys names_elsewhere parameters sdk_types certain_refusals spending", "numpy anthropic"),
     "client": Room("bodies parts jobs client"),
     "requests": Room(
-        "parameters sdk_types option_checks options per_row text_dtype texts fingerprints templates contents media "
-        "parameters sdk_types option_checks options per_row text_dtype texts fingerprints templates contents media "
-        "media_types json_schema schema spending groups changes plan",
+        "option_checks options per_row text_dtype texts fingerprints templates contents media media_types json_schema "
+        "schema groups changes plan",
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),

@@ -392,8 +392,8 @@ def test_prompts_that_are_no_texts_are_refused(api: Simulator, prompts: Any) -> 
         ([BatchRequest("a", b"x")], "bytes"),
         ([BatchRequest("a", [{"x": 1}])], "neither content blocks"),
         ([BatchRequest("a", "secretprompt \ud83d")], "surrogate"),
-        ([BatchRequest("a", "p", params={"x": float("nan")})], "NaN"),
-        ([BatchRequest("a", "p", params={"x": {1, 2}})], "set"),
+        ([BatchRequest("a", "p", params={"extra_params": {"x": float("nan")}})], "NaN"),
+        ([BatchRequest("a", "p", params={"extra_params": {"x": {1, 2}}})], "set"),
     ],
 )
 def test_wrong_requests_are_told_before_anything_is_sent(

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import pandas_batch
@@ -472,6 +472,16 @@ def calls(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(call=calls())
+@example(
+    call=(
+        pd.DataFrame({"text": [f"{i}?" for i in range(6)]}),
+        {
+            "tools": lambda df: df["text"].map(lambda text: a_tool({"type": "ephemeral", "ttl": "1h"}, text + LONG)),
+            "model": "claude-haiku-4-5",
+            "max_tokens": 5,
+        },
+    )
+)
 def test_no_bill_is_above_its_bound(call: tuple[pd.DataFrame, dict[str, Any]]) -> None:
     """Whatever is given per row and wherever the user's own cache marks stand, the bill stays below the bound."""
     frame, options = call

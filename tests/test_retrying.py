@@ -158,7 +158,7 @@ def test_a_loaded_run_has_the_columns_of_its_schema_class(api: Any, clock: Any, 
     pd.testing.assert_frame_equal(TEXTS.claude_batch.merge(loaded, client=api.client()), run.result())
 
 
-ABOVE = r"This may cost \$0\.0[2-9]\d*, above max_cost_usd=0\.01 "
+ABOVE = r"This may cost \$0\.0[2-9]\d*, above (?:max_cost_usd|the environment's PANDAS_BATCH_MAX_COST_USD)=0\.01 "
 
 
 def test_a_retry_keeps_to_the_budget_of_its_run(api: Any, clock: Any) -> None:

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pandas_batch.errors import BatchTooLargeError, InputError, clip
+from pandas_batch.requests.certain_refusals import INTERLEAVED, check_request
+from pandas_batch.requests.parameters import (
+    check_names,
+    check_parameter,
+    check_unchecked_names,
+    kind_of,
+    parameter_hints,
+)
 from pandas_batch.types import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, BatchRequest, System
 from pandas_batch.wire.body import Body
 
@@ -104,6 +114,10 @@ def encode_requests(requests: Iterable[BatchRequest], *, model: str, system: Sys
             f"requests is a {type(requests).__name__}, not a list of BatchRequest.",
             hint='client.run([BatchRequest("task-1", "...")])',
         )
+    check_parameter("model", model)
+    check_parameter("max_tokens", max_tokens)
+    check_parameter("system", system)
+    checked = _Checked()
     custom_ids: list[str] = []
     lines: list[bytes] = []
     for position, request in enumerate(requests):
@@ -113,7 +127,7 @@ def encode_requests(requests: Iterable[BatchRequest], *, model: str, system: Sys
                 hint='BatchRequest("task-1", "...")',
             )
         custom_ids.append(_checked_id(request.custom_id, position))
-        lines.append(_encoded(request, position, model=model, system=system, max_tokens=max_tokens))
+        lines.append(_encoded(request, position, checked, model=model, system=system, max_tokens=max_tokens))
     _refuse_doubles(custom_ids)
     return Requests(custom_ids, lines)
 
@@ -172,7 +186,64 @@ def _refuse_doubles(custom_ids: Sequence[str]) -> None:
     )
 
 
-def _encoded(request: BatchRequest, position: int, *, model: str, system: System, max_tokens: int) -> bytes:
+class _Checked:
+    """
+    Checks of the parameters of requests, as the accessor makes them.
+
+    Requests mostly share the objects of their parameters: each object is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], Any] = {}
+
+    def request(self, request: BatchRequest, params: Mapping[str, Any]) -> None:
+        """Refuse what is no parameter, what it does not take, and what the API is certain to refuse."""
+        for name in ("model", "max_tokens", "system"):
+            if (value := getattr(request, name)) is not None:
+                self._once(name, value, partial(check_parameter, name, value))
+        further = request.params
+        self._once("params", further, partial(_check_params, further))
+        parts = [further.get(name) for name in ("thinking", "stop_sequences", "tools", "tool_choice", "cache_control")]
+        has_own_system = isinstance(params.get("system"), list)
+        has_blocks = not isinstance(request.prompt, str)
+        if any(part is not None for part in parts) or has_own_system or has_blocks:
+            # The betas are headers of the client, not known here: the most that they allow is taken for given.
+            unchecked = further.get("extra_params") or ()
+            check_request(params, messages=params["messages"], betas=(INTERLEAVED,), unchecked=unchecked)
+
+    def _once(self, name: str, value: Any, check: Callable[[], object]) -> None:
+        key = (name, id(value))
+        if key not in self._seen:
+            check()
+            self._seen[key] = value  # kept, so that no other object gets its id
+
+
+def _check_params(params: Mapping[str, Any]) -> None:
+    if not isinstance(params, Mapping):
+        raise InputError(
+            f"params is {kind_of(params)}; it has to be a dict.", hint='params={"stop_sequences": ["END"]}'
+        )
+    extra = params.get("extra_params") or {}
+    if not isinstance(extra, Mapping):
+        raise InputError(f"extra_params is {kind_of(extra)}; it has to be a dict.")
+    # The client brings its own headers, and with them perhaps betas.
+    check_names([name for name in params if name != "extra_params"], _OF_A_REQUEST, beta=True)
+    check_unchecked_names(extra, {*_OF_A_REQUEST, *params})
+    for name, value in params.items():
+        if name in _OF_A_REQUEST:
+            raise InputError(
+                f"params sets {name!r}, which a BatchRequest has itself.", hint=f"BatchRequest(..., {name}=...)"
+            )
+        if name != "extra_params" and value is not None:
+            check_parameter(name, value, beta=name not in parameter_hints(False))
+
+
+_OF_A_REQUEST = ("custom_id", "prompt", "model", "system", "max_tokens")
+
+
+def _encoded(
+    request: BatchRequest, position: int, checked: _Checked, *, model: str, system: System, max_tokens: int
+) -> bytes:
     name = f"requests[{position}] ({request.custom_id!r})"
     prompt: object = request.prompt
     if not isinstance(prompt, str | Sequence) or isinstance(prompt, bytes | bytearray):
@@ -182,7 +253,10 @@ def _encoded(request: BatchRequest, position: int, *, model: str, system: System
             hint=f'BatchRequest({request.custom_id!r}, "...")',
         )
     try:
+        if isinstance(prompt, str) and not prompt.strip():
+            raise InputError("the prompt has nothing in it.", hint="leave such requests out")
         value = request.to_api_request(model=model, system=system, max_tokens=max_tokens)
+        checked.request(request, value["params"])
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
         why = "holds half of a surrogate pair, which is no character"

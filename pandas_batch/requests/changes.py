@@ -11,6 +11,7 @@ import numpy as np
 
 from pandas_batch.errors import InputError
 
+from .certain_refusals import check_request
 from .contents import digested
 from .fingerprints import fingerprint_json, fingerprint_strings
 from .groups import cached_system, digest_of
@@ -96,6 +97,13 @@ class Changes:
                 **(self.given["output_config"] or {}),
                 "format": before["output_config"]["format"],
             }
+        check_request(
+            params,
+            messages=params["messages"],
+            betas=tuple(self.options.get("betas") or ()),
+            unchecked=set(self.options.get("extra_params") or ()) - set(self.given),
+            where="With these changes",
+        )
         # Only the top level is sorted: models write the fields of a schema in the order in which they stand.
         encoded = msgspec.json.encode(dict(sorted(params.items())))
         return encoded, self._fingerprint(params)

@@ -125,6 +125,8 @@ def cached_system(system: str | Sequence[Mapping[str, Any]] | None) -> list[dict
     """
     Return a system prompt whose end is marked for prompt caching, for an hour as batches want it.
 
+    A mark that is there already stays as it is.
+
     Examples
     --------
     >>> cached_system("Be brief.")[0]["cache_control"]
@@ -134,7 +136,8 @@ def cached_system(system: str | Sequence[Mapping[str, Any]] | None) -> list[dict
         return None
     blocks: list[dict[str, Any]]
     blocks = [{"type": "text", "text": system}] if isinstance(system, str) else [dict(block) for block in system]
-    blocks[-1] = {**blocks[-1], "cache_control": dict(_CACHE_CONTROL)}
+    if not isinstance(blocks[-1].get("cache_control"), Mapping):
+        blocks[-1] = {**blocks[-1], "cache_control": dict(_CACHE_CONTROL)}
     return blocks
 
 

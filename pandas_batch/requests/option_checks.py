@@ -9,10 +9,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pandas_batch.errors import InputError
+from pandas_batch.errors import KEY, InputError
 from pandas_batch.types import Prompt
 
-from .parameters import check_parameter, exact_text, is_sendable_text, kind_of, plain, quoted, shown, whole_number
+from .keys import HOW_TO_GIVE_A_KEY
+from .parameters import (
+    check_parameter,
+    check_unchecked_names,
+    exact_text,
+    is_sendable_text,
+    kind_of,
+    plain,
+    quoted,
+    shown,
+    whole_number,
+)
 
 CORE_COLUMNS = (
     "output",
@@ -114,6 +125,8 @@ def check_text(value: Any, name: str) -> str:
     """Return a text that can be sent."""
     if not isinstance(value, str):
         raise InputError(f"{name} is {shown(value)}; it has to be text.")
+    if KEY.search(value):
+        raise InputError(f"{name} holds a key, which would be written to the store.", hint=HOW_TO_GIVE_A_KEY)
     if not is_sendable_text(value):
         raise InputError(f"{name} holds a lone surrogate, which is not text.")
     return exact_text(value)
@@ -133,6 +146,8 @@ def check_texts(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(values, Collection) or isinstance(values, Mapping):
         raise InputError(f"{name} is {shown(value)}; it has to be a list of texts.")
     for item in values:
+        if isinstance(item, str) and KEY.search(item):
+            raise InputError(f"{name} holds a key, which is not shown.", hint=HOW_TO_GIVE_A_KEY)
         if not isinstance(item, str) or not item.strip() or not item.isascii() or not item.isprintable() or "," in item:
             raise InputError(
                 f"{name} holds {shown(item)}, which is not a header's value.", hint=f'{name}=["output-300k-2026-03-24"]'
@@ -235,7 +250,10 @@ def check_extra_params(value: Any, name: str) -> Mapping[str, Any]:
         raise InputError(
             "extra_params sets 'messages', which are made from the rows.", hint="prompt_col=, prompt= or few_shot="
         )
-    return MappingProxyType(plain(value, name))
+    made = plain(value, name)
+    # Names of options are looked at where all of them are known.
+    check_unchecked_names(made, (), name)
+    return MappingProxyType(made)
 
 
 def check_request_option(value: Any, name: str) -> Any:

@@ -238,7 +238,8 @@ def _check_together(options: Options) -> None:
         raise InputError("cache_system=True has no system prompt to cache.", hint='system="...", cache_system=True')
     if options.warm_cache and not options.cache_system:
         raise InputError("warm_cache=True has nothing to warm.", hint="cache_system=True, warm_cache=True")
-    clash = sorted(set(options.extra_params) & {*_REQUEST_OPTIONS, *options.params})
+    of_call = {f.name for f in dataclasses.fields(Options)}
+    clash = sorted(set(options.extra_params) & {*of_call, *options.params})
     if clash:
         raise InputError(f"extra_params sets {clash[0]!r}, which is also an option.", hint=f"{clash[0]}=...")
 

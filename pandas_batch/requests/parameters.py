@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from pandas_batch.errors import InputError, UnknownOptionError, clip
+from pandas_batch.errors import KEY, InputError, UnknownOptionError, clip
 from pandas_batch.types import Prompt, System, system_param
+
+from .keys import HOW_TO_GIVE_A_KEY, names_a_key, refuse_keys
+from .names_elsewhere import line_for
 
 SAMPLING = ("temperature", "top_p", "top_k")
 _NOT_IN_BATCHES = {
@@ -27,14 +30,21 @@ _NOT_IN_BATCHES = {
     "extra_body": ("its rows have no bodies of their own", "extra_params={...} is sent unchecked in each row"),
     "messages": ("the messages are made from the rows", "prompt_col=, prompt= or few_shot="),
 }
-_ELSEWHERE = {
-    "budget_tokens": 'thinking={"type": "enabled", "budget_tokens": 2048}',
-    "effort": 'output_config={"effort": "low"}',
-    "response_format": 'output_schema={"sentiment": str, "score": float}',
-    "ttl": "cache_system=True keeps the system prompt for an hour",
-    "user_id": 'metadata={"user_id": "..."}',
+_OF_CLIENT = {name: _NOT_IN_BATCHES[name][1] for name in ("extra_headers", "extra_query", "stream")} | {
+    "extra_body": 'extra_params={"name": value}   # the fields themselves',
+    "base_url": line_for("base_url") or "",
+    "betas": 'betas=["..."]   # an option of the call',
+    "default_headers": "client=anthropic.Anthropic(default_headers={...})",
+    "default_query": "client=anthropic.Anthropic(default_query={...})",
+    "http_client": "client=anthropic.Anthropic(http_client=...)",
+    "max_retries": line_for("max_retries") or "",
+    "timeout": "timeout=3600   # an option of the call: seconds to wait",
 }
-"""Names that look like parameters, and where what they mean is said."""
+"""Options of the SDK's calls and clients, which no request has, and what does here what they mean."""
+_HEADERS = {"workspace_id": "anthropic-workspace-id", "user_profile_id": "anthropic-user-profile-id"}
+"""What the SDK takes as a parameter and sends as a header, and its name there."""
+_CLOSE = 0.84
+"""Of names that are less alike than this one is rarely a slip for the other."""
 _EXAMPLES = {
     "metadata": '{"user_id": "..."}',
     "output_config": '{"effort": "low"}',
@@ -45,6 +55,7 @@ _EXAMPLES = {
 }
 _MAX_DEPTH = 60
 _WORD_CHARS = 40
+_MAX_WHERE = 80
 
 
 @lru_cache(maxsize=2)
@@ -76,6 +87,12 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
     # The SDK takes most of a second to import: not for a call that names no parameter of it.
     hints = parameter_hints(beta) if wanted else {}
     for name in wanted:
+        if names_a_key(name):
+            raise UnknownOptionError(
+                f"{clip(name, 40)}= cannot be given here, and is not kept.", hint=HOW_TO_GIVE_A_KEY
+            )
+        if name in _HEADERS:
+            raise _is_header(name)
         if name in SAMPLING:
             raise UnknownOptionError(
                 f"{name}= is gone: the Messages API refuses temperature, top_p and top_k since 2026-10-21.",
@@ -86,10 +103,10 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
             reason, way_out = _NOT_IN_BATCHES[name]
             raise UnknownOptionError(f"{name}= cannot be used in a batch: {reason}.", hint=way_out)
         if name not in hints or name == "betas":
-            known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys())})
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            if name in _ELSEWHERE:
-                hint = _ELSEWHERE[name]
+            known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys() - _HEADERS.keys())})
+            close = difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE)
+            if (line := line_for(name)) is not None:
+                hint = line
             elif close:
                 hint = f"did you mean {close[0]}=?"
             elif not beta and name in parameter_hints(True):
@@ -97,6 +114,36 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
             else:
                 hint = f'extra_params={{"{name}": ...}} sends it unchecked'
             raise UnknownOptionError(f"{name}= is neither an option nor a parameter of the Messages API.", hint=hint)
+
+
+def _is_header(name: str) -> UnknownOptionError:
+    return UnknownOptionError(
+        f"{name} is a header of the API and no field of a request.",
+        hint=f'client=anthropic.Anthropic(default_headers={{"{_HEADERS[name]}": "..."}})',
+    )
+
+
+def check_unchecked_names(params: Mapping[str, Any], known_options: Iterable[str], where: str = "extra_params") -> None:
+    """
+    Refuse what is no parameter of a request among those that are sent unchecked: keys, headers, options of the client.
+
+    Raises
+    ------
+    InputError
+        The message never repeats a key.
+    """
+    options = frozenset(known_options)
+    for name, value in params.items():
+        refuse_keys(name, value, f"{where}[{quoted(name, 40)}]")
+        if name in _HEADERS:
+            raise _is_header(name)
+        if name in _OF_CLIENT:
+            raise InputError(
+                f"{where} sets {name!r}, which is no field of a request: every row would be refused.",
+                hint=_OF_CLIENT[name],
+            )
+        if name in options:
+            raise InputError(f"{where} sets {name!r}, which is an option of the call.", hint=f"{name}=...")
 
 
 def kind_of(value: Any) -> str:
@@ -127,6 +174,8 @@ def shown(value: Any) -> str:
     >>> shown("many"), shown("You are a helpful assistant."), shown([])
     ("'many'", 'a str', 'an empty list')
     """
+    if isinstance(value, str) and KEY.search(value):
+        return "a key, which is not shown"
     if isinstance(value, str) and len(value) <= _WORD_CHARS and len(value.split()) <= 1:
         return quoted(value)
     if isinstance(value, list | tuple | dict) and not value:
@@ -181,6 +230,7 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
             raise InputError(f"{where} is {number}, which JSON does not have.")
         return number
     if depth > _MAX_DEPTH:
+        where = where if len(where) < _MAX_WHERE else f"{where[:_MAX_WHERE]}..."
         raise InputError(f"{where} is nested deeper than {_MAX_DEPTH} levels.")
     if isinstance(value, Mapping):
         for key in value:
@@ -248,6 +298,8 @@ def check_model(value: Any) -> str:
         raise InputError(
             f"model is {shown(value)}; it has to be a model's name.", hint='model="claude-haiku-4-5-20251001"'
         )
+    if KEY.search(value):
+        raise InputError("model is a key, which is not shown.", hint=HOW_TO_GIVE_A_KEY)
     return exact_text(value)
 
 
@@ -304,6 +356,7 @@ def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:
             checked = plain(value, name)
         except InputError as error:
             raise InputError(error.what, error.state, error.hint or _way_out(name)) from None
+        refuse_keys(name, checked)
     if checked is None or (name == "system" and isinstance(checked, str)):
         return checked
     hint = parameter_hints(beta).get(name)

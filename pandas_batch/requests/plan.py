@@ -6,7 +6,7 @@ constant bytes around its prompt, so a row costs one encoding of one string.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ import pandas as pd
 
 from pandas_batch.errors import InputError, PromptError, clip
 
-from .contents import Content, read_content
+from .certain_refusals import check_request
+from .contents import Content, few_shot_messages, read_content
 from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
 from .groups import Group, group_rows, of_rows, rows_by_group
 from .options import Options
@@ -87,7 +88,13 @@ class RequestPlan:
         reasons: dict[int, str],
         fingerprints: np.ndarray,
         schema: OutputSchema | None,
+        earlier: Sequence[Mapping[str, Any]] = (),
+        betas: Sequence[str] = (),
+        unchecked: Collection[str] = (),
     ) -> None:
+        self._earlier = earlier
+        self._betas = betas
+        self._unchecked = unchecked
         self._texts = texts
         self._contents = contents
         self._has_content = np.zeros(len(sendable), bool)
@@ -200,6 +207,34 @@ class RequestPlan:
     def _groups_at(self, positions: np.ndarray) -> list[Group]:
         return [self._groups[code] for code in np.unique(self._group_of_row[positions]).tolist()]
 
+    def refuse_certain(self, positions: np.ndarray) -> None:
+        """
+        Refuse requests at `positions` that the API is certain to refuse: for a new call, not for what is stored.
+
+        Raises
+        ------
+        InputError
+            Naming the row, where rows differ.
+        """
+        codes, first = np.unique(self._group_of_row[positions], return_index=True)
+        for code, row in zip(codes.tolist(), positions[first].tolist(), strict=True):
+            where = f"In row {row} (counted from 0)" if len(self._groups) > 1 else ""
+            self._check(self._groups[code], (), where)
+        for row in positions[self._has_content[positions]].tolist():
+            content = self._contents[row]
+            if content.value is not None and n_marks_in(content.value):
+                asked = content.value if content.is_messages else [{"role": "user", "content": content.value}]
+                self._check(self._groups[int(self._group_of_row[row])], asked, f"In row {row} (counted from 0)")
+
+    def _check(self, group: Group, messages: Sequence[Mapping[str, Any]], where: str) -> None:
+        check_request(
+            group.params,
+            messages=[*self._earlier, *messages],
+            betas=self._betas,
+            unchecked=self._unchecked,
+            where=where,
+        )
+
     def open_ended(self, positions: np.ndarray) -> list[str]:
         """Say why the cost of the requests at `positions` has no bound, one phrase each; nothing where it has."""
         phrases = [phrase for group in self._groups_at(positions) for phrase in open_ended(group.params)]
@@ -280,6 +315,10 @@ def plan_requests(
         reasons=reasons,
         fingerprints=_fingerprints(texts, contents, groups, group_of_row, sendable),
         schema=schema,
+        earlier=few_shot_messages(options.few_shot),
+        betas=options.betas,
+        # The mark of cache_system=True has to stand in order beside those of tools, whoever gave them.
+        unchecked=set(options.extra_params) - ({"tools"} if options.cache_system else set()),
     )
 
 
@@ -288,6 +327,7 @@ def preview_requests(plan: RequestPlan, n: int = 3) -> list[dict[str, Any]]:
     import msgspec
 
     at = np.flatnonzero(plan.sendable)[: max(n, 0)]
+    plan.refuse_certain(at)
     ids = custom_ids("preview00000", plan.fingerprints[at], np.zeros(len(at), np.uint16)).tolist()
     bodies = [body for part in plan.encode(at) for body in part]
     return [

@@ -90,6 +90,10 @@ class Call:
 
         preflight(self.plan, self.options, self.wire(), clock=self.clock)
 
+    def refuse_certain(self, rows: np.ndarray) -> None:
+        """Refuse what the API is certain to refuse about the requests of `rows`, which are to be sent."""
+        self.plan.refuse_certain(rows)
+
     def found_in(self, store: Store) -> Found:
         """Return which requests `store` has an answer for, or in flight."""
         return find_existing(store, self.needs, self.options, base_url=self.base_url)
@@ -102,6 +106,7 @@ class Call:
         if found is None and (store := Store.find(self.options.store)) is not None:
             found = self.found_in(store)
         rows = self.needs.rows if found is None else self.needs.rows[found.missing]
+        self.refuse_certain(rows)
         n_bytes = n_bytes_of(self.plan, rows)
         return estimate_requests(
             self.plan,
@@ -163,6 +168,7 @@ def _record(call: Call, store: Store) -> RunRecord:
     if len(found.missing):
         from pandas_batch.estimates.bill import check_budget
 
+        call.refuse_certain(call.needs.rows[found.missing])
         call.wire()
         if options.preflight:
             # Before the budget: of a misspelled model no price is known, and its name is what is wrong.

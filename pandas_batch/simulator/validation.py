@@ -147,7 +147,7 @@ def check_params(
     if not counting:
         _check_max_tokens(params["max_tokens"], model, betas, batch=batch)
     if len(params) > (2 if counting else 3):
-        _check_options(params, model, version, batch=batch)
+        _check_options(params, model, version, betas, batch=batch)
     _check_messages(params["messages"], model, version)
     return model
 
@@ -175,7 +175,7 @@ def _check_max_tokens(value: object, model: Model, betas: Collection[str], *, ba
         )
 
 
-def _check_options(params: dict[str, Any], model: Model, version: str, *, batch: bool) -> None:
+def _check_options(params: dict[str, Any], model: Model, version: str, betas: Collection[str], *, batch: bool) -> None:
     if params.get("stream") and batch:
         raise invalid('"stream=True" is not supported in the Message Batches API')
     if version >= NO_SAMPLING_SINCE:
@@ -184,22 +184,49 @@ def _check_options(params: dict[str, Any], model: Model, version: str, *, batch:
                 raise invalid(f"{name}: not supported since anthropic-version {NO_SAMPLING_SINCE}")
     thinking = params.get("thinking")
     if thinking is not None:
-        _check_thinking(thinking, params, model)
+        _check_thinking(thinking, params, model, betas)
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("any", "tool") and not model.forced_tools:
         raise invalid(f"tool_choice: forced tool use is not supported for {model.id}")
-    if isinstance(choice, dict) and choice.get("type") in ("any", "tool") and not params.get("tools"):
-        raise invalid("tool_choice: may only be specified while providing tools")
+    if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
+        _check_forced_tool(choice, params)
+    _check_stop_sequences(params.get("stop_sequences"))
     _check_system(params.get("system", ""))
     schema = (params.get("output_config") or {}).get("format")
     if schema is not None:
         _check_format(schema)
-    n_marks = _count_cache_marks(params)
-    if n_marks > 4:
-        raise invalid(f"A maximum of 4 blocks with cache_control may be provided. Found {n_marks}.")
+    _check_tool_names(params.get("tools"))
+    _check_cache_marks(params)
 
 
-def _check_thinking(thinking: Any, params: dict[str, Any], model: Model) -> None:
+def _check_forced_tool(choice: dict[str, Any], params: dict[str, Any]) -> None:
+    tools = params.get("tools")
+    if not tools:
+        raise invalid("tool_choice: may only be specified while providing tools")
+    names = [tool.get("name") for tool in tools if isinstance(tool, dict)]
+    if choice["type"] == "tool" and choice.get("name") not in names and all(names):
+        raise invalid(f"Tool '{choice.get('name')}' not found in provided tools")
+    thinking = params.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") == "enabled":
+        raise invalid("Thinking may not be enabled when tool_choice forces tool use.")
+
+
+def _check_tool_names(tools: object) -> None:
+    names = [tool.get("name") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    known = [name for name in names if name]
+    if len(set(known)) < len(known):
+        raise invalid("tools: Tool names must be unique.")
+
+
+def _check_stop_sequences(sequences: object) -> None:
+    for position, sequence in enumerate(sequences if isinstance(sequences, list) else ()):
+        if not isinstance(sequence, str):
+            raise invalid(f"stop_sequences.{position}: Input should be a valid string")
+        if not sequence.strip():
+            raise invalid("stop_sequences: each stop sequence must contain non-whitespace")
+
+
+def _check_thinking(thinking: Any, params: dict[str, Any], model: Model, betas: Collection[str]) -> None:
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     if kind not in ("enabled", "disabled", "adaptive", "between_tools"):
         raise invalid("thinking.type: Input should be 'enabled', 'disabled' or 'adaptive'")
@@ -212,7 +239,8 @@ def _check_thinking(thinking: Any, params: dict[str, Any], model: Model) -> None
         budget = thinking.get("budget_tokens", 0)
         if budget < 1024:
             raise invalid("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
-        if budget >= params.get("max_tokens", budget + 1):
+        interleaved = bool(params.get("tools")) and any(beta.startswith("interleaved-thinking-") for beta in betas)
+        if budget >= params.get("max_tokens", budget + 1) and not interleaved:
             raise invalid("`max_tokens` must be greater than `thinking.budget_tokens`.")
     if kind == "adaptive" and model.thinking == "optional" and not model.tells_geo:
         raise invalid(f"adaptive thinking is not supported on this model: {model.id}")
@@ -287,14 +315,30 @@ def _check_content(content: object, where: str, role: str, *, last: bool, versio
                 raise invalid(f"{where}.content.{position}.citations: must be empty in user messages")
 
 
-def _count_cache_marks(params: dict[str, Any]) -> int:
-    blocks: list[Any] = [params, *(params.get("tools") or [])]
+def _check_cache_marks(params: dict[str, Any]) -> None:
+    """Refuse marks of unknown life, more than four, and one of an hour after one of five minutes."""
+    blocks: list[Any] = [*(params.get("tools") or [])]
     if isinstance(params.get("system"), list):
         blocks += params["system"]
     for message in params["messages"] if isinstance(params["messages"], list) else []:
         if isinstance(message, dict) and isinstance(message.get("content"), list):
-            blocks += message["content"]
-    return sum(isinstance(block, dict) and bool(block.get("cache_control")) for block in blocks)
+            for block in message["content"]:
+                inner = block.get("content") if isinstance(block, dict) else None
+                blocks += [*(inner if isinstance(inner, list) else []), block]
+    marks = [
+        block["cache_control"] for block in [*blocks, params] if isinstance(block, dict) and block.get("cache_control")
+    ]
+    lives = [str(mark.get("ttl") or "5m") if isinstance(mark, dict) else "" for mark in marks]
+    for life in lives:
+        if life not in ("5m", "1h"):
+            raise invalid("cache_control.ephemeral.ttl: Input should be '5m' or '1h'")
+    if len(marks) > 4:
+        raise invalid(f"A maximum of 4 blocks with cache_control may be provided. Found {len(marks)}.")
+    if lives != sorted(lives):
+        raise invalid(
+            "a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block. "
+            "Note that blocks are processed in the following order: `tools`, `system`, `messages`."
+        )
 
 
 _UNSUPPORTED_KEYWORDS = {
