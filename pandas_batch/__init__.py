@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import exiting  # noqa: F401 - what a script leaves to the end of its process comes after what we leave to it
 from .accessor import register
 from .errors import (
     BatchTooLargeError,

@@ -27,7 +27,7 @@ class Room:
 # inside a function. What only a type checker reads is free.
 ROOMS = {
     "simulator": Room("simulator", "msgspec anthropic httpx2"),
-    "ground": Room("errors clock types failpoints amounts"),
+    "ground": Room("errors exiting clock types failpoints amounts"),
     "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
     "answers": Room("result_lines answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
     "wire": Room(
@@ -50,8 +50,9 @@ ROOMS = {
     "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status stretches gathering merge status summary memory turns spooling posting reconciling surplus "
-        "collecting gone compacting steps engine preparing bound driving waiting retrying deleting run",
+        "row_status stretches gathering merge status last_words side_by_side summary memory turns spooling posting "
+        "reconciling surplus collecting gone compacting steps engine preparing bound driving waiting retrying deleting "
+        "run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),
     "front": Room("submitted_rows starting recovering library accessor", "numpy pandas"),
@@ -202,7 +203,13 @@ def test_importing_the_package_loads_little() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded, ours = done.stdout.splitlines()
     assert loaded == ""
-    assert ours.split() == ["pandas_batch", "pandas_batch.accessor", "pandas_batch.errors", "pandas_batch.types"]
+    assert ours.split() == [
+        "pandas_batch",
+        "pandas_batch.accessor",
+        "pandas_batch.errors",
+        "pandas_batch.exiting",
+        "pandas_batch.types",
+    ]
 
 
 def test_importing_twice_is_silent() -> None:

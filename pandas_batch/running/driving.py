@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from pandas_batch import exiting
 from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.types import BatchJob, RunStatus
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 
 _engines: weakref.WeakValueDictionary[tuple[str, str], Engine] = weakref.WeakValueDictionary()
 _engines_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    # Engines are threads of the parent; another of its threads may have held the lock.
+    global _engines_lock
+    _engines_lock = threading.Lock()
+    _engines.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class DrivenRun:
@@ -123,7 +136,9 @@ class DrivenRun:
     @property
     def _engine(self) -> Engine | None:
         shared = _engines.get((str(self._store.path), self.id))
-        return shared if shared is not None else self._driver
+        if shared is not None:
+            return shared
+        return self._driver if self._driver is not None and self._driver.is_of_this_process else None
 
     def snapshot(self) -> RunStatus:
         """Return everything there is to show of the run now, as one frozen record."""
@@ -211,6 +226,8 @@ class DrivenRun:
                 if observer is not None:
                     engine.observe(observer)
             else:
+                if engine is not None:
+                    exiting.forget(engine)
                 engine = _engines[place] = self._new_engine()
                 if observer is not None:
                     engine.observe(observer)
@@ -256,6 +273,7 @@ class DrivenRun:
         """Return the engine to wait for, or None where nothing is left to do."""
         if self.is_settled():
             return None
+        self._leave_to_parent()
         driver = self._driver
         if driver is not None and driver.error is not None and not self._error_told:
             # What stopped the run before anybody waited is told before it is tried again.
@@ -268,10 +286,16 @@ class DrivenRun:
                 self._display.set_blocking(True)
         return self._driver
 
+    def _leave_to_parent(self) -> None:
+        """In a forked child: the engine and the display are the parent's, and stand still here."""
+        if self._driver is not None and not self._driver.is_of_this_process:
+            self._driver = self._display = None
+
     def _canceled_by(self, *, force: bool) -> Engine | None:
         """Return the engine that was asked to cancel the run, one that stopped started anew; None if all is home."""
         if self.is_settled():
             return None
+        self._leave_to_parent()
         if self._display is None:
             self.show(blocking=False, cancel=force)
         else:

@@ -9,23 +9,28 @@ begins: the thread may die at any instant.
 from __future__ import annotations
 
 import contextvars
+import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from pandas_batch import exiting
 from pandas_batch.clock import Clock, tick_s
-from pandas_batch.errors import StoreError
+from pandas_batch.errors import PandasBatchError, StoreError
 from pandas_batch.types import RunStatus
 from pandas_batch.wire.server_values import times_of
 
 from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run
+from .last_words import TO_SEND, words_at_the_end
 from .memory import give_back_memory
 from .posting import Step, Workplace, backoff_s
-from .steps import INSTANT_S, Steps
+from .side_by_side import side_by_side
+from .steps import INSTANT_S, Steps, TakeStep
 from .surplus import look_for_surplus
 
 if TYPE_CHECKING:
@@ -112,6 +117,9 @@ class Engine:
         self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
         self._steps: Steps | None = None
+        self._pid = os.getpid()
+        self._n_waiting = 0
+        self.is_told = False
 
     # ---------------------------------------------------------------- from other threads
 
@@ -119,12 +127,39 @@ class Engine:
         """Begin to drive the run, in a thread that keeps this cell's context (its prints and widgets stay here)."""
         run, name = contextvars.copy_context().run, f"pandas_batch {self.run_id}"
         self._thread = threading.Thread(target=run, args=(self._run,), name=name, daemon=True)
-        self._thread.start()
+        exiting.remember(self)
+        try:
+            exiting.leave_if_ending()
+            self._thread.start()
+        except (RuntimeError, exiting.ProcessEnding):
+            # From here on nothing can be driven, and whoever waits is told.
+            self._run_no_more()
+            self._settle()
+            self._is_over.set()
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether it was made here: of a forked process only the parent has the thread."""
+        return self._pid == os.getpid()
 
     @property
     def is_alive(self) -> bool:
         """Whether the engine is still at work: it can be asked to go on, to cancel, to look."""
-        return self._thread is not None and not self._has_left
+        return self.is_of_this_process and self._thread is not None and not self._has_left
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """While this is open, somebody waits for the run."""
+        self._n_waiting += 1
+        try:
+            yield
+        finally:
+            self._n_waiting -= 1
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for the run."""
+        return self._n_waiting > 0
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every answer is home or nothing can go on; return whether that is so."""
@@ -157,6 +192,7 @@ class Engine:
 
         An engine that met an error follows what is on the server, and whoever waits has been told of the error.
         """
+        self.is_told = False
         with self._turn:
             if self._has_left:
                 return False
@@ -203,11 +239,38 @@ class Engine:
         """Wait until the cancel has been asked of the server, or nobody will; return whether that is so."""
         return self._cancel_done.wait(timeout_s)
 
+    # ---------------------------------------------------------------- at the end of the process
+
+    def may_still_send(self) -> bool:
+        """Return whether batches of this run are still to be posted, and will be."""
+        if not self.is_alive or self.posts_stopped or self.error is not None:
+            return False
+        return any(batch.state in TO_SEND for batch in self.store.batches_of_run(self.run_id))
+
+    def last_words(self) -> str:
+        """Return where the run is and how to come back to it; nothing where all of it is home."""
+        batches = self.store.batches_of_run(self.run_id)
+        again = f'pandas_batch.load("{self.run_id}").result()'
+        return words_at_the_end(self.run_id, batches, error=self.error, message=self.message, again=again)
+
+    def stop(self) -> None:
+        """End after the step that is being taken."""
+        self._wake.set()
+
+    def _run_no_more(self) -> None:
+        self.error = self.error or PandasBatchError(
+            f"Run {self.run_id} is not driven any more: this Python process is ending.",
+            "What is on the server goes on there; nothing is lost.",
+            f'pandas_batch.load("{self.run_id}").result()   # in another process',
+        )
+
     # ---------------------------------------------------------------- the thread
 
     def _run(self) -> None:
         try:
             self._drive()
+        except exiting.ProcessEnding:
+            self._run_no_more()
         except BaseException as error:
             self.error = error
             self.message = "The run stopped: " + (error.what if isinstance(error, StoreError) else type(error).__name__)
@@ -217,6 +280,8 @@ class Engine:
             for lease in self._leases.values():
                 lease.close()
             self._leases.clear()
+            if self.error is None:
+                exiting.forget(self)
             self._is_over.set()
 
     def _leave(self, unless: Callable[[], bool] = lambda: False) -> bool:
@@ -243,44 +308,45 @@ class Engine:
 
     def _drive(self) -> None:
         started_s, n_last_rounds = self.clock.monotonic_s(), 0
-        with ThreadPoolExecutor(_N_WORKERS, thread_name_prefix="pandas_batch step") as workers:
-            while True:
-                self._wake.clear()
-                if self._cancel is not None:
-                    self._cancel_batches(force=self._cancel)
-                    self._cancel = None
-                    self._cancel_done.set()
-                open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
-                if not open_batches:
-                    self.message = ""
-                    self._leave()
-                    look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
+        while True:
+            self._wake.clear()
+            exiting.leave_if_ending()
+            if self._cancel is not None:
+                self._cancel_batches(force=self._cancel)
+                self._cancel = None
+                self._cancel_done.set()
+            open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
+            if not open_batches:
+                self.message = ""
+                self._leave()
+                look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
+                self._settle()
+                self.clock.wait(PAUSE_S, self._wake)
+                exiting.leave_if_ending()
+                compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
+                return
+            due_in_s = self._step_all(open_batches)
+            if self.error is not None:
+                self.posts_stopped = True
+                if self._can_follow():
+                    # What is on the server is paid for: it is brought home, whoever waits is told at once.
                     self._settle()
-                    self.clock.wait(PAUSE_S, self._wake)
-                    compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
-                    return
-                due_in_s = self._step_all(open_batches, workers)
-                if self.error is not None:
-                    self.posts_stopped = True
-                    if self._can_follow():
-                        # What is on the server is paid for: it is brought home, whoever waits is told at once.
-                        self._settle()
-                    else:
-                        n_last_rounds += 1
-                        is_last = n_last_rounds > _LAST_ROUNDS or not self._has_ended()
-                        if is_last and self._leave(unless=lambda: self.error is None):
-                            return
-                        continue
                 else:
-                    n_last_rounds = 0
-                self._tell()
-                if due_in_s is None:
-                    if self._leave(unless=lambda: self.error is None and not self.posts_stopped):
+                    n_last_rounds += 1
+                    is_last = n_last_rounds > _LAST_ROUNDS or not self._has_ended()
+                    if is_last and self._leave(unless=lambda: self.error is None):
                         return
-                    due_in_s = _WATCH_S
-                if due_in_s > 0:
-                    most_s = tick_s(self.clock.monotonic_s() - started_s)
-                    self.clock.wait(max(INSTANT_S, min(due_in_s, most_s)), self._wake)
+                    continue
+            else:
+                n_last_rounds = 0
+            self._tell()
+            if due_in_s is None:
+                if self._leave(unless=lambda: self.error is None and not self.posts_stopped):
+                    return
+                due_in_s = _WATCH_S
+            if due_in_s > 0:
+                most_s = tick_s(self.clock.monotonic_s() - started_s)
+                self.clock.wait(max(INSTANT_S, min(due_in_s, most_s)), self._wake)
 
     def _can_follow(self) -> bool:
         """Return whether batches of ours are under way that can be polled although the run has met an error."""
@@ -292,7 +358,7 @@ class Engine:
     def _has_ended(self) -> bool:
         return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
 
-    def _step_all(self, open_batches: list[BatchRecord], workers: ThreadPoolExecutor) -> float | None:
+    def _step_all(self, open_batches: list[BatchRecord]) -> float | None:
         """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
         mine = []
         for batch in open_batches:
@@ -305,9 +371,7 @@ class Engine:
         tools = self._steps or self._make_steps()
         steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
         dues += later_s
-        # One step alone is taken here: another thread would only have to begin with cold caches.
-        take: Callable[..., Iterable[Step]] = map if len(steps) == 1 else workers.map
-        for (batch, _), done in zip(steps, take(lambda pair: pair[1](pair[0]), steps), strict=True):
+        for (batch, _), done in zip(steps, side_by_side(_take, steps, _N_WORKERS), strict=True):
             if done.message or batch.state not in _UNPOSTED:
                 self._messages[batch.key] = done.message
             due_in_s = tools.taken(batch, done)
@@ -414,7 +478,7 @@ class Engine:
     def _tell(self) -> None:
         with self._observers_lock:
             observers = list(self._observers)
-        if not observers:
+        if not observers or exiting.is_ending():
             return
         status = self._describe(self)
         for observer in observers:
@@ -426,3 +490,8 @@ class Engine:
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )
+
+
+def _take(due: tuple[BatchRecord, TakeStep]) -> Step:
+    batch, step = due
+    return step(batch)

@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
-from pandas_batch.errors import WaitTimeout
+from pandas_batch.errors import WaitTimeout, clip
 
 from .driving import DrivenRun
 from .gone import look_for_gone
+from .last_words import TO_SEND, where_they_are
 from .surplus import is_look_due, look_for_surplus
 
 if TYPE_CHECKING:
@@ -54,16 +55,67 @@ class AwaitedRun(DrivenRun, ABC):
             return self
         deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
         try:
-            # The wait has a tick: on some systems an untimed wait is deaf to the interrupt.
-            while not engine.wait(_TICK_S):
-                if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
-                    raise self._timed_out(timeout)
+            with engine.waited_for():
+                # The wait has a tick: on some systems an untimed wait is deaf to the interrupt.
+                while not engine.wait(_TICK_S):
+                    if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                        raise self._timed_out(timeout)
         except KeyboardInterrupt as interrupt:
             self._interrupted(engine, interrupt)
             raise
         self._finish_display()
         self._raise_for(engine)
         return self
+
+    def wait_submitted(self, timeout: float | None = None) -> Self:
+        """
+        Block until every batch is on the server and has its id: from then on the run needs this process no more.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None waits as long as it takes.
+
+        Returns
+        -------
+        Run
+            This run.
+
+        Raises
+        ------
+        WaitTimeout
+            The time is over; it says what is on the server and what is not.
+        KeyboardInterrupt
+            The wait was interrupted. Nothing is canceled, nothing more is posted.
+
+        Examples
+        --------
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> run.wait_submitted(timeout=60).batches[0].batch_id[:9]
+        'msgbatch_'
+        """
+        if self._is_submitted():
+            return self
+        engine = self._go_on()
+        if engine is None:
+            return self
+        deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+        try:
+            with engine.waited_for():
+                while not self._is_submitted():
+                    if engine.wait(_TICK_S if timeout is None else min(_TICK_S, max(timeout, 0.001))):
+                        break
+                    if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                        raise self._timed_out(timeout)
+        except KeyboardInterrupt as interrupt:
+            self._interrupted(engine, interrupt)
+            raise
+        if not self._is_submitted():
+            self._raise_for(engine)
+        return self
+
+    def _is_submitted(self) -> bool:
+        return not any(batch.state in TO_SEND or batch.state == "refused" for batch in self._batches())
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self.result_async().__await__()
@@ -82,10 +134,11 @@ class AwaitedRun(DrivenRun, ABC):
             done = asyncio.wrap_future(engine.future)
             # Ticking, because a kernel's interrupt reaches a loop only when something wakes it; `asyncio.wait`
             # never cancels what it waits for, so an interrupt ends the waiting and not the run.
-            while not done.done():
-                await asyncio.wait({done}, timeout=_TICK_S)
-                if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
-                    raise self._timed_out(timeout)
+            with engine.waited_for():
+                while not done.done():
+                    await asyncio.wait({done}, timeout=_TICK_S)
+                    if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                        raise self._timed_out(timeout)
             self._raise_for(engine)
         elif is_look_due(self._batches(), self.id):
             await asyncio.to_thread(self._look_for_surplus)
@@ -107,22 +160,22 @@ class AwaitedRun(DrivenRun, ABC):
         status = self.snapshot()
         if self._display is not None:
             self._display.set_blocking(False)
-        n_there = sum(batch.batch_id is not None for batch in status.batches)
-        n_all = len(status.batches)
-        there = "It goes on, on the server and in the background; nothing is lost."
-        if n_there < n_all:
-            there = (
-                f"{n_there} of {n_all} batches are known to be on the server and go on; the others are not, and this "
-                "process goes on with them in the background."
-            )
-        why = f" {status.message}" if status.message else ""
         return WaitTimeout(
-            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of {n_all} batches "
-            f"have ended.{why}",
-            there,
+            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
+            f"{len(status.batches)} batches have ended.",
+            where_they_are(self._batches()) + self._what_goes_on(),
             f'run = pandas_batch.load("{self.id}"); run.result()',
             run=self,
         )
+
+    def _what_goes_on(self) -> str:
+        engine, batches = self._engine, self._batches()
+        if engine is None or not engine.is_alive or engine.posts_stopped:
+            return ""
+        said = f" {clip(engine.message)}" if engine.message else ""
+        if any(batch.state in TO_SEND for batch in batches):
+            return f"{said} This process goes on sending, as long as it lives."
+        return f"{said} This process goes on fetching answers, as long as it lives."
 
     def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
         engine.stop_posting()
@@ -134,6 +187,7 @@ class AwaitedRun(DrivenRun, ABC):
             f'    run = pandas_batch.load("{self.id}"); run.result()   # or run.cancel()'
         )
         interrupt.add_note(note)
+        engine.is_told = True
         if self._display is not None:
             self._display.interrupted(self.snapshot())
         if "IPython" in sys.modules:
@@ -143,7 +197,7 @@ class AwaitedRun(DrivenRun, ABC):
     def _raise_for(self, engine: Engine) -> None:
         if engine.error is not None and not self.is_settled():
             error = engine.error
-            self._error_told = True
+            self._error_told = engine.is_told = True
             # Raised again, it tells where the money is now; what others noted on it stays.
             about_us = f"Run {self.id}: "
             error.__notes__ = [note for note in getattr(error, "__notes__", ()) if not note.startswith(about_us)]

@@ -27,6 +27,17 @@ _PATIENCE_S = 60.0
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
+class _Held:
+    """The connection of a database, if one is open, and the lock without which nobody touches it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connections: list[sqlite3.Connection] = []
+
+
+_CLOSING_PATIENCE_S = 5.0
+
+
 _forking = threading.Lock()
 _stopped: list[threading.Lock] = []
 _FORK_PATIENCE_S = 10.0
@@ -54,7 +65,7 @@ def _after_fork_in_child() -> None:
     _stopped.clear()
     _forking = threading.Lock()
     for database in list(_databases):
-        database._lock = threading.Lock()
+        database._held.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -80,9 +91,8 @@ class Database:
     def __init__(self, path: Path, *, local: bool) -> None:
         self.path = path
         self.local = local
-        self._lock = threading.Lock()
-        # The holder outlives nothing and is closed with this object: a finalizer must not refer to `self`.
-        self._holder: list[sqlite3.Connection] = []
+        # What a finalizer has to know: it must not refer to `self`.
+        self._held = _Held()
         self._state = NOTHING_SENT
         if not path.exists():
             os.close(open_private(path))
@@ -91,12 +101,16 @@ class Database:
             if neighbor.exists():
                 close_to_others(neighbor, FILE_MODE)
         self._inode = _inode_of(path)
-        weakref.finalize(self, _close_all, self._holder)
+        weakref.finalize(self, _close_at_end, self._held)
         with self._lock:
             self._prepare(self._connected())
         # From here on something may have been sent.
         self._state = KEPT
         _databases.add(self)
+
+    @property
+    def _lock(self) -> threading.Lock:
+        return self._held.lock
 
     # --- use
 
@@ -162,8 +176,8 @@ class Database:
                 "This step was not recorded.",
                 "Put the folder back, or restart the kernel and run the same line again.",
             )
-        if self._holder:
-            connection = self._holder[0]
+        if self._held.connections:
+            connection = self._held.connections[0]
             # an interrupt that fell into the rollback of the previous one
             _roll_back(connection)
             return connection
@@ -171,7 +185,7 @@ class Database:
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_IN_SQLITE_MS / 1000, isolation_level=None, check_same_thread=False
             )
-            self._holder.append(connection)
+            self._held.connections.append(connection)
             self._configure(connection)
         except sqlite3.Error as error:
             self._close_connection()
@@ -199,7 +213,7 @@ class Database:
         connection.execute("PRAGMA trusted_schema = OFF")
 
     def _close_connection(self) -> None:
-        _close_all(self._holder)
+        _close_all(self._held.connections)
 
     # --- versions
 
@@ -275,10 +289,19 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _close_all(holder: list[sqlite3.Connection]) -> None:
-    while holder:
+def _close_all(connections: list[sqlite3.Connection]) -> None:
+    while connections:
         with suppress(sqlite3.Error):
-            holder.pop().close()
+            connections.pop().close()
+
+
+def _close_at_end(held: _Held) -> None:
+    # Closed under a thread that is inside SQLite, the process dies of it; left open, nothing is lost.
+    if held.lock.acquire(timeout=_CLOSING_PATIENCE_S):
+        try:
+            _close_all(held.connections)
+        finally:
+            held.lock.release()
 
 
 def _stranger(path: Path) -> StoreError:

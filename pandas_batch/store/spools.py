@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 import numpy as np
 import pyarrow as pa
 
+from pandas_batch.exiting import leave_if_ending
+
 from .failures import NOTHING_RECORDED, explained
 from .files import commit_file, private_writer, sync_fd
 
@@ -148,6 +150,7 @@ def compress_file(source: Path, target: Path) -> None:
     def copy(out: Callable[[bytes], object]) -> None:
         with open(source, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
+                leave_if_ending()
                 out(block)
 
     _write_compressed(target, copy)
@@ -161,6 +164,7 @@ def keep_requests(source: Path, target: Path, positions: np.ndarray | None) -> N
     def copy(out: Callable[[bytes], object]) -> None:
         with open(source, "rb") as file:
             for position, text in request_lines(file):
+                leave_if_ending()
                 if wanted is None or position in wanted:
                     out(text + b"\n")
 

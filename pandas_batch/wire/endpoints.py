@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 from pandas_batch.errors import InputError, UnreadableAnswerError, clip
+from pandas_batch.exiting import leave_if_ending
 
 from .body import Body
 from .failures import Doubt, Outcome, create_outcome, lower_headers
@@ -233,6 +234,7 @@ def results_flow(batch_id: str, sink: Sink, *, path: str | None = None) -> Flow[
     write = sink if callable(sink) else sink.write
     block = yield from open_results_flow(batch_id, path=path)
     while block:
+        leave_if_ending()
         write(block)
         block = yield Read()
 
