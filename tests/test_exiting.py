@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +21,7 @@ import pandas as pd
 import pytest
 
 from pandas_batch import exiting, simulator
+from pandas_batch.errors import RunNotFoundError
 from pandas_batch.running.side_by_side import side_by_side
 
 SIGTERM = -signal.SIGTERM
@@ -253,3 +257,22 @@ def test_a_run_is_submitted_when_every_batch_has_its_id(api: simulator.Simulator
     refused = pd.DataFrame({"q": ["two"]}).claude_batch.start("q", **options)
     with pytest.raises(Exception, match="403"):
         refused.wait_submitted(30)
+
+
+# ---------------------------------------------------------------- to another process
+
+
+def test_a_run_goes_to_another_process(server: simulator.Simulator, tmp_path: Path) -> None:
+    """A pickled run is the same run where its store is: bound to its frame, without the client's key."""
+    df = pd.DataFrame({"q": ["one", "two"]}, index=["a", "b"])
+    run = df.claude_batch.start(
+        "q", client=server.client(api_key="sk-ant-secret"), progress="off", store=tmp_path / "s"
+    )
+    out = run.result()
+    sent = pickle.dumps(run)
+    assert b"sk-ant-secret" not in sent
+    pd.testing.assert_frame_equal(pickle.loads(sent).result(), out)
+    assert copy.deepcopy([run])[0] is run
+    shutil.rmtree(tmp_path / "s")
+    with pytest.raises(RunNotFoundError, match=run.id):
+        pickle.loads(sent)

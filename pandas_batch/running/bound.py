@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,14 +30,14 @@ class Bound:
         self,
         frame: pd.DataFrame | None,
         request_of_row: np.ndarray | None = None,
-        reasons: Mapping[int, str] = MappingProxyType({}),
+        reasons: Mapping[int, str] | None = None,
         told_elsewhere: np.ndarray | None = None,
     ) -> None:
         # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
         deep = frame is not None and not _copies_on_write()
         self.frame = None if frame is None else frame.copy(deep=deep)
         self.request_of_row = request_of_row
-        self.reasons = reasons
+        self.reasons: Mapping[int, str] = {} if reasons is None else reasons
         self.told_elsewhere = told_elsewhere
 
 

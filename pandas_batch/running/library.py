@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.requests.options import Options
 
 from .run import Run
 from .status import state_of
@@ -101,14 +100,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
 
     opened = Store.open(store)
     record = opened.find_run(run_id_or_name)
-    stored = {name: value for name, value in record.options.items() if name != "not_remembered"}
-    options = Options.from_json(stored, **({} if client is None else {"client": client}))
-    schema = None
-    if options.output_schema is not None:
-        from pandas_batch.requests.schema import OutputSchema
-
-        schema = OutputSchema.of(options.output_schema)
-    return Run(opened, record.id, options, schema=schema, clock=clock)
+    return Run.of(opened, record, client=client, clock=clock)
 
 
 def compare_runs(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.errors import NotEndedError, outside_level
+from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.errors import NOTHING_SENT, NotEndedError, RunNotFoundError, outside_level
 
 from .bound import Bound, agree, insert_columns
 from .collecting import gone_error
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+
+    from pandas_batch.store import RunRecord, Store
 
 __all__ = ["Bound", "Run"]
 
@@ -48,6 +51,41 @@ class Run(AwaitedRun):
     >>> pandas_batch.load("reviews").cost_usd == run.cost_usd == run.paid_usd
     True
     """
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        record: RunRecord,
+        *,
+        client: Any = None,
+        bound: Bound | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> Run:
+        """Return the handle of a stored run, with the options that it was made with."""
+        from pandas_batch.requests.options import Options
+
+        stored = {name: value for name, value in record.options.items() if name != "not_remembered"}
+        options = Options.from_json(stored, **({} if client is None else {"client": client}))
+        schema = None
+        if options.output_schema is not None:
+            from pandas_batch.requests.schema import OutputSchema
+
+            schema = OutputSchema.of(options.output_schema)
+        return cls(store, record.id, options, bound=bound, schema=schema, clock=clock)
+
+    # ---------------------------------------------------------------- to other processes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its id, its store and its frame; no client, whose key has no business in a file.
+        return _run_of_another_process, (str(self._store.path), self.id, self._bound)
+
+    def __copy__(self) -> Run:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
+        # A handle: what it stands for is one run, however many hold it.
+        return self
 
     # ---------------------------------------------------------------- the answers
 
@@ -280,6 +318,19 @@ class Run(AwaitedRun):
         from .deleting import delete_run
 
         delete_run(self, server=server, force=force)
+
+
+def _run_of_another_process(store_path: str, run_id: str, bound: Bound) -> Run:
+    from pandas_batch.store import Store
+
+    opened = Store.find(store_path)
+    if opened is None:
+        raise RunNotFoundError(
+            f"Run {run_id} came from another process, and its store {store_path} is not here.",
+            NOTHING_SENT,
+            f'pandas_batch.load("{run_id}", store=...)   # where that store can be reached',
+        )
+    return Run.of(opened, opened.find_run(run_id), bound=bound)
 
 
 def _to_arrow(values: Any) -> Any:
