@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
+import anthropic
 import pandas as pd
 import pytest
+from gateway import Answer, Gateway, is_create, is_list
 from rowlab import ask, until
 
+import pandas_batch
 from pandas_batch import ResultsGoneError, simulator
+from pandas_batch.display.account import text_account
+from pandas_batch.errors import InputError, UnreadableAnswerError
 from pandas_batch.running import preparing
-from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key, spend_cap
 
+JSON = {"content-type": "application/json"}
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})
 
 
@@ -134,3 +142,151 @@ def test_many_batches_are_polled_with_one_list_call(clock, monkeypatch):
         assert_whole(ask(FRAME, api, clock).result())
         assert len(api.batches) == 6
         assert api.calls("retrieve") == 0
+
+
+def test_results_that_are_not_given_out_stay_at_the_server(api, clock):
+    """A batch that has ended and is listed is never given up: its results are fetched when they can be had."""
+    api.faults.add(ErrorAnswer("results", 404, times=None))
+    run = ask(FRAME, api, clock)
+    with pytest.raises(UnreadableAnswerError, match="has ended and is not archived"):
+        run.result()
+    with pytest.raises(InputError, match="has not ended"):
+        run.retry_failed()
+    api.faults.clear()
+    assert_whole(ask(FRAME, api, clock).result())
+    assert pandas_batch.load(run.id, client=api.client()).result()["status"].eq("succeeded").all()
+    assert api.calls("create") == 1
+
+
+def test_results_are_fetched_where_the_batch_says_they_are(api, clock):
+    """A gateway may serve results at another address of its own, which the batch's results_url names."""
+    moved = []
+
+    def stop(method, path):
+        if path.endswith("/results"):
+            return Answer(404, b'{"type":"error","error":{"type":"not_found_error","message":"Not found"}}', JSON)
+        if path.startswith("/elsewhere/"):
+            moved.append(path)
+            (batch,) = (batch for batch in api.batches if batch.id == path.split("/")[2])
+            return Answer(200, b"\n".join(batch.result_lines()), {"content-type": "application/x-jsonl"})
+        return None
+
+    def change(method, path, answer):
+        batch = json.loads(answer.body)
+        if "results_url" not in batch:
+            return None
+        batch["results_url"] = f"{gate.base_url}/elsewhere/{batch['id']}"
+        return Answer(200, json.dumps(batch).encode(), JSON)
+
+    with Gateway(api, change=change, stop=stop) as gate:
+        assert_whole(ask(FRAME, api, clock, client=gate.client()).result())
+    assert len(moved) == 1
+
+
+def test_a_batch_that_was_given_up_is_looked_for_anew(api, clock):
+    """Gone is what retrieve and list both lack; whoever comes back looks again, before a retry pays for it."""
+    gone = Answer(404, b'{"type":"error","error":{"type":"not_found_error","message":"Not found"}}', JSON)
+    is_hidden = True
+
+    def stop(method, path):
+        return gone if is_hidden and method == "GET" and "/batches/" in path else None
+
+    def change(method, path, answer):
+        return Answer(200, b'{"data":[],"has_more":false}', JSON) if is_hidden and is_list(method, path) else None
+
+    with Gateway(api, stop=stop, change=change) as gate:
+        run = ask(FRAME, api, clock, client=gate.client())
+        with pytest.raises(ResultsGoneError):
+            run.result()
+        with pytest.raises(ResultsGoneError):
+            ask(FRAME, api, clock, client=gate.client()).result()
+        is_hidden = False
+        again = pandas_batch.load(run.id, client=gate.client())
+        with pytest.raises(InputError, match="has not ended"):
+            again.retry_failed()
+        assert again.result()["status"].eq("succeeded").all()
+        assert_whole(ask(FRAME, api, clock, client=gate.client()).result())
+    assert api.calls("create") == 1
+
+
+def test_a_portal_that_answers_the_polls_stops_nothing_for_good(clock):
+    """A page in the API's place is waited out; it is no word about the key, nor about the batch."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
+        page = {"body": "<html>Sign in</html>", "content_type": "text/html", "times": 20}
+        for status in (401, 403, 404):
+            for endpoint in ("retrieve", "results"):
+                api.faults.add(ErrorAnswer(endpoint, status, skip=1, **page))
+        run = ask(FRAME, api, clock)
+        told = []
+        for _ in range(8):
+            try:
+                assert_whole(run.result())
+            except anthropic.APIStatusError as error:
+                told.append(str(error))
+            else:
+                break
+        assert len(told) < 8
+        assert all("Sign in" in words for words in told)
+        assert api.calls("create") == 1
+
+
+def test_a_refused_batch_leaves_the_others_watched(clock, monkeypatch):
+    """Where one batch is refused, those on the server are followed to their end, and the reason is told."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+        with clock.held():
+            api.faults.add(spend_cap(skip=1))
+            run = ask(FRAME, api, clock)
+            until(run, "blocked")
+            told = text_account(run.snapshot())
+        assert "usage limits" in told
+        assert "at most $" in told
+        with pytest.raises(anthropic.RateLimitError):
+            run.result()
+        assert run.engine.join(20)
+        assert run.counts["succeeded"] == 4
+        assert run.status == "blocked"
+        assert "usage limits" in pandas_batch.load(run.id, client=api.client()).snapshot().message
+        api.faults.clear()
+        assert_whole(run.result())
+        assert len(api.billed) == 12
+
+
+def test_a_full_queue_is_probed_by_one_batch_at_a_time(clock, monkeypatch):
+    """Ten batches that wait for room upload little: one of them tries, at once when another has ended."""
+    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 2)
+    frame = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(20)]})
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+
+        def stop(method, path):
+            n_running = sum(clock.time_s() < batch.facts.created_at + 600 for batch in api.batches)
+            if not is_create(method, path) or n_running < 2:
+                return None
+            error = {"type": "error", "error": {"type": "rate_limit_error", "message": "The queue is full."}}
+            return Answer(429, json.dumps(error).encode(), JSON)
+
+        posts = []
+        with Gateway(api, stop=lambda m, p: (posts.append(p) if is_create(m, p) else None, stop(m, p))[1]) as gate:
+            started_s = clock.time_s()
+            assert_whole(ask(frame, api, clock, client=gate.client()).result())
+        assert len(api.batches) == 10
+        assert len(posts) <= 50
+        assert clock.time_s() - started_s < 5 * 600 * 1.5
+
+
+def test_results_without_a_line_of_the_batch_are_never_believed(api, clock):
+    """What another server answers in place of the results is no sign that rows are missing."""
+    is_broken = True
+
+    def stop(method, path):
+        if is_broken and path.endswith("/results"):
+            return Answer(200, b'{"detail":"no such file"}', {"content-type": "application/x-jsonl"})
+        return None
+
+    with Gateway(api, stop=stop) as gate:
+        run = ask(FRAME, api, clock, client=gate.client())
+        with pytest.raises(UnreadableAnswerError, match="hold no line of it"):
+            run.result()
+        assert "missing" not in run.counts
+        is_broken = False
+        assert_whole(run.result())

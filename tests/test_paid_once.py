@@ -8,7 +8,7 @@ import warnings
 import anthropic
 import pandas as pd
 import pytest
-from rowlab import all_outcomes, ask, plan_outcomes
+from rowlab import all_outcomes, ask, plan_outcomes, until_batches
 
 from pandas_batch import NotEndedError, simulator
 from pandas_batch.running import preparing
@@ -20,15 +20,6 @@ from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, R
 from pandas_batch.wire.wire import Wire
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(12)]})
-
-
-def until_batches(run: Run, *states: str, patience_s: float = 20.0) -> None:
-    """Return when the batches of `run` are in `states`; time is real, and short: the test's clock is held."""
-    deadline_s = time.monotonic() + patience_s
-    while sorted(batch.state for batch in run.store.batches_of_run(run.id)) != sorted(states):
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"{run!r} has no batches {states}")
-        time.sleep(0.002)
 
 
 def settled(run: Run) -> Run:

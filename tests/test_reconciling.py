@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
+import anthropic
 import pandas as pd
 import pytest
-from rowlab import ask
+from gateway import Gateway, is_list, with_items
+from rowlab import ask, until_batches
 
-from pandas_batch import simulator
+from pandas_batch import WaitTimeout, simulator
+from pandas_batch.display.account import text_account
+from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
 
 HOWS = ("reset", "close", "cut", "html", "empty_object", "bad_json", "redirect_302", "redirect_307")
@@ -128,3 +132,103 @@ def test_broken_proof_is_fetched_again(api, clock):
     api.faults.add(LostAnswer("reset", committed=True))
     api.faults.add(BadResults("junk", n_rows=1, times=1))
     assert_paid_once(api, ask(FRAME, api, clock).result())
+
+
+PAGES = {
+    "a page": ("<html>stopped by a filter</html>", "text/html"),
+    "nothing": ("", "text/plain"),
+    "JSON of another kind": ('{"error":"blocked"}', "application/json"),
+    "another API's error": ('{"error":{"type":"auth","message":"no"}}', "application/json"),
+}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422, 429])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_refusal_that_is_not_the_apis_is_doubted(api, clock, page, status, committed):
+    """Only the API's own error object says that no batch was made: after any other 4xx it is looked for."""
+    body, content_type = PAGES[page]
+    api.faults.add(ErrorAnswer("create", status, committed=committed, body=body, content_type=content_type))
+    out = ask(FRAME, api, clock).result()
+    assert out["status"].eq("succeeded").all()
+    assert len(api.billed) == 3
+    assert len(mine(api)) == (2 if status == 413 and not committed else 1)
+
+
+def test_what_answers_every_create_in_the_apis_place_is_named(api, clock):
+    """After three such answers the run is blocked and quotes what answered; the next call looks before it posts."""
+    api.faults.add(ErrorAnswer("create", 403, times=3, body="<html>Company filter</html>", content_type="text/html"))
+    run = ask(FRAME, api, clock)
+    with pytest.raises(UnreadableAnswerError, match="Company filter"):
+        run.result()
+    assert (run.status, api.calls("create")) == ("blocked", 3)
+    assert "Company filter" in text_account(run.snapshot())
+    assert_paid_once(api, ask(FRAME, api, clock).result())
+
+
+@pytest.mark.parametrize("left_out", ["request_counts", "created_at", "processing_status", "expires_at"])
+@pytest.mark.parametrize("as_null", [True, False])
+def test_a_listed_batch_that_says_little_is_asked_for_itself(api, clock, left_out, as_null):
+    """A gateway's list may leave out anything but the id: a batch of unknown size may be ours."""
+
+    def edit(item):
+        item.pop(left_out)
+        if as_null:
+            item[left_out] = None
+
+    def change(method, path, answer):
+        return with_items(answer, edit) if is_list(method, path) else None
+
+    api.faults.add(LostAnswer("reset"))
+    with Gateway(api, change=change) as gate:
+        assert_paid_once(api, ask(FRAME, api, clock, client=gate.client()).result())
+
+
+def test_an_entry_without_an_id_stops_every_second_post(api, clock):
+    """What stands unreadable in the list may be our batch: nothing is posted as long as it is there."""
+    api.faults.add(LostAnswer("reset"))
+    is_broken = True
+
+    def change(method, path, answer):
+        if is_list(method, path) and is_broken and "limit=1&" not in path + "&":
+            return with_items(answer, lambda item: {"type": "message_batch"})
+        return None
+
+    with Gateway(api, change=change) as gate:
+        run = ask(FRAME, api, clock, client=gate.client())
+        with pytest.raises(WaitTimeout):
+            run.wait(timeout=4000)
+        assert api.calls("create") == 1
+        is_broken = False
+        assert_paid_once(api, run.result())
+
+
+def test_an_overloaded_api_is_asked_again_after_a_minute(api, clock):
+    """The API's own 529 is no lost answer: the batch is looked for during 60 s, and the words say so."""
+    api.faults.add(ErrorAnswer("create", 529))
+    started_s = clock.monotonic_s()
+    with clock.held():
+        run = ask(FRAME, api, clock)
+        until_batches(run, "unknown")
+        until_message(run, "overloaded")
+    assert_paid_once(api, run.result())
+    assert clock.monotonic_s() - started_s < 180
+
+
+def until_message(run, word: str) -> None:
+    """Return when the run says `word`; time is real, and short."""
+    deadline_s = time.monotonic() + 20
+    while word not in run.snapshot().message:
+        assert time.monotonic() < deadline_s, run.snapshot().message
+        time.sleep(0.002)
+
+
+def test_a_list_that_is_forbidden_hinders_nothing_that_is_not_lost(api, clock):
+    """A key that may create and not list goes on; where an answer is lost, the error names the listing."""
+    api.faults.add(ErrorAnswer("list", 403, times=None))
+    assert_paid_once(api, ask(FRAME, api, clock).result())
+    api.faults.add(LostAnswer("reset"))
+    with pytest.raises(anthropic.PermissionDeniedError) as told:
+        ask(FRAME.assign(prompt=["d", "e", "f"]), api, clock).result()
+    assert "listing batches was refused" in " ".join(told.value.__notes__)
+    assert api.calls("create") == 2

@@ -276,3 +276,50 @@ def test_a_key_is_never_used_twice(store: Store) -> None:
     (third,) = add_run(reopened(store.path), "c").batch_keys
     assert third == 51
     assert (paid / "results.jsonl").exists()
+
+
+def test_a_cancel_holds_whatever_another_process_writes(store: Store) -> None:
+    """Of two that change a batch at once, neither undoes what the other wrote: a canceled batch is never posted."""
+    run = add_run(store, "r", n=4, n_batches=4)
+    other = reopened(store.path)
+    intent, posting, unknown, bound = run.batch_keys
+    for key in (posting, unknown, bound):
+        assert store.transition(key, expect=["intent"], to="posting")
+    assert store.transition(unknown, expect=["posting"], to="unknown", doubt="lost")
+    assert store.transition(bound, expect=["posting"], to="bound", batch_id="msgbatch_1", proved=True)
+    read_before = [store.batch(key) for key in run.batch_keys]
+    told = other.ask_cancel("r")
+    assert [batch.key for batch in told] == [posting, unknown, bound]
+    assert not store.transition(intent, expect=["intent"], to="posting")
+    for batch in read_before[1:3]:
+        assert store.transition(batch.key, expect=["posting", "unknown"], to="unknown", lost_after_s=1.0)
+        assert store.transition(batch.key, expect=["unknown"], to="intent", first_posted_at=CREATED_AT)
+        assert not store.transition(batch.key, expect=["intent"], to="posting")
+    store.update_batch(bound, counts={"processing": 1})
+    assert all(other.batch(key).cancel_asked for key in run.batch_keys)
+
+
+def test_what_several_find_out_about_a_batch_adds_up(store: Store) -> None:
+    """Candidates that were disproved and batches made besides are added to what stands there, not written over it."""
+    (key,) = add_run(store, "r", n=2).batch_keys
+    other = reopened(store.path)
+    store.batch(key)
+    store.add_tried_id(key, "a")
+    other.add_tried_id(key, "b")
+    store.add_tried_id(key, "a")
+    store.add_surplus(key, {"c": None})
+    other.add_surplus(key, {"d": 0.5})
+    other.add_surplus(key, {"c": 0.25})
+    assert store.batch(key).tried_ids == ("a", "b")
+    assert store.batch(key).surplus == {"c": 0.25, "d": 0.5}
+
+
+def test_the_halves_of_a_canceled_batch_are_canceled(store: Store) -> None:
+    """A batch that is found too large after its cancel is split into batches that nobody posts."""
+    (key,) = add_run(store, "r", n=2).batch_keys
+    assert store.transition(key, expect=["intent"], to="posting")
+    store.ask_cancel("r")
+    halves = [store_lab.new_batch(store, f"half{i}", 50 + i, 1) for i in range(2)]
+    keys = store.split_batch(key, halves, expect=["posting"])
+    assert keys is not None
+    assert not any(store.transition(half, expect=["intent"], to="posting") for half in keys)

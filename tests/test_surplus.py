@@ -9,7 +9,7 @@ import warnings
 import anthropic
 import pandas as pd
 import pytest
-from rowlab import ask
+from rowlab import ask, until_batches
 
 import pandas_batch
 from pandas_batch import simulator
@@ -206,6 +206,7 @@ def test_nothing_is_posted_again_while_a_candidate_cannot_be_read(api, clock):
     api.faults.add(ErrorAnswer("results", 404, times=None))
     with clock.held():
         run = ask(FRAME, api, clock)
+        until_batches(run, "unknown")
         api.add_decoy(3)
     with pytest.raises(pandas_batch.WaitTimeout, match="taken as ours only when its results prove it"):
         run.wait(timeout=7200)

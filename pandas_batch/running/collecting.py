@@ -271,6 +271,15 @@ class Collector:
         if source == part_path:
             # Counted apart from downloads that failed: an outage is no reason to believe the first short file.
             n_short = self._n_short.get(batch.key, 0) + 1
+            if len(decoded.missing) == batch.n_requests and n_short >= MAX_DOWNLOADS:
+                # An answer of somebody else; were it believed, a retry would pay for every row again.
+                not_ours = UnreadableAnswerError(
+                    f"The results of batch {batch.batch_id} hold no line of it, in {n_short} downloads.",
+                    f"Its {batch.n_requests:,} requests were sent, and those answered were billed; nothing is asked "
+                    "again.",
+                    f'pandas_batch.load("{batch.run_id}").result()   # looks again; the server keeps them for 29 days',
+                )
+                return Step(due_in_s=None, error=not_ours, message=not_ours.what)
             if not self._accounts_for_all(batch, decoded) and n_short < MAX_DOWNLOADS:
                 self._n_short[batch.key] = n_short
                 return Step(

@@ -296,6 +296,8 @@ class DrivenRun:
         if self.is_settled():
             return None
         self._leave_to_parent()
+        # Here, before any engine hears of it: whatever becomes of that, nothing of the run is posted from now on.
+        self._store.ask_cancel(self.id)
         if self._display is None:
             self.show(blocking=False, cancel=force)
         else:
@@ -334,6 +336,7 @@ class DrivenRun:
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine
+        self._store.ask_cancel(self.id)
         if engine is not None:
             engine.request_cancel()
 

@@ -334,14 +334,14 @@ class Engine:
                 else:
                     n_last_rounds += 1
                     is_last = n_last_rounds > _LAST_ROUNDS or not self._has_ended()
-                    if is_last and self._leave(unless=lambda: self.error is None):
+                    if is_last and self._leave(unless=lambda: self.error is None or self._cancel is not None):
                         return
                     continue
             else:
                 n_last_rounds = 0
             self._tell()
             if due_in_s is None:
-                if self._leave(unless=lambda: self.error is None and not self.posts_stopped):
+                if self._leave(unless=lambda: not (self.posts_stopped or self.error) or self._cancel is not None):
                     return
                 due_in_s = _WATCH_S
             if due_in_s > 0:
