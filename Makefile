@@ -12,6 +12,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Python compiles what it imports; compiling all that is installed takes as long as installing it.
 INSTALL := $(PIP) install --no-compile
 
+# The suite starts hundreds of processes: each would compile all it imports where nothing may be kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint lab bench test-full soak kernels live clean
 

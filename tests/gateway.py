@@ -65,13 +65,17 @@ class Gateway:
                     link = http.client.HTTPConnection(str(there.hostname), there.port, timeout=30)
                     sent = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_PASSED_ON}
                     link.request(self.command, self.path, body or None, sent)
-                    came = link.getresponse()
+                    try:
+                        came = link.getresponse()
+                    except (OSError, http.client.HTTPException):
+                        self.close_connection = True  # what dies behind us dies before us too
+                        return
                     headers = {k: v for k, v in came.getheaders() if k.lower() not in _NOT_PASSED_ON}
                     answer = Answer(came.status, came.read(), headers)
                     link.close()
                     changed = gateway.change(self.command, self.path, answer) if gateway.change else None
                     answer = changed or answer
-                self.send_response(answer.status)
+                self.send_response_only(answer.status)  # the time is the simulator's to tell
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(answer.body)))

@@ -24,13 +24,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import pandas_batch
 from pandas_batch import NotEndedError, simulator
-from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError
+from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError, UnreadableAnswerError
 from pandas_batch.running import failpoints, preparing
 from pandas_batch.running.collecting import MAX_DOWNLOADS
 from pandas_batch.running.driving import _engines
 from pandas_batch.running.run import Run
 from pandas_batch.running.starting import attach_run, parse, start_run
-from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, RowFault
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
 
@@ -115,10 +115,10 @@ class Runs(RuleBasedStateMachine):
         """Bring a run to its end, however often it stops on the way."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for _ in range(12):
+            for _ in range(30):
                 try:
                     return run.result()
-                except (anthropic.APIError, Killed):
+                except (anthropic.APIError, UnreadableAnswerError, Killed):
                     continue
                 except ResultsGoneError:
                     return None
@@ -261,7 +261,7 @@ class Runs(RuleBasedStateMachine):
         run = self.newest
         try:
             run.delete(server=server)
-        except (NotEndedError, anthropic.APIError):
+        except (NotEndedError, UnreadableAnswerError, anthropic.APIError):
             return  # nothing was deleted, as the next invariants see
         known = Store.open(str(self.folder)).batch_ids()
         self.forgotten.update({bill.custom_id[23:] for bill in self.api.billed if bill.batch_id not in known})
@@ -293,6 +293,38 @@ class Runs(RuleBasedStateMachine):
     def server_will_fail(self, endpoint: str, status: int) -> None:
         """The server has a bad moment."""
         self.api.faults.add(ErrorAnswer(endpoint, status, times=2))
+
+    @rule(
+        endpoint=st.sampled_from(["create", "list", "retrieve", "results", "cancel"]),
+        status=st.sampled_from([200, 302, 400, 401, 403, 404, 413, 429, 502]),
+        committed=st.booleans(),
+        times=st.integers(1, 4),
+    )
+    def something_answers_for_the_api(self, endpoint: str, status: int, committed: bool, times: int) -> None:
+        """A proxy lets calls through, or not, and answers itself."""
+        page = {"body": "<html>Sign in to go on</html>", "content_type": "text/html"}
+        self.api.faults.add(ErrorAnswer(endpoint, status, committed=committed, times=times, **page))
+
+    @rule(seconds=st.sampled_from([5.0, 120.0]))
+    def the_list_lags(self, seconds: float) -> None:
+        """What was made shows up in the list only after a while."""
+        self.api.faults.add(ListLag(seconds, times=3))
+
+    @rule()
+    def cancel_in_another_process(self) -> None:
+        """Another process cancels the newest run in the store: from then on nobody posts a batch of it."""
+        run, place = self.newest, self.folder
+        with self.clock.held():
+            mine = store_room._instances.pop(place)
+            try:
+                Store.open(str(place)).ask_cancel(run.id)
+                store_room._instances.pop(place)._database.close()
+            finally:
+                store_room._instances[place] = mine
+            posted = {b.key: b.attempts for b in run.store.batches_of_run(run.id) if b.run_id == run.id}
+        self.finish(run)
+        with self.law("a cancel is meant"):
+            assert all(run.store.batch(key).attempts == n for key, n in posted.items())
 
     @rule()
     def others_come(self) -> None:
