@@ -26,6 +26,7 @@ from pandas_batch.errors import (
     LostAnswerError,
     NotEndedError,
     ResultsGoneError,
+    UnreadableAnswerError,
     WaitTimeout,
 )
 from pandas_batch.simulator import (
@@ -601,6 +602,42 @@ def test_the_grace_is_the_users(api: Simulator, clock: Any) -> None:
         assert answered(client.run(tasks(3)), 3)
     creates = [call.at_s for call in api.requests if call.endpoint == "create"]
     assert 30 <= creates[1] - creates[0] < 60
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413])
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_refusal_that_is_not_the_apis_is_doubted(api: Simulator, clock: Any, status: int, committed: bool) -> None:
+    """A page in the API's place refuses nothing: `run` looks for its batch, `submit` says what answered."""
+    page = {"body": "<html>Company filter</html>", "content_type": "text/html", "committed": committed}
+    api.faults.add(ErrorAnswer("create", status, **page))
+    with BatchClient(client=api.client(), clock=clock) as client:
+        results = client.run([BatchRequest("a", "one"), BatchRequest("b", "two")])
+        assert [result.ok for result in results] == [True, True]
+        assert len(api.batches) == 1
+        api.faults.add(ErrorAnswer("create", status, **page))
+        with pytest.raises(LostAnswerError, match="Company filter"):
+            client.submit([BatchRequest("c", "three")])
+
+
+def test_what_answers_every_create_is_named(api: Simulator, clock: Any) -> None:
+    """After three answers of something else `run` stops and quotes it."""
+    page = {"body": "<html>Company filter</html>", "content_type": "text/html"}
+    api.faults.add(ErrorAnswer("create", 403, times=None, **page))
+    with (
+        BatchClient(client=api.client(), clock=clock) as client,
+        pytest.raises(UnreadableAnswerError, match="Company filter"),
+    ):
+        client.run([BatchRequest("a", "one")])
+    assert api.calls("create") == 3
+
+
+def test_a_candidate_without_results_is_never_a_strangers(api: Simulator, clock: Any) -> None:
+    """Results that answer 404 for a while hide whose batch it is: nothing is posted again meanwhile."""
+    api.faults.add(LostAnswer("reset"))
+    api.faults.add(ErrorAnswer("results", 404, times=30))
+    with BatchClient(client=api.client(), clock=clock) as client:
+        assert client.run([BatchRequest("a", "one")])[0].ok
+    assert len(api.batches) == 1
 
 
 def test_two_lost_parts_find_their_own_batches(either: Any, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError
+from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError, UnreadableAnswerError
 from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, list_flow, retrieve_flow
@@ -61,9 +61,11 @@ class Jobs:
             return job
         if created.outcome == "unknown":
             posted_at = (created.server_at or self._clock.now()).astimezone(UTC)
+            what = f"was lost ({type(created.error).__name__}{_status(created.status_code)})"
+            if isinstance(created.error, UnreadableAnswerError):
+                what = f"is not the API's. {created.error.what}"
             raise LostAnswerError(
-                f"The answer to a create of {len(encoded):,} requests was lost "
-                f"({type(created.error).__name__}{_status(created.status_code)}).",
+                f"The answer to a create of {len(encoded):,} requests {what.rstrip('.')}.",
                 "The batch may exist, and is billed then. It was posted once, and is not posted again by itself.",
                 f"[job for job in client.list(100) if job.n_requests == {len(encoded)}]"
                 f"   # made about {posted_at:%Y-%m-%d %H:%M:%S} UTC? then client.wait(its batch_id)",
