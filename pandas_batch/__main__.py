@@ -6,14 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .errors import InputError, PandasBatchError, WaitTimeout
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-_FORMATS = (".csv", ".jsonl", ".parquet")
+from .amounts import usd
+from .errors import InputError, PandasBatchError, WaitTimeout, clip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("run", nargs="*", help="id or name; left out: every run that is not home yet")
     collect.add_argument("--timeout", type=float, help="seconds to wait; the runs go on after it")
     collect.add_argument("--to", type=Path, help="write the answers of the one run to a .csv, .jsonl or .parquet file")
+    collect.add_argument(
+        "--raw", action="store_true", help="leave texts in a .csv as they are, also those that a spreadsheet would run"
+    )
     for command in (runs, collect):
         command.add_argument("--store", help="path of the store; left out: the one that a submit here would use")
     return parser
@@ -56,6 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _runs(chosen) if chosen.command == "runs" else _collect(chosen)
     except PandasBatchError as error:
         print(error, file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not type(error).__module__.startswith("anthropic"):
+            raise
+        # What the server said, and the notes that say where the money is.
+        told = [f"{type(error).__name__}: {clip(str(error))}", *getattr(error, "__notes__", ())]
+        print("\n".join(told), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. What is posted goes on, and nothing is lost.", file=sys.stderr)
@@ -85,12 +90,15 @@ def _runs(chosen: argparse.Namespace) -> int:
 
 def _collect(chosen: argparse.Namespace) -> int:
     from .running.library import load, runs
+    from .saving import check_target, save
 
-    if chosen.to is not None and (len(chosen.run) != 1 or chosen.to.suffix not in _FORMATS):
-        raise InputError(
-            f"--to {chosen.to} takes the answers of one run to a file that ends in {', '.join(_FORMATS)}.",
-            hint="python -m pandas_batch collect RUN --to answers.parquet",
-        )
+    if chosen.to is not None:
+        if len(chosen.run) != 1:
+            raise InputError(
+                f"--to {clip(str(chosen.to))} takes the answers of one run; {len(chosen.run)} are named.",
+                hint="python -m pandas_batch collect RUN --to answers.parquet",
+            )
+        check_target(chosen.to)
     listed = runs(chosen.store)
     wanted = chosen.run or listed.index[listed["status"] != "collected"].tolist()
     if not wanted:
@@ -105,21 +113,11 @@ def _collect(chosen: argparse.Namespace) -> int:
             n_late += 1
             continue
         counts = ", ".join(f"{number:,} {status}" for status, number in run.counts.items())
-        paid = "unknown" if run.paid_usd is None else f"${run.paid_usd:,.6f}"
-        print(f"{run.id}: {counts}; paid {paid}")
+        print(f"{run.id}: {counts}; paid {usd(run.paid_usd)}")
         if chosen.to is not None:
-            _write(run.result(), chosen.to)
+            save(run.result(), chosen.to, raw=chosen.raw)
             print(f"written to {chosen.to}")
     return 1 if n_late else 0
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    if path.suffix == ".parquet":
-        frame.to_parquet(path)
-    elif path.suffix == ".csv":
-        frame.to_csv(path)
-    else:
-        frame.reset_index().to_json(path, orient="records", lines=True, date_format="iso")
 
 
 if __name__ == "__main__":

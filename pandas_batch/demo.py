@@ -19,6 +19,8 @@ from typing import Any
 
 import pandas as pd
 
+from pandas_batch.amounts import usd
+
 N_ROWS_MIN = 120
 ERRORED, EXPIRED = "tqdm", "pandas"
 """The rows that go wrong in the demo; both are required by this package, so they are always there."""
@@ -226,7 +228,7 @@ def _say_bill(say: Callable[[str], None], store: str) -> None:
     status = load("demo", store=store).snapshot()
     say("4. The bill, had this been the real API\n")
     for words, amount in (("as a batch", status.paid_usd), ("without batching", status.cost_usd_standard)):
-        say(f"   {words:<20}{'unknown' if amount is None else f'${amount:.6f}':>12}")
+        say(f"   {words:<20}{usd(amount):>12}")
     say("")
 
 

@@ -53,7 +53,40 @@ def clip(text: str, n_chars: int = _SHOWN_CHARS) -> str:
     """
     text = KEY.sub("sk-ant-…", text)
     shown = text if len(text) <= n_chars else text[: n_chars - 1] + "…"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)
+    if shown.isprintable():
+        return shown
+    before = " " + shown
+    return "".join(
+        c if is_shown(c, before[at]) else c.encode("unicode_escape").decode("ascii") for at, c in enumerate(shown)
+    )
+
+
+_JOINERS = frozenset("\u200c\u200d\u180e")
+# Signs of Arabic, Syriac and Kaithi that Unicode counts among the invisible, and that are seen
+# (https://www.unicode.org/reports/tr44/#Prepended_Concatenation_Mark).
+_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+
+
+def is_shown(character: str, before: str) -> bool:
+    r"""
+    Return whether a character may stand as it is: it is seen, or joins the letter before it to the next.
+
+    The joiners of Persian, Hindi, Mongolian and of emoji belong to the word; after a plain Latin letter they join
+    nothing, and only make two names look alike that are not.
+
+    Examples
+    --------
+    >>> is_shown("\u200c", "\u06cc"), is_shown("\u200c", "a"), is_shown("\u202e", "\u06cc"), is_shown("\n", "a")
+    (True, False, False, False)
+    """
+    if character.isprintable() or character in _SEEN:
+        return True
+    return character in _JOINERS and not before.isascii() and (before.isprintable() or before in _JOINERS)
+
+
+def is_one_line(text: str) -> bool:
+    """Return whether all of `text` is seen on one line: no control character, none that turns the direction."""
+    return text.isprintable() or all(is_shown(c, before) for before, c in zip(" " + text, text, strict=False))
 
 
 class PandasBatchError(Exception):

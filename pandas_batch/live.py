@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from . import amounts
 from .clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
@@ -316,11 +317,15 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="how long to wait for the end")
     given = parser.parse_args(arguments)
-    usd = most_cost_usd(given.model)
-    if usd is None or usd > MOST_COST_USD:
-        _tell(f"{given.model} has no known price, or more than ${MOST_COST_USD} would be spent. Nothing was sent.")
+    most_usd = most_cost_usd(given.model)
+    if most_usd is None or most_usd > MOST_COST_USD:
+        _tell(
+            f"{given.model} has no known price, or more than {amounts.usd(MOST_COST_USD)} would be spent. Nothing was sent."
+        )
         return 2
-    if not given.yes and not _agrees(f"One batch of {N_REQUESTS} tiny requests, ${usd:.6f} at most. Go on? [y/N] "):
+    if not given.yes and not _agrees(
+        f"One batch of {N_REQUESTS} tiny requests, {amounts.usd(most_usd)} at most. Go on? [y/N] "
+    ):
         _tell("Nothing was sent, nothing was billed.")
         return 2
     return _check(given.model, given.timeout, clock)

@@ -264,13 +264,21 @@ class BatchJob:
         return sum(self.request_counts.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, and ``is_complete``, as a dict."""
-        return asdict(self) | {"is_complete": self.is_complete}
+        """Return all fields, and ``is_complete``, as a dict that `json.dumps` takes: times are ISO texts."""
+        fields = asdict(self) | {"request_counts": dict(self.request_counts)}
+        times = {name: value.isoformat() for name, value in fields.items() if isinstance(value, datetime)}
+        return fields | times | {"is_complete": self.is_complete}
+
+    def __str__(self) -> str:
+        return self.batch_id
 
     @classmethod
     def from_api(cls, batch: Mapping[str, Any]) -> BatchJob:
         """Read a batch object of the API (https://platform.claude.com/docs/en/api/retrieving-message-batches)."""
-        counts = {str(k): int(v or 0) for k, v in (batch.get("request_counts") or {}).items()}
+        from .server_values import times_of
+
+        times = times_of(batch)
+        counts = times["counts"]
         status = str(batch.get("processing_status"))
         if status == "ended" and batch.get("cancel_initiated_at") and not counts.get("succeeded"):
             status = "canceled"
@@ -278,16 +286,12 @@ class BatchJob:
             batch_id=str(batch["id"]),
             status=status,
             request_counts=counts,
-            created_at=_datetime(batch.get("created_at")),
-            ended_at=_datetime(batch.get("ended_at")),
-            expires_at=_datetime(batch.get("expires_at")),
-            cancel_initiated_at=_datetime(batch.get("cancel_initiated_at")),
-            archived_at=_datetime(batch.get("archived_at")),
+            created_at=times["created_at"],
+            ended_at=times["ended_at"],
+            expires_at=times["expires_at"],
+            cancel_initiated_at=times["cancel_initiated_at"],
+            archived_at=times["archived_at"],
         )
-
-
-def _datetime(text: Any) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) and text else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def _adopt_without_proof() -> None:
     from pandas_batch.running import reconciling
 
     def settle(self: Any, batch: Any, candidate: Any) -> bool:
-        from pandas_batch.wire.server_values import times_of
+        from pandas_batch.server_values import times_of
 
         return self._place.store.transition(
             batch.key,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pandas_batch.amounts import duration, usd
 from pandas_batch.display import fragments
 from pandas_batch.display.account import kept_html, static_html, text_account, text_line
 from pandas_batch.display.stylesheet import style_element
-from pandas_batch.display.wording import duration, usd
 from pandas_batch.types import RunStatus
 
 from .run_statuses import ATTACKS, run_status, with_everywhere
@@ -331,7 +331,7 @@ def test_money_keeps_its_size(amount: float) -> None:
     """A shown amount is within half a unit of its last digit, or says that it is below the smallest one."""
     shown = usd(amount)
     if shown.startswith("<"):
-        assert 0 < amount < 1e-6
+        assert 0 < amount < 1e-9
     else:
         number = float(shown.lstrip("$").replace(",", ""))
         assert number == pytest.approx(amount, rel=0.06, abs=0.0051 if amount >= 0.1 else 0)

@@ -27,11 +27,11 @@ class Room:
 # inside a function. What only a type checker reads is free.
 ROOMS = {
     "simulator": Room("simulator", "msgspec anthropic httpx2"),
-    "ground": Room("errors exiting clock types failpoints amounts"),
+    "ground": Room("errors exiting clock server_values types failpoints amounts"),
     "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
     "answers": Room("result_lines answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
     "wire": Room(
-        "body flows failures server_values sending connections clients drivers endpoints downloads wire",
+        "body flows failures sending connections clients drivers endpoints downloads wire",
         "anthropic httpx2",
     ),
     "parameters": Room("keys names_elsewhere parameters sdk_types certain_refusals spending", "numpy anthropic"),
@@ -42,7 +42,9 @@ ROOMS = {
         "numpy pandas pyarrow msgspec anthropic pydantic",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
-    "estimate": Room("forecast bounds bill counting summing retry_bill estimate preflight", "numpy pandas msgspec"),
+    "estimate": Room(
+        "tables forecast bounds bill counting summing retry_bill estimate preflight", "numpy pandas msgspec"
+    ),
     "display": Room(
         "wording stylesheet fragments account pace clicks panel notebook_display progress",
         "ipywidgets IPython comm tqdm",
@@ -57,7 +59,7 @@ ROOMS = {
     ),
     "front": Room("submitted_rows starting recovering library accessor", "numpy pandas"),
     "dask": Room("dask", "dask numpy pandas"),
-    "shell": Room("demo live __main__ __init__", "pandas"),
+    "shell": Room("saving demo live __main__ __init__", "pandas"),
 }
 ORDER = list(ROOMS)
 ROOM_OF = {file: name for name, room in ROOMS.items() for file in room.files.split()}

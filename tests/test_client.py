@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import re
 import traceback
 import tracemalloc
@@ -960,3 +961,25 @@ def test_the_key_is_nowhere_to_be_seen(api: Simulator, clock: Any, monkeypatch: 
         shown += [str(frame.locals) for frame in frames]
         shown += ["".join(traceback.format_exception(caught.value))]
     assert [text for text in shown if CANARY_KEY in text] == []
+
+
+def test_a_job_is_json_and_its_text_is_its_id() -> None:
+    """`to_dict` is what `json.dumps` takes, whatever the server's times and counts look like; `str` is the id."""
+    batch = {
+        "id": "msgbatch_1",
+        "processing_status": "in_progress",
+        "request_counts": {"processing": 2},
+        "created_at": "2026-11-30T03:00:00",
+        "ended_at": 1790000000,
+        "expires_at": "soon",
+    }
+    job = BatchJob.from_api(batch)
+    told = json.loads(json.dumps(job.to_dict()))
+    assert (told["batch_id"], told["created_at"], told["ended_at"], told["expires_at"]) == (
+        "msgbatch_1",
+        "2026-11-30T03:00:00+00:00",
+        None,
+        None,
+    )
+    assert (str(job), f"{job}") == ("msgbatch_1", "msgbatch_1")
+    assert BatchJob.from_api(batch | {"request_counts": "many"}).request_counts == {}

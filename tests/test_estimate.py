@@ -19,11 +19,11 @@ import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.errors import BudgetError
 from pandas_batch.estimates import counting
-from pandas_batch.estimates.amounts import html_table
 from pandas_batch.estimates.bounds import minimum_cached_tokens
 from pandas_batch.estimates.estimate import Estimate, check_budget, estimate_requests
 from pandas_batch.estimates.forecast import N_COUNTED, Traits, forecast
 from pandas_batch.estimates.summing import OFFLINE_BASIS
+from pandas_batch.estimates.tables import html_table
 from pandas_batch.requests.options import parse_options
 from pandas_batch.requests.plan import RequestPlan, plan_requests
 from pandas_batch.simulator.models import find_model

@@ -12,7 +12,8 @@ import pandas as pd
 import pydantic
 import pytest
 
-from pandas_batch.errors import InputError, UnknownOptionError
+from pandas_batch.errors import InputError, UnknownOptionError, clip
+from pandas_batch.requests import option_checks
 from pandas_batch.requests.option_checks import CHECKS
 from pandas_batch.requests.options import ALL_COLUMNS, CORE_COLUMNS, Options, parse_options
 from pandas_batch.types import DEFAULT_MODEL, Prompt
@@ -335,3 +336,31 @@ def test_every_option_has_a_check_or_needs_none() -> None:
     """No option takes whatever it is given, save those that say later what they take."""
     unchecked = {f.name for f in dataclasses.fields(Options)} - CHECKS.keys()
     assert unchecked == {"params", "client", "output_schema", "budget_from_environment"}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_taken"),
+    [
+        ("\u0645\u06cc\u200c\u0634\u0648\u062f", True),
+        ("\u0915\u094d\u200d\u0937", True),
+        ("\U0001f469\u200d\U0001f52c lab", True),
+        ("\u2764\ufe0f\u200d\U0001f525", True),
+        ("e\u0301t\u00e9", True),
+        ("ad\u200dmin", False),
+        ("\u200d", False),
+        ("a\u202eb", False),
+        ("\u06cc\u202e", False),
+        ("a\u200bb", False),
+        ("a\ufeff", False),
+        ("a\nb", False),
+    ],
+)
+def test_a_name_is_written_as_its_script_is_written(name: str, is_taken: bool) -> None:
+    """Joiners of scripts and of emoji belong to the word; what is not seen, or turns the direction, is refused."""
+    if is_taken:
+        assert option_checks.check_name(name, "name") == name
+        assert clip(name) == name
+    else:
+        with pytest.raises(InputError):
+            option_checks.check_name(name, "name")
+        assert clip(name) != name

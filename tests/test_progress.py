@@ -27,7 +27,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from pandas_batch.display import notebook_display, progress
 from pandas_batch.display.notebook_display import KEPT_S, NotebookDisplay
 from pandas_batch.display.pace import GAP_S, Pace
-from pandas_batch.display.progress import Actions, Display, LogDisplay, TqdmDisplay, open_display
+from pandas_batch.display.progress import Actions, Display, LineDisplay, TqdmDisplay, open_display
 from pandas_batch.errors import InputError
 from pandas_batch.types import RunStatus
 
@@ -319,24 +319,42 @@ def test_a_display_that_fails_says_so_once_and_stops(
 # -------------------------------------------------------------------- elsewhere
 
 
-def test_the_log_has_a_line_per_change_of_state(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Without a terminal there is at most a line a minute, and always the last one."""
-    caplog.set_level(logging.INFO, logger="pandas_batch")
-    display = LogDisplay(clock)
+def test_a_place_without_terminal_gets_a_line_per_change_of_state(
+    clock: FakeClock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change of state is a line at once, whatever logging is configured; what ended, at most a line a minute."""
+    monkeypatch.setattr(logging, "disabled", True, raising=False)
+    display = LineDisplay(clock)
+
+    def lines() -> list[str]:
+        return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("  ")]
+
     display.update(run_status(-1))
     for _ in range(100):
         display.update(run_status(0))
-    assert len(caplog.messages) == 1
+    first, second = lines()
+    assert "submitting" in first
+    assert run_status(0).run_id in first
+    assert "in progress" in second
+    display.update(run_status(1))
+    assert lines() == []
     clock.advance(61)
-    for _ in range(100):
-        display.update(run_status(0))
+    display.update(run_status(1))
+    assert len(lines()) == 1
     display.update(run_status(3))
     display.finish(run_status(3))
-    assert [message.split(": ")[1].split(",")[0] for message in caplog.messages] == [
-        "submitting",
-        "in progress",
-        "finished",
-    ]
+    assert ["finished" in line for line in lines()] == [True]
+
+
+def test_a_long_wait_gives_a_sign_of_life(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nothing changes for hours, a line every five minutes says so; stdout stays the script's own."""
+    display = LineDisplay(clock)
+    for _ in range(60):
+        display.update(run_status(0))
+        clock.advance(60)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 12
 
 
 def test_a_terminal_gets_one_bar_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +384,7 @@ class Terminal(io.StringIO):
         ("auto", True, False, False, "html"),
         ("auto", False, True, True, "TqdmDisplay"),
         ("widget", False, True, True, "TqdmDisplay"),
-        ("auto", False, True, False, "LogDisplay"),
+        ("auto", False, True, False, "LineDisplay"),
         ("text", True, True, False, "TqdmDisplay"),
         ("off", True, True, True, "Display"),
     ],

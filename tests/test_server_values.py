@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas_batch.wire.server_values import counts_of, n_requests_of, time_of, times_of
 
 from pandas_batch.wire.endpoints import own_path
-from pandas_batch.wire.server_values import counts_of, n_requests_of, time_of, times_of
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),

@@ -13,6 +13,7 @@ from rowlab import ask, until_batches
 
 import pandas_batch
 from pandas_batch import simulator
+from pandas_batch.amounts import usd
 from pandas_batch.display.account import text_account
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, Outage, spend_cap
 
@@ -50,7 +51,7 @@ def test_a_batch_committed_after_the_grace_is_told_when_the_run_is_opened_later(
     assert besides in words
     assert merged in words
     cost_usd = float(sum(bill.cost_usd for bill in api.billed if bill.batch_id == besides))
-    assert f"billed besides (${cost_usd:,.4f})" in words
+    assert f"billed besides ({usd(cost_usd)})" in words
     summary = later.summary()
     assert summary["made besides by the server"] == besides
     assert summary["billed besides (USD)"] == pytest.approx(cost_usd, abs=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pandas_batch.amounts import duration, usd
 from pandas_batch.errors import clip
 from pandas_batch.types import RunStatus
 
@@ -10,13 +11,11 @@ from .stylesheet import style_element
 from .wording import (
     batch_word,
     day_and_time,
-    duration,
     elapsed_s,
     n_rows_succeeded,
     run_word,
     saved_by_batching_usd,
     sentence,
-    usd,
 )
 
 # MathJax would set what stands between two dollar signs as a formula, and follow its links.

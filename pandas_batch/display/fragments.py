@@ -9,6 +9,7 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import urlsplit
 
+from pandas_batch.amounts import duration, usd, whole_percent
 from pandas_batch.errors import clip
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
@@ -18,14 +19,11 @@ from .wording import (
     batch_word,
     clock_time,
     day_and_time,
-    duration,
     elapsed_s,
     n_rows_succeeded,
-    percent,
     run_word,
     saved_by_batching_usd,
     sentence,
-    usd,
 )
 
 CONSOLE_URL = "https://platform.claude.com/workspaces/default/batches"
@@ -132,7 +130,7 @@ def _money(status: RunStatus, bound: str) -> list[str]:
     saved_usd = saved_by_batching_usd(status)
     share = ""
     if saved_usd is not None and status.cost_usd_standard:
-        share = f"{_usd(saved_usd)} less ({percent(saved_usd, status.cost_usd_standard)})"
+        share = f"{_usd(saved_usd)} less ({whole_percent(saved_usd, status.cost_usd_standard)})"
     cells.append(_fact("Without batching", _usd(status.cost_usd_standard), sub=share))
     if status.n_reused or status.saved_by_reuse_usd:
         n_answers = f"{status.n_reused:,} answers reused" if status.n_reused else "same prompts sent once"

@@ -2,13 +2,12 @@
 Which display a run gets, and the displays that need no notebook.
 
 The ladder: a kernel with ipywidgets gets the panel; a kernel without it HTML that is replaced in place; a terminal one
-tqdm bar; all else a log line per change of state. Nothing is ever printed from a thread.
+tqdm bar; all else plain lines on stderr. Nothing is ever printed to stdout.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
 import shutil
 import sys
@@ -16,18 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pandas_batch.amounts import usd
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.errors import InputError, clip
+from pandas_batch.exiting import say
 from pandas_batch.types import RunStatus
 
-from .account import text_line
-from .wording import n_rows_succeeded, usd
+from .account import text_account, text_line
+from .wording import day_and_time, n_rows_succeeded
 
 Mode = Literal["auto", "widget", "text", "off"]
 
-LOG_INTERVAL_S = 60.0
-
-_logger = logging.getLogger("pandas_batch")
+LINE_INTERVAL_S = 60.0
+SIGN_OF_LIFE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -130,24 +130,35 @@ def _postfix(status: RunStatus) -> str:
     return ", ".join(parts)
 
 
-class LogDisplay(Display):
-    """One line in the log ``pandas_batch`` (level INFO) per change of state, at most one a minute, and the last."""
+class LineDisplay(Display):
+    """
+    Plain lines on stderr, whatever logging is configured: a script under cron or in CI leaves a sign of life.
+
+    A line for each change of state at once; for what has ended and for what the run says, at most one a minute; one
+    in any case every five minutes; the account at the end.
+    """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self._state: str | None = None
         self._told: tuple[object, ...] | None = None
         self._told_s = 0.0
 
     def update(self, status: RunStatus) -> None:
-        """Log a line where the state or the number of ended batches has changed."""
-        what = (status.state, status.n_batches_ended)
-        if what == self._told:
-            return
-        now_s = self._clock.monotonic_s()
-        if self._told is not None and not status.is_final and now_s - self._told_s < LOG_INTERVAL_S:
-            return
-        self._told, self._told_s = what, now_s
-        _logger.info("%s", text_line(status))
+        """Write a line where there is something to say."""
+        told = (status.state, status.n_batches_ended, status.message)
+        if status.is_final:
+            if self._told == told:
+                return
+            text = text_account(status)
+        else:
+            silent_s = self._clock.monotonic_s() - self._told_s
+            pause_s = 0.0 if status.state != self._state else LINE_INTERVAL_S if told != self._told else SIGN_OF_LIFE_S
+            if silent_s < pause_s:
+                return
+            text = text_line(status) + (f". {clip(status.message)}" if status.message else "")
+        self._state, self._told, self._told_s = status.state, told, self._clock.monotonic_s()
+        say(f"pandas_batch {day_and_time(status.now)}: {text}")
 
 
 def open_display(
@@ -209,7 +220,7 @@ def _choose(mode: Mode, actions: Actions | None, *, blocking: bool, clock: Clock
         return NotebookDisplay(actions, clock=clock, blocking=blocking, widgets=has_widgets())
     if sys.stderr is not None and sys.stderr.isatty():
         return TqdmDisplay()
-    return LogDisplay(clock)
+    return LineDisplay(clock)
 
 
 def in_kernel() -> bool:

@@ -1,14 +1,11 @@
-"""How numbers, money, times and states are said; the panel, the static account and the text say them alike."""
+"""How times and states are said; the panel, the static account and the text say them alike."""
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import NamedTuple
 
 from pandas_batch.types import BatchStatus, RunStatus
-
-UNKNOWN = "unknown"
 
 
 class Word(NamedTuple):
@@ -93,46 +90,6 @@ def batch_word(batch: BatchStatus) -> Word:
     return _BATCH_WORDS.get(batch.state, Word("○", batch.state.replace("_", " "), "wait"))
 
 
-def usd(amount: float | None) -> str:
-    """
-    Return US dollars as people write them; small amounts keep two digits that say something.
-
-    Examples
-    --------
-    >>> usd(1234.5), usd(0.0123), usd(0.000451), usd(0), usd(None)
-    ('$1,234.50', '$0.012', '$0.00045', '$0.00', 'unknown')
-    >>> usd(0.05)
-    '$0.05'
-    """
-    if amount is None or not math.isfinite(amount):
-        return UNKNOWN
-    if amount == 0 or abs(amount) >= 0.1:
-        return f"${amount:,.2f}"
-    if abs(amount) < 1e-6:
-        return "< $0.000001"
-    whole, _, digits = f"{amount:.{1 - math.floor(math.log10(abs(amount)))}f}".partition(".")
-    return f"${whole}.{digits.rstrip('0'):0<2}"
-
-
-def duration(seconds: float) -> str:
-    """
-    Return a length of time, coarser as it grows: a text that does not change is not sent again.
-
-    Examples
-    --------
-    >>> [duration(s) for s in (0.4, 42, 63, 200, 754, 11_100, 86_400)]
-    ['0 s', '42 s', '1 min 00 s', '3 min 20 s', '12 min', '3 h 05 min', '24 h 00 min']
-    """
-    whole_s = max(0, int(seconds))
-    if whole_s < 60:
-        return f"{whole_s} s"
-    if whole_s < 600:
-        minutes, rest_s = divmod(whole_s, 60)
-        return f"{minutes} min {rest_s - rest_s % 5:02d} s"
-    minutes = whole_s // 60
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def clock_time(at: datetime) -> str:
     """Return the time of day in the zone of this machine, with the zone's name: a kernel may run far away."""
     return f"{at.astimezone():%H:%M:%S %Z}".strip()
@@ -141,18 +98,6 @@ def clock_time(at: datetime) -> str:
 def day_and_time(at: datetime) -> str:
     """Return date and time in the zone of this machine."""
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}".strip()
-
-
-def percent(part: float, whole: float) -> str:
-    r"""
-    Return a share in whole percent.
-
-    Examples
-    --------
-    >>> percent(1, 3)
-    '33\xa0%'
-    """
-    return f"{100 * part / whole:.0f}\N{NO-BREAK SPACE}%" if whole else "0\N{NO-BREAK SPACE}%"
 
 
 def sentence(status: RunStatus) -> str:

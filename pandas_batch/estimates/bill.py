@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from pandas_batch.amounts import UNKNOWN, file_size, number, percent, usd
 from pandas_batch.errors import BudgetError, clip
 
-from .amounts import UNKNOWN, file_size, html_table, money, number, percent, text_table
+from .tables import html_table, text_table
 
 if TYPE_CHECKING:
-    from .amounts import Row
+    from .tables import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +165,9 @@ class Estimate:
         >>> estimate.against(0.01, 104)
         'billed $0.01 of at most $0.02; input tokens 4.0 % above the estimate'
         """
-        said = f"billed {money(cost_usd)} of at most {money(self.cost_usd_max)}"
+        said = f"billed {usd(cost_usd)} of at most {usd(self.cost_usd_max)}"
         if cost_usd is not None and self.cost_usd_max is not None and cost_usd > self.cost_usd_max:
-            said = f"billed {money(cost_usd)}, above the estimated bound of {money(self.cost_usd_max)}"
+            said = f"billed {usd(cost_usd)}, above the estimated bound of {usd(self.cost_usd_max)}"
         if input_tokens is not None and self.input_tokens:
             off = input_tokens / self.input_tokens - 1
             where = "above" if off >= 0 else "below"
@@ -184,9 +185,9 @@ class Estimate:
             ("batches", number(self.batches), file_size(self.bytes) if self.batches else ""),
             ("input tokens", number(self.input_tokens), self._error_bar()),
             ("output tokens", number(self.output_tokens_max), "at most: max_tokens used up"),
-            ("cost at least", money(self.cost_usd_min), "input only"),
-            ("cost at most", money(self.cost_usd_max), "every answer as long as max_tokens allows"),
-            ("without batching", money(self.cost_usd_standard), "at most"),
+            ("cost at least", usd(self.cost_usd_min), "input only"),
+            ("cost at most", usd(self.cost_usd_max), "every answer as long as max_tokens allows"),
+            ("without batching", usd(self.cost_usd_standard), "at most"),
         ]
         for cache in self.cache:
             of_model = f" ({clip(cache.model, 40)})" if len(self.cache) > 1 else ""
@@ -226,7 +227,7 @@ class Estimate:
 
 
 def _span(low: float | None, high: float | None) -> str:
-    return f"{money(low)} to {money(high)}"
+    return f"{usd(low)} to {usd(high)}"
 
 
 def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environment: bool = False) -> None:
@@ -274,11 +275,11 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environ
     kept = budget[0].lower() + budget[1:]
     enough = math.ceil(estimate.cost_usd_max * 100) / 100
     if least is not None and least > max_cost_usd:
-        ways = f"{budget} does not pay for the input alone ({money(least)}): send fewer or shorter rows"
+        ways = f"{budget} does not pay for the input alone ({usd(least)}): send fewer or shorter rows"
     else:
         ways = "a lower max_tokens= lowers the bound"
     raise BudgetError(
-        f"This may cost {money(estimate.cost_usd_max)}, above {kept} ({number(estimate.to_send)} "
+        f"This may cost {usd(estimate.cost_usd_max)}, above {kept} ({number(estimate.to_send)} "
         f"request{'' if estimate.to_send == 1 else 's'}, {number(estimate.input_tokens)} input tokens, at most "
         f"{number(estimate.output_tokens_max)} output tokens).",
         hint=f"max_cost_usd={enough:.2f} lets it through\n{ways}{of_environment}",

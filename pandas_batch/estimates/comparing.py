@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from pandas_batch.amounts import number, usd
 from pandas_batch.errors import FrameMismatchError, InputError, clip
 
-from .amounts import money, number
 from .comparison import COMPARING_SPENDS_NOTHING, Comparison, Side, ratio_of
 
 Metric = Callable[[pd.DataFrame], float]
@@ -97,7 +97,7 @@ def _reasons(
             reasons.append("the cost per answered row is unknown, so max_cost_ratio cannot be kept")
         elif ratio > max_cost_ratio * (1 + 1e-9):
             reasons.append(
-                f"an answered row costs {money(b.cost_usd_per_row)}, {ratio:.2f} times {money(a.cost_usd_per_row)} "
+                f"an answered row costs {usd(b.cost_usd_per_row)}, {ratio:.2f} times {usd(a.cost_usd_per_row)} "
                 f"(max_cost_ratio={max_cost_ratio:g})"
             )
     if a.metric is not None and b.metric is not None:

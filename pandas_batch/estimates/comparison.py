@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from pandas_batch.amounts import number, percent, usd
 from pandas_batch.errors import WorseRunError
 
-from .amounts import html_table, money, number, percent, text_table
+from .tables import html_table, text_table
 
 if TYPE_CHECKING:
-    from .amounts import Row
+    from .tables import Row
 
 COMPARING_SPENDS_NOTHING = "Comparing spends nothing; both runs are as they were."
 
@@ -135,10 +136,10 @@ class Comparison:
                 f"of {number(self.n_both_succeeded)} rows that both answered",
             ),
             ("tokens", f"{number(a.tokens)} → {number(b.tokens)}"),
-            ("cost", f"{money(a.cost_usd)} → {money(b.cost_usd)}"),
+            ("cost", f"{usd(a.cost_usd)} → {usd(b.cost_usd)}"),
             (
                 "cost per answered row",
-                f"{money(a.cost_usd_per_row)} → {money(b.cost_usd_per_row)}",
+                f"{usd(a.cost_usd_per_row)} → {usd(b.cost_usd_per_row)}",
                 "" if self.cost_ratio is None else f"× {self.cost_ratio:.2f}",
             ),
         ]

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.amounts import number
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.errors import InputError, clip, outside_level
 from pandas_batch.wire.endpoints import models_flow
 
-from .amounts import number
 from .counting import ask_all, count_requests, look_at, speaks_of_request, status_code_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .amounts import number
+from pandas_batch.amounts import number
+
 from .bill import Estimate
 from .bounds import Bounds, OfModel
 

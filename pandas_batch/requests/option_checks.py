@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pandas_batch.errors import KEY, InputError
+from pandas_batch.errors import KEY, InputError, is_one_line
 from pandas_batch.types import Prompt
 
 from .keys import HOW_TO_GIVE_A_KEY
@@ -135,7 +135,7 @@ def check_text(value: Any, name: str) -> str:
 def check_name(value: Any, name: str) -> str:
     """Return a run's name: short, and printable on one line."""
     text = check_text(value, name)
-    if not text.strip() or not text.isprintable() or len(text) > 200:
+    if not text.strip() or not is_one_line(text) or len(text) > 200:
         raise InputError(f"{name} is {quoted(text)}; it has to be 1 to 200 printable characters.")
     return text
 

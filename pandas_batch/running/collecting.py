@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.row_status import CODE, status_codes
 from pandas_batch.errors import ResultsGoneError, StoreError, UnreadableAnswerError, clip
-from pandas_batch.wire.server_values import time_of, times_of
+from pandas_batch.server_values import time_of, times_of
 
 from .failpoints import reached
 from .memory import give_back_cache, give_back_memory

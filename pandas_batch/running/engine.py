@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from pandas_batch import exiting
 from pandas_batch.clock import Clock, tick_s
 from pandas_batch.errors import PandasBatchError, StoreError
+from pandas_batch.server_values import times_of
 from pandas_batch.types import RunStatus
-from pandas_batch.wire.server_values import times_of
 
 from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run

@@ -22,7 +22,7 @@ from pandas_batch.errors import (
     UnreadableAnswerError,
     clip,
 )
-from pandas_batch.wire.server_values import time_of, times_of
+from pandas_batch.server_values import time_of, times_of
 
 from .failpoints import reached
 from .memory import give_back_cache

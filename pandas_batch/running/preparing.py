@@ -258,7 +258,7 @@ def _need_room(store: Store, plan: RequestPlan, rows: np.ndarray) -> None:
     expected = 2 * n_bytes + 4 * int(plan.max_tokens[rows].clip(max=1024).sum())
     free = store.free_bytes()
     if free < expected:
-        from pandas_batch.estimates.amounts import file_size
+        from pandas_batch.amounts import file_size
 
         raise StoreError(
             f"The store at {store.path} has {file_size(free)} free; this run may need {file_size(expected)}.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.result_lines import id_of
 from pandas_batch.errors import UnreadableAnswerError, clip
-from pandas_batch.wire.server_values import n_requests_of, time_of, times_of
+from pandas_batch.server_values import n_requests_of, time_of, times_of
 
 from .failpoints import reached
 from .posting import Step, Workplace, backoff_s, split_in_halves

@@ -13,8 +13,8 @@ from pandas_batch.answers.result_lines import id_of, iter_lines
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
 from pandas_batch.errors import FrameMismatchError
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
+from pandas_batch.server_values import n_requests_of
 from pandas_batch.wire.failures import is_not_found
-from pandas_batch.wire.server_values import n_requests_of
 
 from .collecting import look_again
 from .posting import Workplace

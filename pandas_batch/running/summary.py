@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.amounts import usd
 from pandas_batch.answers.row_status import exact_sum
 from pandas_batch.answers.stretches import is_all
 from pandas_batch.estimates.bill import Estimate
@@ -194,7 +195,7 @@ def plot_run(status: RunStatus, ax: Any = None) -> Any:
     ]
     bars = ax.barh(names, numbers, color=colors)
     ax.bar_label(bars, labels=[f"{n:,}" for n in numbers], padding=3)
-    cost = "cost unknown" if status.cost_usd is None else f"${status.cost_usd:,.4f}"
+    cost = "cost unknown" if status.cost_usd is None else usd(status.cost_usd)
     ax.set_title(f"{status.name or status.run_id}: {status.n_rows:,} rows, {cost}")
     ax.set_xlabel("rows")
     ax.margins(x=0.12)

@@ -16,6 +16,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pandas_batch.amounts import usd
+
 from .posting import Workplace
 from .reconciling import candidates_for, newer_batches, read_nonce
 
@@ -71,7 +73,7 @@ def surplus_words(found: Iterable[Surplus]) -> str:
     """Return what the user has to know of them; "" where there are none."""
     told = []
     for surplus in found:
-        cost = "at a price that is not known" if surplus.cost_usd is None else f"${surplus.cost_usd:,.4f}"
+        cost = "at a price that is not known" if surplus.cost_usd is None else usd(surplus.cost_usd)
         instead = "had been canceled" if surplus.merged_id is None else f"had been posted again as {surplus.merged_id}"
         told.append(
             f"Batch {surplus.batch_id} was made by the server after it had been given up as lost, when its "

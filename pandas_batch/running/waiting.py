@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
+from pandas_batch.amounts import usd
 from pandas_batch.errors import WaitTimeout, clip
 
 from .driving import DrivenRun
@@ -207,11 +208,9 @@ class AwaitedRun(DrivenRun, ABC):
     def _money_note(self) -> str:
         batches = self._batches()
         n_posted = sum(batch.batch_id is not None for batch in batches)
-        paid = self.paid_usd
-        billed = "unknown" if paid is None else f"${paid:,.4f}"
         return (
-            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server, billed so far {billed}; "
-            f"every answer that came is saved in {self._store.path}.\n"
+            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server, "
+            f"billed so far {usd(self.paid_usd)}; every answer that came is saved in {self._store.path}.\n"
             f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self.id}").result()'
         )
 
