@@ -320,7 +320,8 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK)
     most_usd = most_cost_usd(given.model)
     if most_usd is None or most_usd > MOST_COST_USD:
         _tell(
-            f"{given.model} has no known price, or more than {amounts.usd(MOST_COST_USD)} would be spent. Nothing was sent."
+            f"{given.model} has no known price, or more than {amounts.usd(MOST_COST_USD)} would be spent. "
+            "Nothing was sent."
         )
         return 2
     if not given.yes and not _agrees(
