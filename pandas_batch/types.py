@@ -185,9 +185,9 @@ class BatchResult:
         ``succeeded``, ``errored``, ``canceled`` or ``expired``; ``missing`` where the server has no result for it, and
         ``invalid`` where its line cannot be read.
     tokens
-        Input (with cache reads and writes) plus output tokens.
+        Input (with cache reads and writes) plus output tokens; None where the server's counts cannot all be read.
     input_tokens, output_tokens
-        The API's uncached input count and its output count.
+        The API's uncached input count and its output count; None where it tells none.
     cost_usd
         What the request cost, with the batch discount; None where the model has no known price.
     error
@@ -201,9 +201,9 @@ class BatchResult:
     custom_id: str
     output: str = ""
     status: str = "succeeded"
-    tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    tokens: int | None = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
     cost_usd: float | None = 0.0
     error: str | None = None
     stop_reason: str | None = None

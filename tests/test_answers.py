@@ -614,6 +614,130 @@ def test_a_stream_that_breaks_off_raises_its_own_error() -> None:
         decode_results(broken(), prefix=PREFIX, n_requests=1)
 
 
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        ({"type": "overloaded_error", "message": "busy"}, "overloaded_error: busy"),
+        ({"type": "error", "error": {"type": "api_error", "message": "no"}}, "api_error: no"),
+        ({"type": "error", "message": "no"}, "no"),
+        ({"type": "error", "error": "all is lost"}, "all is lost"),
+        ({"message": "no"}, "no"),
+        ("all is lost", "all is lost"),
+        ({}, "errored"),
+        (None, "errored"),
+    ],
+)
+def test_an_error_keeps_its_words_however_deep_it_stands(told: Any, error: str) -> None:
+    """The API nests errors twice; what a gateway tells in a flatter shape is kept as well."""
+    raw = line(0, {"type": "errored", "error": told})
+    row = rows(decode([raw]).table)[0]
+    assert ": ".join(part for part in (row["error_type"], row["error_message"]) if part) == error.replace("errored", "")
+    assert result_of_line(raw).error == error
+
+
+UNREADABLE = [None, -1, -7, 1.5, "9", True, 2**63, {}]
+
+
+@pytest.mark.parametrize("value", UNREADABLE, ids=repr)
+@pytest.mark.parametrize(
+    "name", ["input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"]
+)
+def test_tokens_are_a_whole_sum_or_none(name: str, value: Any) -> None:
+    """Where one of the counts cannot be read neither tokens nor cost are known: half a sum reads as a whole one."""
+    usage = answer("x")["message"]["usage"] | {name: value, "cache_creation": None}
+    raw = line(0, answer("x", usage=usage))
+    row = rows(add_costs(decode([raw]).table, at=AT))[0]
+    assert not row["has_all_tokens"]
+    assert row["cost_usd"] is None
+    result = result_of_line(raw, at=AT)
+    assert result.tokens is None
+    assert result.cost_usd is None
+
+
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+def test_counts_that_each_answer_has_are_not_taken_for_nothing(name: str) -> None:
+    """An absent count of input or output is not 0; absent counts of the cache are, for old answers lack them."""
+    usage = {"input_tokens": 11, "output_tokens": 13}
+    whole = rows(add_costs(decode([line(0, answer("x", usage=usage))]).table, at=AT))[0]
+    assert whole["has_all_tokens"]
+    assert whole["cost_usd"] is not None
+    del usage[name]
+    assert not rows(decode([line(0, answer("x", usage=usage))]).table)[0]["has_all_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("iterations", "is_whole"),
+    [
+        (None, True),
+        ([], True),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13}], True),
+        ([{"type": "message", "input_tokens": 5, "output_tokens": 6}] * 2, False),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13}, {"type": "compaction"}], False),
+        ([{"type": "advisor_message", "input_tokens": 11, "output_tokens": 13}], False),
+        (["message"], False),
+        ("message", False),
+        ({}, False),
+    ],
+)
+def test_turns_beside_the_answer_leave_the_cost_unknown(iterations: Any, is_whole: bool) -> None:
+    """What turns of the server were billed is not in the counts: the cost of the last turn is not told as the whole."""
+    usage = answer("x")["message"]["usage"] | {"iterations": iterations}
+    raw = line(0, answer("x", usage=usage))
+    row = rows(add_costs(decode([raw]).table, at=AT))[0]
+    assert (row["cost_usd"] is not None) is is_whole
+    assert (result_of_line(raw, at=AT).cost_usd is not None) is is_whole
+
+
+@pytest.mark.parametrize(("tier", "factor"), [("batch", 1), (None, 1), ("standard", 2), ("priority", 2), ("new", None)])
+def test_another_tier_has_no_discount(tier: Any, factor: int | None) -> None:
+    """Half of every price is for what a batch answered; in a tier that is not known the cost is not known."""
+    usage = {"input_tokens": 1000, "output_tokens": 100, "service_tier": tier}
+    raw = line(0, answer("x", usage=usage))
+    row = rows(add_costs(decode([raw]).table, at=AT))[0]
+    cost = None if factor is None else pytest.approx(factor * (1000 * 0.5 + 100 * 2.5) / 1e6)
+    assert row["cost_usd"] == cost
+    assert result_of_line(raw, at=AT).cost_usd == cost
+
+
+@pytest.mark.parametrize("model", [None, ""])
+def test_an_answer_without_a_model_costs_what_was_asked(tmp_path: Path, model: Any) -> None:
+    """Where an answer does not say who gave it, the price is that of the model that its request asked."""
+    lines = [line(i, answer("x", model=model if i else "claude-haiku-4-5")) for i in range(3)]
+    asked = {1: "claude-haiku-4-5", 2: "claude-opus-4-8"}
+    decoded = decode_to_file(
+        [b"\n".join(lines)], tmp_path / "a", prefix=PREFIX, n_requests=3, at=AT, models_asked=asked.get
+    )
+    first, second, third = decoded.table["cost_usd"].to_pylist()
+    assert first == second
+    assert third > second
+    assert result_of_line(lines[1], at=AT, model_asked=lambda _: "claude-haiku-4-5").cost_usd == first
+
+
+def test_lines_that_are_not_utf8_are_counted() -> None:
+    """What became U+FFFD is known, so that it can be told."""
+    lines = [line(i, answer("\xff")) for i in range(3)]
+    lines[1] = lines[1].replace("\xff".encode(), b"\xff")
+    decoded = decode(lines)
+    assert decoded.n_not_utf8 == 1
+    assert outputs(decoded) == ["\xff", "\ufffd", "\xff"]
+    assert decode([line(0, answer("\ufffd"))]).n_not_utf8 == 0
+
+
+def test_the_last_text_of_an_answer_can_be_found_again() -> None:
+    """Of an answer with several texts it is known where the last one begins, whatever stands around it."""
+    told = ["Let me look.", {"type": "server_tool_use", "id": "1", "name": "web_search"}, "ünd: ", '{"a": 1}']
+    lines = [line(0, answer(*told)), line(1, answer("one")), line(2, answer("\xff", "two"))]
+    for broken in (False, True):
+        if broken:
+            lines[2] = lines[2].replace("\xff".encode(), b"\xff\xff")
+        table = decode(lines).table
+        lasts = [
+            None if begin is None else text.encode()[begin:].decode()
+            for text, begin in zip(table["output"].to_pylist(), table["last_text_from"].to_pylist(), strict=True)
+        ]
+        assert lasts == ['{"a": 1}', None, "two"]
+
+
 # --------------------------------------------------------------------- one line for the client layer
 
 
@@ -628,9 +752,12 @@ def test_one_line_says_what_its_row_says(i: int) -> None:
     assert result.output == (row["output"] or "")
     assert result.cost_usd == row["cost_usd"]
     assert (result.stop_reason, result.model) == (row["stop_reason"], row["model"])
-    assert (result.input_tokens, result.output_tokens) == (row["input_tokens"] or 0, row["output_tokens"] or 0)
     parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-    assert result.tokens == sum(row[name] or 0 for name in parts)
+    if result.ok:
+        assert (result.input_tokens, result.output_tokens) == (row["input_tokens"], row["output_tokens"])
+        assert result.tokens == (sum(row[name] or 0 for name in parts) if row["has_all_tokens"] else None)
+    else:
+        assert (result.input_tokens, result.output_tokens, result.tokens) == (0, 0, 0)
     if row["error_type"]:
         assert result.error == f"{row['error_type']}: {row['error_message']}"
     else:

@@ -28,8 +28,9 @@ class Room:
 ROOMS = {
     "simulator": Room("simulator", "msgspec anthropic httpx2"),
     "ground": Room("errors exiting clock server_values types failpoints amounts"),
+    "lines": Room("result_lines", "msgspec"),
     "prices": Room("rates pricing", "genai_prices numpy pyarrow"),
-    "answers": Room("result_lines answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
+    "answers": Room("answer_texts result_file answer_columns answers", "msgspec numpy pyarrow"),
     "wire": Room(
         "body flows failures sending connections clients drivers endpoints downloads wire",
         "anthropic httpx2",

@@ -102,7 +102,7 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
         usage["cache_creation_input_tokens"] = in_5m
         usage["cache_creation"] = None
     if draw(st.booleans()):
-        usage["cache_read_input_tokens"] = draw(st.one_of(COUNTS, st.none()))
+        usage["cache_read_input_tokens"] = draw(COUNTS)
     if draw(st.booleans()):
         usage["server_tool_use"] = draw(
             st.one_of(st.none(), st.fixed_dictionaries({"web_search_requests": st.integers(0, 50)}))

@@ -381,3 +381,12 @@ def test_the_validator_agrees_with_the_reference(schema: dict[str, Any], value: 
     reference = jsonschema.Draft202012Validator(root).is_valid(value)
     assert (misfits(value, root, root) == "") == reference
     assert jsonschema.Draft202012Validator(with_single_types(root)).is_valid(value) == reference
+
+
+def test_json_after_a_search_is_the_answer() -> None:
+    """The answer is the whole text, or else the last of several texts; a text with words around its JSON is neither."""
+    schema = OutputSchema.of({"mood": str})
+    texts = ['Let me look.{"mood": "calm"}', 'Look: {"mood": "calm"}', '{"mood": "calm"}', "Well.Well."]
+    columns, invalid = schema.to_columns(texts, None, [12, None, None, 5])
+    assert columns["mood"].isna().tolist() == [False, True, False, True]
+    assert sorted(invalid) == [1, 3]

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
-from .answer_texts import joined_texts
+from .answer_texts import joined_texts, text_of
 from .result_lines import (
     INVALID_TYPE,
     MISSING_TYPE,
     UNKNOWN,
     Block,
     CacheCreation,
-    ErrorResponse,
     Line,
     Message,
     OutputDetails,
     Result,
     ServerToolUse,
     Usage,
+    error_of,
+    has_all_tokens,
+    has_whole_bill,
     reason_of,
 )
 
@@ -48,12 +50,17 @@ ANSWER_SCHEMA = pa.schema(
         ("message_id", pa.large_string()),
         ("error_type", _WORDS),
         ("error_message", pa.large_string()),
+        ("last_text_from", pa.int64()),
+        ("has_all_tokens", pa.bool_()),
+        ("has_whole_bill", pa.bool_()),
         ("cost_usd", pa.float64()),
         ("cost_usd_standard", pa.float64()),
     ]
 )
 """One row per position of a batch. Token counts are null where the server did not tell them; ``has_content`` is
-whether the answer holds anything but empty text (a refusal without it is not billed)."""
+whether the answer holds anything but empty text (a refusal without it is not billed). ``last_text_from`` is the byte of
+``output`` at which the last of several text blocks begins; ``has_all_tokens`` and ``has_whole_bill`` are whether its
+usage could be read."""
 
 _PRICES = ("cost_usd", "cost_usd_standard")
 UNPRICED_SCHEMA = pa.schema([field for field in ANSWER_SCHEMA if field.name not in _PRICES])
@@ -70,7 +77,6 @@ _NO_USAGE = Usage()
 _NO_CACHE_CREATION = CacheCreation()
 _NO_OUTPUT_DETAILS = OutputDetails()
 _NO_SERVER_TOOL_USE = ServerToolUse()
-_NO_ERROR_RESPONSE = ErrorResponse()
 
 
 class Words(dict[str | None, int]):
@@ -108,8 +114,11 @@ class Vocabulary:
 class Columns:
     """The columns of some thousand rows, gathered slice by slice."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, models_asked: Callable[[int], str | None] = lambda _: None) -> None:
         self._vocabulary = vocabulary
+        self._models_asked = models_asked
+        self._all_tokens: list[bool] = []
+        self._whole_bill: list[bool] = []
         self._statuses: list[int] = []
         self._input: list[int | None] = []
         self._output: list[int | None] = []
@@ -128,9 +137,10 @@ class Columns:
         # Few rows have these, so only those are kept, by row.
         self._errors: dict[int, Result] = {}
         self._wordless: list[int] = []
+        self._last_text_from: dict[int, int] = {}
 
-    def add(self, lines: Sequence[Line]) -> None:
-        """Append rows."""
+    def add(self, lines: Sequence[Line], position: int = 0) -> None:
+        """Append rows, of which the first stands at `position` of its batch."""
         results = [line.result for line in lines]
         codes = [_STATUS_CODES[result.type] for result in results]
         messages = [result.message or _NO_MESSAGE for result in results]
@@ -148,8 +158,15 @@ class Columns:
         self._stop_reasons += [word[message.stop_reason] for message in messages]
         word = self._vocabulary.model
         self._models += [word[message.model] for message in messages]
+        for i, message in enumerate(messages):
+            if not message.model and not codes[i]:
+                # What was asked for is what was billed, where an answer does not say who gave it.
+                self._models[i - len(messages)] = word[self._models_asked(position + i)]
 
     def _add_usages(self, usages: Sequence[Usage]) -> None:
+        all_tokens = [has_all_tokens(usage) for usage in usages]
+        self._all_tokens += all_tokens
+        self._whole_bill += [told and has_whole_bill(usage) for told, usage in zip(all_tokens, usages, strict=True)]
         self._input += [usage.input_tokens for usage in usages]
         self._output += [usage.output_tokens for usage in usages]
         self._read += [usage.cache_read_input_tokens for usage in usages]
@@ -170,6 +187,9 @@ class Columns:
         for i in np.flatnonzero(n_bytes <= 0).tolist():
             if any(block.type != "text" for block in contents[i]):
                 self._wordless.append(first + i)
+        for i, content in enumerate(contents):
+            if len(content) > 1 and (n_last := _n_last_bytes(content)) is not None:
+                self._last_text_from[first + i] = int(n_bytes[i]) - n_last
         self._n_text_bytes.append(n_bytes)
         self._texts.append(data)
 
@@ -193,12 +213,13 @@ class Columns:
         """
         vocabulary = self._vocabulary
         n_text_bytes = np.concatenate(self._n_text_bytes)
+        data = b"".join(self._texts)
         has_content = n_text_bytes > 0
         has_content[self._wordless] = True
         error_types, error_messages = self._errors_to_arrays()
         columns = {
             "status": pa.DictionaryArray.from_arrays(np.array(self._statuses, np.int8), _STATUS_ARRAY),
-            "output": _texts_to_array(b"".join(self._texts), n_text_bytes, repair=repair),
+            "output": _texts_to_array(data, n_text_bytes, repair=repair),
             "has_content": pa.array(has_content, memory_pool=_POOL),
             "stop_reason": vocabulary.stop_reason.to_array(self._stop_reasons),
             "input_tokens": _counts_to_array(self._input),
@@ -212,20 +233,42 @@ class Columns:
             "service_tier": vocabulary.service_tier.to_array(self._tiers),
             "inference_geo": vocabulary.inference_geo.to_array(self._geos),
             "message_id": pa.array(self._message_ids, pa.large_string(), memory_pool=_POOL),
+            "last_text_from": self._last_texts_to_array(data, n_text_bytes, repair=repair),
+            "has_all_tokens": pa.array(self._all_tokens, pa.bool_(), memory_pool=_POOL),
+            "has_whole_bill": pa.array(self._whole_bill, pa.bool_(), memory_pool=_POOL),
             "error_type": error_types,
             "error_message": error_messages,
         }
         return pa.record_batch([columns[name] for name in UNPRICED_SCHEMA.names], schema=UNPRICED_SCHEMA)
 
+    def _last_texts_to_array(self, data: bytes, n_bytes: np.ndarray, *, repair: bool) -> pa.Array:
+        begins: list[int | None] = [None] * len(n_bytes)
+        if not self._last_text_from:
+            return pa.array(begins, pa.int64())
+        ends = np.cumsum(np.maximum(n_bytes, 0))
+        for row, begin in self._last_text_from.items():
+            if repair:  # which has another length than what it stands for
+                first = int(ends[row]) - int(n_bytes[row])
+                begin = len(data[first : first + begin].decode("utf-8", "replace").encode())
+            begins[row] = begin
+        return pa.array(begins, pa.int64(), memory_pool=_POOL)
+
     def _errors_to_arrays(self) -> tuple[pa.Array, pa.Array]:
         codes = np.full(len(self._statuses), UNKNOWN, np.int32)
         messages: list[str | None] = [None] * len(self._statuses)
         for row, result in self._errors.items():
-            error = (result.error or _NO_ERROR_RESPONSE).error
+            error = error_of(result)
             if error is not None:
                 codes[row] = self._vocabulary.error_type[error.type]
                 messages[row] = error.message
         return self._vocabulary.error_type.to_array(codes), pa.array(messages, pa.large_string(), memory_pool=_POOL)
+
+
+def _n_last_bytes(content: Sequence[Block]) -> int | None:
+    """Return the length of the last text block of an answer that has several; None where it has not."""
+    texts = [block for block in content if block.type == "text"]
+    last = text_of(texts[-1:]) if len(texts) > 1 else None
+    return None if last is None else len(last)
 
 
 def _n_written(usage: Usage) -> int:

@@ -19,7 +19,7 @@ from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
 from .answer_texts import text_of
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, checking_utf8, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, read_line
+from .result_lines import INVALID_TYPE, Error, Usage, error_of, has_all_tokens, read_line
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -61,6 +61,8 @@ class Decoded:
     unreadable
         Position (None where no custom_id could be found) and reason of lines that cannot be read; of those
         without a position the first only, `n_junk` counts them all.
+    n_not_utf8
+        Lines that hold bytes which are no UTF-8; in the texts these are U+FFFD.
     """
 
     table: pa.Table
@@ -71,6 +73,7 @@ class Decoded:
     conflicts: list[int] = field(default_factory=list)
     unreadable: list[tuple[int | None, str]] = field(default_factory=list)
     n_junk: int = 0
+    n_not_utf8: int = 0
 
     @property
     def complete(self) -> bool:
@@ -132,6 +135,7 @@ def decode_to_file(
     at: datetime,
     prices: Mapping[str, tuple[float, float]] | None = None,
     custom_ids: Sequence[bytes] | np.ndarray | None = None,
+    models_asked: Callable[[int], str | None] = lambda _: None,
 ) -> Decoded:
     """
     Decode, price and write the results of a batch without ever holding its texts in memory.
@@ -144,6 +148,8 @@ def decode_to_file(
         Where the answers go (Arrow IPC, mode 0600); the caller makes them durable and renames them.
     at, prices
         As in `pandas_batch.answers.pricing.add_costs`.
+    models_asked
+        Returns the model that the request at a position asked, for answers that do not tell theirs.
 
     Returns
     -------
@@ -163,7 +169,9 @@ def decode_to_file(
                 writer.write_table(priced.select(ANSWER_SCHEMA.names))
         return read_answers(path)
 
-    return _decode(source, write, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
+    return _decode(
+        source, write, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids, models_asked=models_asked
+    )
 
 
 def _decode(
@@ -173,14 +181,18 @@ def _decode(
     prefix: bytes,
     n_requests: int,
     custom_ids: Sequence[bytes] | np.ndarray | None,
+    models_asked: Callable[[int], str | None] = lambda _: None,
 ) -> Decoded:
+    n_not_utf8 = 0
     unreadable: list[tuple[int | None, str]] = []
     with mapped(source) as data, checking_utf8(data) as is_utf8:
         found = locate(data, prefix=prefix, n_requests=n_requests, custom_ids=custom_ids)
-        table = to_table(_record_batches(data, found, n_requests, unreadable, repair=False))
+        table = to_table(_record_batches(data, found, n_requests, unreadable, models_asked, repair=False))
         if not is_utf8():
             unreadable.clear()
-            table = to_table(_record_batches(data, found, n_requests, unreadable, repair=True))
+            table = to_table(_record_batches(data, found, n_requests, unreadable, models_asked, repair=True))
+            lines = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
+            n_not_utf8 = sum(not is_text(bytes(data[begin:end])) for begin, end in lines if begin >= 0)
     absent = found.starts < 0
     return Decoded(
         table=table,
@@ -191,23 +203,30 @@ def _decode(
         conflicts=found.conflicts,
         unreadable=[*unreadable, *((None, reason) for reason in found.junk)],
         n_junk=found.n_junk,
+        n_not_utf8=n_not_utf8,
     )
 
 
 def _record_batches(
-    data: Any, found: Found, n_requests: int, unreadable: list[tuple[int | None, str]], *, repair: bool
+    data: Any,
+    found: Found,
+    n_requests: int,
+    unreadable: list[tuple[int | None, str]],
+    models_asked: Callable[[int], str | None],
+    *,
+    repair: bool,
 ) -> Iterator[pa.RecordBatch]:
     vocabulary = Vocabulary()
-    columns, begin = Columns(vocabulary), 0
+    columns, begin = Columns(vocabulary, models_asked), 0
     n_bytes = int((found.ends - found.starts).sum())
     n_read = min(max(_READ_BYTES * n_requests // max(n_bytes, 1), 1), _READ_ROWS)
     for first in range(0, n_requests, n_read):
         end = min(first + n_read, n_requests)
-        columns.add(lines_of(data, found, first, end))
+        columns.add(lines_of(data, found, first, end), first)
         if end == n_requests or end - begin >= _BATCH_ROWS or columns.n_text_bytes() >= _BATCH_TEXT_BYTES:
             unreadable += [(begin + row, reason) for row, reason in columns.unreadable()]
             yield columns.to_record_batch(repair=repair)
-            columns, begin = Columns(vocabulary), end
+            columns, begin = Columns(vocabulary, models_asked), end
 
 
 @contextlib.contextmanager
@@ -239,8 +258,21 @@ def read_answers(path: str | os.PathLike[str]) -> pa.Table:
         return pa.ipc.open_file(file.read_buffer()).read_all()
 
 
+def is_text(line: bytes) -> bool:
+    """Return whether bytes are UTF-8."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def result_of_line(
-    line: bytes, *, at: datetime | None = None, prices: Mapping[str, tuple[float, float]] | None = None
+    line: bytes,
+    *,
+    at: datetime | None = None,
+    prices: Mapping[str, tuple[float, float]] | None = None,
+    model_asked: Callable[[str], str | None] = lambda _: None,
 ) -> BatchResult:
     r"""
     Read one result line for the client layer.
@@ -251,6 +283,8 @@ def result_of_line(
         A line, without its end.
     at, prices
         As in `pandas_batch.answers.pricing.cost_of_message`.
+    model_asked
+        Returns the model that the request of an id asked: the price of an answer that does not tell its own.
 
     Returns
     -------
@@ -266,7 +300,7 @@ def result_of_line(
     result = read.result
     if result.type != "succeeded" or result.message is None:
         invalid = result.type == INVALID_TYPE
-        error = (result.error and result.error.error) or _NO_ERROR
+        error = error_of(result) or _NO_ERROR
         told = ": ".join(part for part in (error.type, error.message) if part)
         return BatchResult(
             custom_id=read.custom_id,
@@ -283,19 +317,26 @@ def result_of_line(
         usage.output_tokens,
     ]
     n_input, n_read, n_write, n_output = (max(count or 0, 0) for count in counts)
+    is_whole = has_all_tokens(usage)
     raw = _message_dict(line)
-    cost = cost_of_message(raw, at=at, prices=prices)
+    cost = cost_of_message(
+        raw if raw.get("model") else raw | {"model": model_asked(read.custom_id)}, at=at, prices=prices
+    )
     return BatchResult(
         custom_id=read.custom_id,
         output=(text_of(message.content or ()) or b"").decode("utf-8", "replace"),
-        tokens=n_input + n_read + n_write + n_output,
-        input_tokens=n_input,
-        output_tokens=n_output,
+        tokens=n_input + n_read + n_write + n_output if is_whole else None,
+        input_tokens=_told(usage.input_tokens),
+        output_tokens=_told(usage.output_tokens),
         cost_usd=None if cost is None else float(cost),
         stop_reason=message.stop_reason,
         model=message.model,
         message=raw,
     )
+
+
+def _told(count: int | None) -> int | None:
+    return count if count is not None and 0 <= count < 2**63 else None
 
 
 def _message_dict(line: bytes) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class Gathered:
         needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
         if "tokens" in names:
             needed |= set(TOKEN_PARTS)
+            if table is not None and "has_all_tokens" in table.column_names:
+                needed.add("has_all_tokens")
         if "cost_usd" in names:
             needed.add("cost_usd")
         self._table = None if table is None else self._in_order(table, sorted(needed))
@@ -127,6 +129,12 @@ class Gathered:
         for name in TOKEN_PARTS[1:]:
             values, unknown = self._numbers(name)
             total += np.where(unknown, 0, values)
+            if name == "output_tokens":
+                missing = missing | unknown
+        if self._table is not None and "has_all_tokens" in self._table.column_names:
+            # Half a sum would look like a whole one.
+            missing = missing | ~np.asarray(self._table.column("has_all_tokens").fill_null(False), dtype=bool)
+        total[missing] = 0
         return self._bought(total, missing)
 
     def _cost(self) -> Any:

@@ -162,19 +162,24 @@ class RunAnswers:
         table, places = self.global_positions(every)
         outputs: list[str | None] = [None] * len(every)
         reasons: list[str | None] = [None] * len(every)
+        begins: list[int | None] = []
         if table is not None:
             import pyarrow as pa
 
             indices = pa.array(places, mask=places < 0)
             reasons = table.column("stop_reason").cast("string").take(indices).to_pylist()
             taken = table.column("output").take(indices).to_pylist()
+            if "last_text_from" in table.column_names:
+                begins = table.column("last_text_from").take(indices).to_pylist()
             usable = (codes == CODE["succeeded"]).tolist()
             # An answer without any text fits no schema, unless it is the call of a tool that was asked for besides.
             outputs = [
                 (text if text is not None or reason == "tool_use" else "") if ok else None
                 for text, ok, reason in zip(taken, usable, reasons, strict=True)
             ]
-        typed, self.invalid = schema.to_columns(outputs, reasons)
+        typed, self.invalid = schema.to_columns(
+            outputs, reasons, *([begins] if any(begin is not None for begin in begins) else [])
+        )
         for request in self.invalid:
             codes[request] = CODE["invalid"]
         self.typed = typed

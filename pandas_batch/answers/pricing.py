@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pandas_batch.errors import clip
 
 from .rates import EXACT, PER_MTOK, US_FACTOR, Prices, Rates, TokenRates, rates
+from .result_lines import has_all_tokens, has_whole_bill, usage_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,9 @@ def add_costs(table: pa.Table, *, at: datetime | None, prices: Prices | None = N
     """
     import pyarrow as pa
 
-    needed = ["status", "has_content", "stop_reason", "model", "inference_geo", *_COUNTS]
+    needed = ["status", "has_content", "stop_reason", "model", "inference_geo", "service_tier", *_COUNTS]
+    if "has_whole_bill" in table.column_names:
+        needed.append("has_whole_bill")
     known: dict[str, Rates | None] = {}
     costs: list[pa.Array] = []
     standards: list[pa.Array] = []
@@ -90,6 +93,9 @@ def add_costs(table: pa.Table, *, at: datetime | None, prices: Prices | None = N
             table = table.append_column(name, column)
     return table
 
+
+FULL_PRICE_TIERS = ("standard", "priority")
+"""What ``service_tier`` says of an answer that has no batch discount."""
 
 _COUNTS = (
     "input_tokens",
@@ -110,14 +116,20 @@ def _costs_of_batch(
     n = rows.num_rows
     columns = {name: rows.column(i) for i, name in enumerate(rows.schema.names)}
     counts = {name: columns[name].fill_null(0).to_numpy() for name in _COUNTS}
-    words = {name: _codes(columns[name]) for name in ("status", "stop_reason", "model", "inference_geo")}
+    words = {
+        name: _codes(columns[name]) for name in ("status", "stop_reason", "model", "inference_geo", "service_tier")
+    }
     unbilled = _is_any(words["status"], ("errored", "expired", "canceled"))
     succeeded = _is_any(words["status"], ("succeeded",))
     refused = succeeded & _is_any(words["stop_reason"], ("refusal",))
     unbilled |= refused & ~columns["has_content"].fill_null(True).to_numpy(zero_copy_only=False)
     told = succeeded & _is_valid(columns["input_tokens"]) & _is_valid(columns["output_tokens"])
     told &= counts["cache_write_1h_tokens"] <= counts["cache_write_tokens"]
+    if "has_whole_bill" in columns:
+        told &= columns["has_whole_bill"].fill_null(False).to_numpy(zero_copy_only=False)
     in_us = _is_any(words["inference_geo"], ("us",))
+    # What the server answered in another tier than that of batches has no discount.
+    has_discount = ~_is_any(words["service_tier"], FULL_PRICE_TIERS) if batch else np.zeros(n, np.bool_)
 
     values = [np.zeros(n), np.zeros(n)]
     is_priced = unbilled.copy()
@@ -136,12 +148,14 @@ def _costs_of_batch(
         is_priced |= ours
         surcharged = ours & in_us if found.us_surcharge else np.zeros(n, np.bool_)
         for where, factor in ((ours & ~surcharged, Decimal(1)), (surcharged, US_FACTOR)):
-            rows_at = np.flatnonzero(where)
-            if len(rows_at):
-                picked = [counts[name][rows_at] for name in _COUNTS]
-                for value, tiers in zip(
-                    values, (found.batch if batch else found.standard, found.standard), strict=True
-                ):
+            for of_value, tiers, value in (
+                (where & has_discount, found.batch, values[0]),
+                (where & ~has_discount, found.standard, values[0]),
+                (where, found.standard, values[1]),
+            ):
+                rows_at = np.flatnonzero(of_value)
+                if len(rows_at):
+                    picked = [counts[name][rows_at] for name in _COUNTS]
                     value[rows_at] = _cost_floats(picked, tiers, factor, found.web_search_usd)
     return tuple(pa.array(value, pa.float64(), mask=~is_priced) for value in values)
 
@@ -247,6 +261,8 @@ def cost_of_message(
     created = _mapping(usage.get("cache_creation"))
     n_write_1h = _count(created.get("ephemeral_1h_input_tokens")) or 0
     n_write = _count(usage.get("cache_creation_input_tokens"))
+    if not _is_whole(usage):
+        return None
     if n_write is None:
         n_write = n_write_1h + (_count(created.get("ephemeral_5m_input_tokens")) or 0)
     n_input, n_output = _count(usage.get("input_tokens")), _count(usage.get("output_tokens"))
@@ -258,13 +274,20 @@ def cost_of_message(
     n_read = _count(usage.get("cache_read_input_tokens")) or 0
     n_searches = _count(_mapping(usage.get("server_tool_use")).get("web_search_requests")) or 0
     n_prompt = n_input + n_read + n_write
-    step = [tier for tier in (found.batch if batch else found.standard) if n_prompt > tier.above_tokens][-1]
+    has_discount = batch and usage.get("service_tier") not in FULL_PRICE_TIERS
+    step = [tier for tier in (found.batch if has_discount else found.standard) if n_prompt > tier.above_tokens][-1]
     amounts = (n_input, n_read, n_write - n_write_1h, n_write_1h, n_output)
     with localcontext(EXACT):
         tokens = sum((n * price for n, price in zip(amounts, step.prices, strict=True)), Decimal(0)) / PER_MTOK
         if found.us_surcharge and usage.get("inference_geo") == "us":
             tokens *= US_FACTOR
         return (tokens + n_searches * found.web_search_usd).normalize() + 0
+
+
+def _is_whole(usage: Mapping[str, Any]) -> bool:
+    """Return whether what was billed can be read off a usage."""
+    read = usage_of(usage)
+    return has_all_tokens(read) and has_whole_bill(read)
 
 
 def _has_content(content: Iterable[Any]) -> bool:
@@ -288,7 +311,10 @@ def unpriced_models(table: pa.Table) -> list[str]:
     unpriced = pc.indices_nonzero(table.column("cost_usd").is_null())
     if not len(unpriced):
         return []
-    rows = table.select(["status", "model", "cost_usd", *_COUNTS]).take(unpriced)
+    flags = [name for name in ("has_whole_bill",) if name in table.column_names]
+    rows = table.select(["status", "model", "cost_usd", *_COUNTS, *flags]).take(unpriced)
+    if flags:
+        rows = rows.filter(pc.field("has_whole_bill"))  # else it is not the price that is not known
     rows = rows.filter(pc.field("status") == "succeeded")
     rows = rows.filter(pc.field("input_tokens").is_valid() & pc.field("output_tokens").is_valid())
     of_all, of_1h = (pc.coalesce(pc.field(f"cache_write_{part}tokens"), pc.scalar(0)) for part in ("", "1h_"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,11 @@ import msgspec
 UNKNOWN = -1
 """A token count that the server did not tell, or that is no count."""
 
+ABSENT = -(2**62)
+"""A token count that the server did not speak of: old answers lack some, which are 0 then."""
+
 _MAX_COUNT = 2**63 - 1
+_TIERS = (None, "batch", "standard", "priority")
 _BLANKS = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIND_ID = re.compile(rb'"custom_id"\s*:\s*"([^"\\]{1,256})"')
@@ -32,8 +36,8 @@ class Block(msgspec.Struct, gc=False):
 class CacheCreation(msgspec.Struct, gc=False):
     """Cache writes by how long they live."""
 
-    ephemeral_5m_input_tokens: int | None = UNKNOWN
-    ephemeral_1h_input_tokens: int | None = UNKNOWN
+    ephemeral_5m_input_tokens: int | None = ABSENT
+    ephemeral_1h_input_tokens: int | None = ABSENT
 
 
 class OutputDetails(msgspec.Struct, gc=False):
@@ -45,7 +49,7 @@ class OutputDetails(msgspec.Struct, gc=False):
 class ServerToolUse(msgspec.Struct, gc=False):
     """Calls of tools that the server ran."""
 
-    web_search_requests: int | None = UNKNOWN
+    web_search_requests: int | None = ABSENT
 
 
 class Usage(msgspec.Struct, gc=False):
@@ -53,13 +57,14 @@ class Usage(msgspec.Struct, gc=False):
 
     input_tokens: int | None = UNKNOWN
     output_tokens: int | None = UNKNOWN
-    cache_read_input_tokens: int | None = UNKNOWN
-    cache_creation_input_tokens: int | None = UNKNOWN
+    cache_read_input_tokens: int | None = ABSENT
+    cache_creation_input_tokens: int | None = ABSENT
     cache_creation: CacheCreation | None = None
     output_tokens_details: OutputDetails | None = None
     server_tool_use: ServerToolUse | None = None
     service_tier: str | None = None
     inference_geo: str | None = None
+    iterations: msgspec.Raw = msgspec.Raw(b"")
 
 
 class Message(msgspec.Struct, gc=False):
@@ -80,9 +85,11 @@ class Error(msgspec.Struct, gc=False):
 
 
 class ErrorResponse(msgspec.Struct, gc=False):
-    """The outer object of an error."""
+    """The outer object of an error; a gateway may leave it out, and tell type and message right here."""
 
     error: Error | None = None
+    type: str | None = None
+    message: str | None = None
 
 
 class Result(msgspec.Struct, gc=False):
@@ -91,6 +98,79 @@ class Result(msgspec.Struct, gc=False):
     type: str
     message: Message | None = None
     error: ErrorResponse | None = None
+
+
+def error_of(result: Result) -> Error | None:
+    """Return what a line tells of an error, nested twice as the API does or once."""
+    outer = result.error
+    if outer is None or outer.error is not None:
+        return None if outer is None else outer.error
+    kind = None if outer.type == "error" else outer.type
+    return Error(type=kind, message=outer.message) if kind or outer.message else None
+
+
+def has_all_tokens(usage: Usage) -> bool:
+    """
+    Return whether the tokens of an answer can be summed: none that was told is unreadable, none is missing.
+
+    Examples
+    --------
+    >>> has_all_tokens(Usage(input_tokens=1, output_tokens=1)), has_all_tokens(Usage(input_tokens=1))
+    (True, False)
+    """
+    written = usage.cache_creation_input_tokens
+    parts = usage.cache_creation
+    # Where no total of the cache writes is told, its parts are as good.
+    if (written is None or written == ABSENT) and parts is not None:
+        told = (parts.ephemeral_5m_input_tokens, parts.ephemeral_1h_input_tokens)
+        if any(_is_count(count) for count in told):
+            written = 0 if all(_is_count(count) or count == ABSENT for count in told) else None
+    return (
+        _is_count(usage.input_tokens)
+        and _is_count(usage.output_tokens)
+        and all(count == ABSENT or _is_count(count) for count in (usage.cache_read_input_tokens, written))
+        and _has_no_other_turns(usage)
+    )
+
+
+def has_whole_bill(usage: Usage) -> bool:
+    """Return whether what an answer is billed for can be read off it, its tokens apart."""
+    parts, tools = usage.cache_creation, usage.server_tool_use
+    counts = [] if parts is None else [parts.ephemeral_5m_input_tokens, parts.ephemeral_1h_input_tokens]
+    counts += [] if tools is None else [tools.web_search_requests]
+    is_readable = all(count == ABSENT or _is_count(count) for count in counts)
+    return is_readable and usage.service_tier in _TIERS
+
+
+def _is_count(value: int | None) -> bool:
+    return value is not None and 0 <= value <= _MAX_COUNT
+
+
+def _has_no_other_turns(usage: Usage) -> bool:
+    """
+    Return whether the counts are those of all that was billed.
+
+    Turns of the server besides the answer (compaction, an advisor) are listed in ``iterations``, and are not in the
+    counts; what such a turn costs is not told.
+    """
+    if not len(usage.iterations):
+        return True
+    raw = bytes(usage.iterations)
+    if raw in (b"null", b"[]"):
+        return True
+    try:
+        turns = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and turn.get("type") == "message" for turn in turns
+    ):
+        return False
+    for name in ("input_tokens", "output_tokens"):
+        counts = [turn.get(name) for turn in turns]
+        if not all(type(count) is int for count in counts) or sum(counts) != getattr(usage, name):
+            return False
+    return True
 
 
 class Line(msgspec.Struct, gc=False):
@@ -124,9 +204,8 @@ def invalid_line(reason: str, custom_id: str = "") -> Line:
 
 def reason_of(result: Result) -> str:
     """Return why a line cannot be used; an empty string where it can."""
-    if result.type != INVALID_TYPE or result.error is None or result.error.error is None:
-        return ""
-    return result.error.error.message or ""
+    told = error_of(result) if result.type == INVALID_TYPE else None
+    return "" if told is None else told.message or ""
 
 
 class LineSplitter:
@@ -268,44 +347,65 @@ def _line_of(value: Any) -> Line:
     if not isinstance(kind, str) or kind == INVALID_TYPE:
         return invalid_line("the result has no type", custom_id)
     message = result.get("message")
-    error = _dict(_dict(result.get("error")).get("error"))
     return Line(
         custom_id=custom_id,
         result=Result(
             type=_text(kind) or "",
             message=_message_of(message) if isinstance(message, dict) else None,
-            error=ErrorResponse(error=Error(type=_text(error.get("type")), message=_text(error.get("message")))),
+            error=_error_of(result.get("error")),
         ),
+    )
+
+
+def _error_of(told: Any) -> ErrorResponse:
+    """Return what is told of an error, however deep it stands, or as a text alone."""
+    if isinstance(told, str):
+        return ErrorResponse(message=_text(told))
+    outer = _dict(told)
+    inner = outer.get("error")
+    if isinstance(inner, str):
+        return ErrorResponse(error=Error(message=_text(inner)))
+    error = inner if isinstance(inner, dict) else None
+    return ErrorResponse(
+        error=None if error is None else Error(type=_text(error.get("type")), message=_text(error.get("message"))),
+        type=_text(outer.get("type")),
+        message=_text(outer.get("message")),
     )
 
 
 def _message_of(message: dict[str, Any]) -> Message:
     usage = _dict(message.get("usage"))
-    created = _dict(usage.get("cache_creation"))
     content = message.get("content")
     return Message(
         id=_text(message.get("id")),
         model=_text(message.get("model")),
         content=[_block_of(_dict(block)) for block in content] if isinstance(content, list) else None,
         stop_reason=_text(message.get("stop_reason")),
-        usage=Usage(
-            input_tokens=_count(usage.get("input_tokens")),
-            output_tokens=_count(usage.get("output_tokens")),
-            cache_read_input_tokens=_count(usage.get("cache_read_input_tokens")),
-            cache_creation_input_tokens=_count(usage.get("cache_creation_input_tokens")),
-            cache_creation=CacheCreation(
-                ephemeral_5m_input_tokens=_count(created.get("ephemeral_5m_input_tokens")),
-                ephemeral_1h_input_tokens=_count(created.get("ephemeral_1h_input_tokens")),
-            ),
-            output_tokens_details=OutputDetails(
-                thinking_tokens=_count(_dict(usage.get("output_tokens_details")).get("thinking_tokens"))
-            ),
-            server_tool_use=ServerToolUse(
-                web_search_requests=_count(_dict(usage.get("server_tool_use")).get("web_search_requests"))
-            ),
-            service_tier=_text(usage.get("service_tier")),
-            inference_geo=_text(usage.get("inference_geo")),
+        usage=usage_of(usage),
+    )
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Pick the counts out of a usage of any shape; what is no count is `UNKNOWN`."""
+    created = _dict(usage.get("cache_creation"))
+    return Usage(
+        input_tokens=_count(usage.get("input_tokens")),
+        output_tokens=_count(usage.get("output_tokens")),
+        cache_read_input_tokens=_count(usage.get("cache_read_input_tokens", ABSENT)),
+        cache_creation_input_tokens=_count(usage.get("cache_creation_input_tokens", ABSENT)),
+        cache_creation=CacheCreation(
+            ephemeral_5m_input_tokens=_count(created.get("ephemeral_5m_input_tokens", ABSENT)),
+            ephemeral_1h_input_tokens=_count(created.get("ephemeral_1h_input_tokens", ABSENT)),
         ),
+        output_tokens_details=OutputDetails(
+            thinking_tokens=_count(_dict(usage.get("output_tokens_details")).get("thinking_tokens"))
+        ),
+        server_tool_use=ServerToolUse(
+            web_search_requests=_count(_dict(usage.get("server_tool_use")).get("web_search_requests", ABSENT))
+        ),
+        service_tier=_text(usage.get("service_tier")),
+        inference_geo=_text(usage.get("inference_geo")),
+        iterations=msgspec.Raw(json.dumps(usage.get("iterations")).encode()),
     )
 
 
@@ -326,7 +426,9 @@ def _text(value: Any) -> str | None:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else UNKNOWN
+    if not isinstance(value, int) or isinstance(value, bool):
+        return UNKNOWN
+    return value if value == ABSENT or 0 <= value <= _MAX_COUNT else UNKNOWN
 
 
 def without_surrogates(text: str) -> str:

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from pandas_batch.errors import BatchTooLargeError, InputError, clip
@@ -49,6 +49,15 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    def model_of(self, custom_id: str) -> str | None:
+        """Return the model that the request of an id asks; None where there is none of that id."""
+        return self._models.get(custom_id)
+
+    @cached_property
+    def _models(self) -> Mapping[str, str]:
+        asked = [json.loads(line)["params"]["model"] for line in self.lines]
+        return dict(zip(self.custom_ids, asked, strict=True))
 
     @property
     def n_bytes(self) -> int:

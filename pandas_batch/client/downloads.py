@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 from pandas_batch.clock import Clock
@@ -40,6 +40,7 @@ def results_flow(
     n_requests: int,
     custom_ids: Collection[str] | None = None,
     at: datetime | None = None,
+    model_asked: Callable[[str], str | None] = lambda _: None,
 ) -> Flow[None]:
     """
     Emit the `BatchResult` of each line as it arrives, in the server's order.
@@ -59,14 +60,16 @@ def results_flow(
         The ids there must be, where they are known; others are warned about and left out.
     at
         When the batch was made: answers are priced as of then.
+    model_asked
+        Returns the model that the request of an id asked: the price of an answer that does not tell its own.
     """
-    from pandas_batch.answers.answers import result_of_line
+    from pandas_batch.answers.answers import is_text, result_of_line
     from pandas_batch.answers.result_lines import LineSplitter
 
     seen: dict[int, int] = {}
     unknown: set[str] = set()
     unreadable: dict[str, BatchResult] = {}
-    n_conflicts = n_whole = n_failures = 0
+    n_not_utf8 = n_conflicts = n_whole = n_failures = 0
     failing_since_s = 0.0
     while True:
         n_conflicts = 0
@@ -75,7 +78,7 @@ def results_flow(
             block: bytes = yield from open_results_flow(batch_id)
             while True:
                 for line in splitter.feed(block) if block else splitter.rest():
-                    result = result_of_line(line, at=at)
+                    result = result_of_line(line, at=at, model_asked=model_asked)
                     if result.status == "invalid":
                         if result.custom_id:
                             unreadable[result.custom_id] = result
@@ -86,6 +89,7 @@ def results_flow(
                     key = hash(result.custom_id)
                     if key not in seen:
                         seen[key] = hash(line)
+                        n_not_utf8 += not is_text(line)
                         yield Emit(result)
                     elif seen[key] != hash(line):
                         n_conflicts += 1
@@ -111,13 +115,20 @@ def results_flow(
         if hash(result.custom_id) not in seen and (custom_ids is None or result.custom_id in custom_ids):
             seen[hash(result.custom_id)] = 0
             yield Emit(result)
-    _warn(batch_id, n_absent=n_requests - len(seen), n_unknown=len(unknown), n_conflicts=n_conflicts)
+    _warn(
+        batch_id,
+        n_absent=n_requests - len(seen),
+        n_unknown=len(unknown),
+        n_conflicts=n_conflicts,
+        n_not_utf8=n_not_utf8,
+    )
 
 
-def _warn(batch_id: str, *, n_absent: int, n_unknown: int, n_conflicts: int) -> None:
+def _warn(batch_id: str, *, n_absent: int, n_unknown: int, n_conflicts: int, n_not_utf8: int) -> None:
     for count, what in (
         (n_absent, "have no line in the server's results, also after fetching them again"),
         (n_unknown, "were never asked for and are left out"),
+        (n_not_utf8, "hold bytes that are not UTF-8, which are U+FFFD in their texts"),
         (n_conflicts, "have differing lines in the server's results; the first is kept"),
     ):
         if count > 0:

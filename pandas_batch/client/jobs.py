@@ -15,7 +15,7 @@ from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, 
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
 from pandas_batch.wire.flows import Flow, Pause
 
-from .bodies import encode_requests, refuse_single_giants, refuse_too_large
+from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
 from .downloads import backoff_s, results_flow
 from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
 
@@ -196,9 +196,9 @@ class Jobs:
         job = part.job
         if job is None:
             return []
-        return (yield from collect(self._results_of(job, custom_ids=frozenset(part.requests.custom_ids))))
+        return (yield from collect(self._results_of(job, asked=part.requests)))
 
-    def _results_of(self, job: BatchJob, *, custom_ids: frozenset[str] | None = None) -> Flow[None]:
+    def _results_of(self, job: BatchJob, *, asked: Requests | None = None) -> Flow[None]:
         if not job.is_complete:
             raise NotEndedError(
                 f"Batch {job.batch_id} is {job.status}: {job.request_counts.get('processing', 0):,} of "
@@ -211,9 +211,16 @@ class Jobs:
                 f"The results of batch {job.batch_id} were removed from the server on {job.archived_at:%Y-%m-%d}.",
                 "They are kept for 29 days. What the batch cost is spent.",
             )
-        n_requests = job.n_requests if custom_ids is None else len(custom_ids)
+        if asked is None:
+            yield from results_flow(job.batch_id, self._clock, n_requests=job.n_requests, at=job.created_at)
+            return
         yield from results_flow(
-            job.batch_id, self._clock, n_requests=n_requests, custom_ids=custom_ids, at=job.created_at
+            job.batch_id,
+            self._clock,
+            n_requests=len(asked),
+            custom_ids=frozenset(asked.custom_ids),
+            at=job.created_at,
+            model_asked=asked.model_of,
         )
 
 

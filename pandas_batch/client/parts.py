@@ -341,7 +341,13 @@ class Posted(Watched):
         job = BatchJob.from_api(candidate)
         try:
             results: list[BatchResult] = yield from collect(
-                results_flow(job.batch_id, self._clock, n_requests=len(self.requests), at=job.created_at),
+                results_flow(
+                    job.batch_id,
+                    self._clock,
+                    n_requests=len(self.requests),
+                    at=job.created_at,
+                    model_asked=self.requests.model_of,
+                ),
                 enough=lambda result: result.custom_id not in self._custom_ids,
             )
         except Exception as error:

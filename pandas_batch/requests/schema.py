@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -136,7 +137,10 @@ class OutputSchema:
         return {"format": {"type": "json_schema", "schema": schema}}
 
     def to_columns(
-        self, outputs: Sequence[str | None], stop_reasons: Sequence[str | None] | None = None
+        self,
+        outputs: Sequence[str | None],
+        stop_reasons: Sequence[str | None] | None = None,
+        last_texts_from: Sequence[int | None] = (),
     ) -> tuple[dict[str, pd.Series], dict[int, str]]:
         """
         Return the answers as typed columns, and why rows do not fit.
@@ -147,6 +151,9 @@ class OutputSchema:
             The text of each answer; None where there is none (its fields are NA, and it is not invalid).
         stop_reasons
             Why each answer ended: a cut or refused answer is told apart from one that is wrong.
+        last_texts_from
+            At which byte of its text the last text block of each answer begins, None where it has no other. What the
+            whole text is not may stand there alone: after the search of a tool, for example.
 
         Returns
         -------
@@ -161,10 +168,13 @@ class OutputSchema:
             if not isinstance(output, str):
                 continue
             try:
-                row = self._read(output)
-                self._check_range(row)
-                rows[i] = row
+                rows[i] = self._checked(output)
             except (ValueError, RecursionError, OverflowError) as error:
+                begin = last_texts_from[i] if last_texts_from else None
+                if begin is not None:
+                    with contextlib.suppress(ValueError, RecursionError, OverflowError):
+                        rows[i] = self._checked(output.encode()[begin:].decode())
+                        continue
                 stop = stop_reasons[i] if stop_reasons is not None else None
                 cut = _CUT.get(stop) if isinstance(stop, str) else None
                 invalid[i] = cut or f"the answer does not fit output_schema: {_reason(error)}"
@@ -174,6 +184,11 @@ class OutputSchema:
             values = [None if row is None else row.get(name, default) for row in rows]
             columns[name] = _column(values, self._kinds[name])
         return columns, invalid
+
+    def _checked(self, output: str) -> Mapping[str, Any]:
+        row = self._read(output)
+        self._check_range(row)
+        return row
 
     def _check_range(self, row: Mapping[str, Any]) -> None:
         for name in self._whole:

@@ -6,8 +6,9 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.row_status import CODE, status_codes
@@ -21,7 +22,7 @@ from .turns import Turn
 
 if TYPE_CHECKING:
     from pandas_batch.answers.answers import Decoded
-    from pandas_batch.store import BatchRecord
+    from pandas_batch.store import BatchRecord, Store
 
 FIRST_POLL_S = 2.0
 MOST_POLL_S = 60.0
@@ -246,6 +247,7 @@ class Collector:
                     at=batch.created_at or self._place.clock.now(),
                     prices=self._prices,
                     custom_ids=store.custom_ids_of(batch.key),
+                    models_asked=_models_asked(store, batch.key),
                 )
         except Exception as error:
             n_failures = self._n_failures[batch.key] = n_failures + 1
@@ -363,11 +365,31 @@ class Collector:
                 f"Batch {batch.batch_id}: {decoded.n_unknown_ids:,} results bear ids that were never sent; "
                 "they are kept in the raw results and belong to no row."
             )
+        if decoded.n_not_utf8:
+            self.warnings.append(
+                f"Batch {batch.batch_id}: {decoded.n_not_utf8:,} rows hold bytes that are not UTF-8; in their texts "
+                "these are U+FFFD, the raw results keep them as they came."
+            )
         if decoded.conflicts:
             self.warnings.append(
                 f"Batch {batch.batch_id}: {len(decoded.conflicts):,} rows came with two differing results; "
                 "the first of each is kept, both stand in the raw results."
             )
+
+
+def _models_asked(store: Store, key: int) -> Callable[[int], str | None]:
+    """Return what gives the model that each request of a batch asked; the requests are read at the first question."""
+    import msgspec
+
+    @cache
+    def models() -> dict[int, str]:
+        try:
+            requests = [(at, msgspec.json.decode(line)) for at, line in store.spooled_requests(key)]
+        except (StoreError, OSError, ValueError):  # a batch that was recovered has none
+            return {}
+        return {at: str(request["params"].get("model", "")) for at, request in requests}
+
+    return lambda position: models().get(position) or None
 
 
 def look_again(place: Workplace, batch: BatchRecord) -> bool:
