@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pandas_batch.wire.server_values import counts_of, n_requests_of, time_of, times_of
 
+from pandas_batch.server_values import counts_of, n_requests_of, time_of, times_of
 from pandas_batch.wire.endpoints import own_path
 
 anything = st.recursive(
