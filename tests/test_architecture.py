@@ -40,7 +40,7 @@ ROOMS = {
     "requests": Room(
         "option_checks options per_row text_dtype texts fingerprints templates contents media media_types json_schema "
         "schema groups changes plan",
-        "numpy pandas pyarrow msgspec anthropic pydantic",
+        "numpy pandas pyarrow msgspec anthropic pydantic pydantic_core",
     ),
     "store": Room("store", "numpy pandas pyarrow pytz"),
     "estimate": Room(

@@ -7,11 +7,11 @@ are those that the API takes, and those that the SDK moves into descriptions bec
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from fractions import Fraction
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any
 
 from pandas_batch.errors import InputError, clip
 
@@ -36,12 +36,41 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_pattern(value: Any) -> bool:
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> Callable[[str], bool]:
+    """
+    Return what tells whether a pattern is found in a text, in time that grows with its length alone.
+
+    Python's own engine tries all ways of a pattern one after the other: ``^(a+)+$`` keeps it busy for years.
+
+    Raises
+    ------
+    InputError
+        The pattern needs more than such an engine has, or is none.
+    """
+    import pydantic
+    import pydantic_core
+
+    found = pydantic.StringConstraints(pattern=pattern)
     try:
-        re.compile(value)
-    except (re.error, TypeError):
-        return False
-    return isinstance(value, str)
+        checked: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(
+            Annotated[str, found], config=pydantic.ConfigDict(regex_engine="rust-regex")
+        )
+    except pydantic_core.SchemaError as error:
+        why = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        raise InputError(
+            f"the pattern {quoted(pattern, 60)} cannot be checked: {clip(why.removeprefix('error: '), 120)}.",
+            hint="a pattern without look-around and back-references, or a description in its place",
+        ) from None
+
+    def matches(text: str) -> bool:
+        try:
+            checked.validate_python(text)
+        except pydantic.ValidationError:
+            return False
+        return True
+
+    return matches
 
 
 _KEYWORDS: dict[str, Callable[[Any], bool]] = {
@@ -49,7 +78,7 @@ _KEYWORDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), _is_number),
     **dict.fromkeys(_COMBINATIONS, lambda value: isinstance(value, list) and bool(value)),
     "multipleOf": lambda value: _is_number(value) and value > 0,
-    "pattern": _is_pattern,
+    "pattern": lambda value: isinstance(value, str),
     "properties": lambda value: isinstance(value, Mapping),
     "required": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
 }
@@ -158,6 +187,11 @@ def _check_keywords(schema: Mapping[str, Any], where: str) -> None:
     for keyword, fits in _KEYWORDS.items():
         if keyword in schema and not fits(schema[keyword]):
             raise InputError(f"{where} has a {keyword!r} that is {kind_of(schema[keyword])}.")
+    if "pattern" in schema:
+        try:
+            _matcher(schema["pattern"])
+        except InputError as error:
+            raise InputError(f"{where}: {error.what}", hint=error.hint) from None
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if values is not None and not (isinstance(values, list) and values and all(map(_is_primitive, values))):
         raise InputError(f"{where} has an enum that is empty or holds more than texts, numbers, booleans and null.")
@@ -254,7 +288,7 @@ def _string_problems(value: str, schema: Mapping[str, Any], at: str) -> Iterator
         yield f"{at}: shorter than {schema['minLength']} characters"
     if len(value) > schema.get("maxLength", math.inf):
         yield f"{at}: longer than {schema['maxLength']} characters"
-    if "pattern" in schema and not re.search(schema["pattern"], value):
+    if "pattern" in schema and not _matcher(schema["pattern"])(value):
         yield f"{at}: does not match its pattern"
     read = {"date": date.fromisoformat, "date-time": datetime.fromisoformat}.get(schema.get("format", ""))
     if read is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,13 @@ class OutputSchema:
         InputError
             It is none of these, or a part of it would be lost on its way to the model.
         """
+        try:
+            return cls._of_any(schema)
+        except RecursionError:
+            raise _too_deep() from None
+
+    @classmethod
+    def _of_any(cls, schema: Any) -> OutputSchema:
         if isinstance(schema, Mapping):
             if not schema:
                 raise InputError("output_schema is empty.", hint=_HINT)
@@ -102,6 +110,7 @@ class OutputSchema:
         try:
             adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(kind)
             schema = adapter.json_schema()
+            _refuse_slow_patterns(adapter.core_schema)
         except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
             raise InputError(
                 f"output_schema is {clip(repr(kind), 60)}, of which no JSON schema can be made "
@@ -132,6 +141,8 @@ class OutputSchema:
 
         try:
             schema = anthropic.transform_schema(with_single_types(self.canonical))
+        except RecursionError:
+            raise _too_deep() from None
         except (ValueError, AssertionError, AttributeError, TypeError) as error:
             raise InputError(f"The SDK refuses the output_schema: {clip(str(error), 120)}", hint=_HINT) from None
         return {"format": {"type": "json_schema", "schema": schema}}
@@ -216,6 +227,29 @@ class OutputSchema:
         if names[0] == "string" and field.get("format") in ("date", "date-time"):
             return field["format"]
         return names[0]
+
+
+def _too_deep() -> InputError:
+    return InputError("output_schema is nested too deep.", hint="fewer levels: a list of flat objects, for example")
+
+
+def _refuse_slow_patterns(core_schema: Any) -> None:
+    """Refuse patterns that pydantic would hand to Python's own engine, which may never come to an end."""
+    waiting, seen = [core_schema], set()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, dict):
+            if isinstance(part.get("pattern"), re.Pattern) or part.get("regex_engine") == "python-re":
+                raise InputError(
+                    "output_schema has a pattern for Python's own regular expressions, which may never come to an end.",
+                    hint='pydantic.Field(pattern="...")   # as text, and without regex_engine="python-re"',
+                )
+            waiting += part.values()
+        elif isinstance(part, list | tuple):
+            waiting += part
 
 
 def _is_json_schema(schema: Mapping[str, Any]) -> bool:
