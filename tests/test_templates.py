@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import pandas_batch
 from pandas_batch.errors import ColumnNotFoundError, InputError
 from pandas_batch.requests.templates import parse_template
 
@@ -215,3 +216,34 @@ def test_100_000_rows_take_a_fraction_of_a_second() -> None:
     for at in range(0, n, 256):
         texts.take(np.arange(at, min(at + 256, n)))
     assert time.process_time() - start_s < 1
+
+
+def test_mistakes_with_columns_are_told_so_that_the_next_line_is_right() -> None:
+    """A template in place of a column, a level of the index, columns without names of text, lists in cells."""
+    frame = pd.DataFrame({"t": ["a"]}, index=pd.Index(["x"], name="review"))
+    wide = pd.DataFrame([["a"]], columns=pd.MultiIndex.from_tuples([("v", "x")]))
+    lists = pd.DataFrame({"t": pd.Series([["a", "b"]], dtype=object)})
+    for call, line in (
+        (lambda: frame.claude_batch.preview("Classify {t}"), "prompt="),
+        (lambda: frame.claude_batch.preview("review"), "reset_index"),
+        (lambda: wide.claude_batch.preview(prompt="Classify {v}"), "set_axis"),
+        (lambda: wide.set_axis([5], axis=1).claude_batch.preview(prompt="Classify {v}"), "rename(columns=str)"),
+        (lambda: lists.claude_batch.preview("t"), "explode"),
+    ):
+        with pytest.raises(InputError) as raised:
+            call()
+        assert line in raised.value.hint
+
+
+def test_an_index_named_like_an_added_column_is_told() -> None:
+    """A result whose index could not be made a column again is refused before anything is paid."""
+    named = pd.DataFrame({"t": ["a"]}, index=pd.Index([7], name="output"))
+    with pytest.raises(InputError, match="index is named 'output'"):
+        named.claude_batch.start("t")
+
+
+@pytest.mark.parametrize("value", [None, 5, ["run"], 1.5])
+def test_a_run_is_named_by_a_text(value: object) -> None:
+    """Whatever else is given in place of an id or a name is told in words."""
+    with pytest.raises(InputError, match="its id or its name"):
+        pandas_batch.load(value)

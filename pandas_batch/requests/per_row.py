@@ -70,6 +70,18 @@ def column_of(frame: pd.DataFrame, label: Hashable, option: str) -> pd.Series:
         close = difflib.get_close_matches(str(label), labels, n=1, cutoff=0.5)
         known = ", ".join(_shown_label(name) for name in list(labels.values())[:10])
         known += ", ..." if len(labels) > 10 else ""
+        if option == "prompt_col" and isinstance(label, str) and "{" in label:
+            raise ColumnNotFoundError(
+                "prompt_col is a template, not the name of a column.",
+                hint='df.claude_batch.submit(prompt="Classify: {title}")   # a template is given as prompt=',
+            ) from None
+        if label in frame.index.names:
+            raise ColumnNotFoundError(
+                f"{option} names {clip(repr(label), 60)}, which is a level of the index and not a column.",
+                hint=f"df.reset_index({label!r}).claude_batch.submit({label!r})"
+                if label is not None
+                else "df.reset_index()   # makes a column of the index",
+            ) from None
         hint = f"{option}={labels[close[0]]!r}" if close else f"the frame has {known or 'no columns'}"
         raise ColumnNotFoundError(
             f"{option} names {clip(repr(label), 60)}, which is not a column.", hint=hint

@@ -483,6 +483,12 @@ def _raise_prompt_error(
     if any("not text" in reason for reason in reasons) and options.prompt_col is not None:
         column = clip(repr(options.prompt_col), 60)
         hint = f'df.astype({{{column}: "string"}})  # makes them text\n{hint}'
+    if any("neither a content block" in reason for reason in reasons) and options.prompt_col is not None:
+        column = clip(repr(options.prompt_col), 60)
+        hint = (
+            f'df[{column}].map(json.dumps), or .map(", ".join)  # a list as one text\n'
+            f"df.explode({column})  # a row for each item\n{hint}"
+        )
     rows = pd.DataFrame({"position": at, "reason": reasons}, index=frame.index.take(at))
     n_rows = f"{len(at):,} of {n_of(len(frame), 'row')}"
     raise PromptError(f"{n_rows} of {source} {what}: {named}{more}.", hint=hint, rows=rows)

@@ -145,6 +145,13 @@ def _refusal(inside: str, names: set[str], columns: Sequence[Any] | pd.Index, at
             f"The template of prompt= has {shown}: attributes, items and conversions of a field are refused.",
             hint=f'make a column of it: df.assign(part=df[{quoted(bare, 40)}]...), then "{{part}}"',
         )
+    if len(columns) and not names:
+        return ColumnNotFoundError(
+            f"The template of prompt= has {shown}, and the frame's columns have no names of text.",
+            hint='df.set_axis(["_".join(map(str, name)) for name in df.columns], axis=1)   # one text for each column'
+            if isinstance(columns[0], tuple)
+            else "df.rename(columns=str)   # makes texts of the names",
+        )
     close = difflib.get_close_matches(name, sorted(names), n=1, cutoff=0.6)
     known = ", ".join(quoted(other, 30) for other in sorted(names)[:10])
     return ColumnNotFoundError(

@@ -224,6 +224,13 @@ def added_columns(options: Options, schema: Any) -> list[str]:
 def refuse_clash(call: Call, run: Run | None) -> None:
     """Refuse to write over columns that this same run did not write."""
     names = added_columns(call.options, call.plan.schema)
+    of_index = [] if call.index is None else [name for name in call.index.names if name is not None and name in names]
+    if of_index and run is None:
+        raise InputError(
+            f"The index is named {of_index[0]!r}, as a column that this call would add: reset_index() could not give "
+            "the result back.",
+            hint='df.rename_axis("label").claude_batch.submit(...)\ndf.claude_batch.submit(..., prefix="claude_")',
+        )
     clash = [name for name in names if name in call.column_names]
     if not clash or call.options.overwrite:
         return

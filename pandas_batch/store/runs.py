@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pandas as pd
 
-from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, StoreError
+from pandas_batch.errors import NOTHING_SENT, InputError, RunNotFoundError, StoreError, clip
 
 from . import queries
 from .batches import Batches
@@ -125,6 +125,11 @@ class Runs(Batches):
         RunNotFoundError
             Where there is none; it names those that are spelled alike.
         """
+        if not isinstance(id_or_name, str):
+            raise InputError(
+                f"A run is named by its id or its name; {clip(repr(id_or_name), 40)} is neither.",
+                hint="pandas_batch.runs()   # lists those of this store",
+            )
         found = self._runs("WHERE id = ?", (id_or_name,)) or self._runs("WHERE name = ?", (id_or_name,))
         if not found and len(id_or_name) >= 4 and RUN_ID.fullmatch(id_or_name):
             begun = self._runs("WHERE substr(id, 1, ?) = ?", (len(id_or_name), id_or_name))
