@@ -232,3 +232,20 @@ def test_a_list_that_is_forbidden_hinders_nothing_that_is_not_lost(api, clock):
         ask(FRAME.assign(prompt=["d", "e", "f"]), api, clock).result()
     assert "listing batches was refused" in " ".join(told.value.__notes__)
     assert api.calls("create") == 2
+
+
+def test_what_another_process_recorded_is_looked_for_before_it_is_posted(api, clock):
+    """A copy of the store that was made before the POST, put back: the batch is found, whatever the copy says."""
+    run = ask(FRAME, api, clock)
+    out = run.result()
+    assert run.engine.join(20)
+    store, (batch,) = run.store, run.store.batches_of_run(run.id)
+    fresh = {"batch_id": None, "proved": False, "attempts": 0, "counts": {}}
+    times = ("posted_at", "server_posted_at", "watermark_at", "created_at", "expires_at", "ended_at", "watermark_id")
+    store.results_path(batch.key).unlink(missing_ok=True)
+    assert store.transition(batch.key, expect=["collected"], to="intent", **fresh, **dict.fromkeys(times))
+    store._recorded_here.clear()  # as in a process that opens the copy
+    clock.advance(60)
+    again = ask(FRAME, api, clock).result()
+    assert again["output"].equals(out["output"])
+    assert (api.calls("create"), len(api.billed)) == (1, 3)

@@ -69,7 +69,10 @@ class Reconciler:
 
     def step_before_posting_again(self, batch: BatchRecord) -> Step | None:
         """
-        Look once more for `batch`, which is to be posted again: since that was decided, hours may have gone by.
+        Look once more for `batch`, which may have been posted: as far as is recorded, or by whoever recorded it.
+
+        Since it was decided to post it again hours may have gone by; and what another process recorded may have been
+        posted since, where a copy of the store was put back.
 
         Returns
         -------
@@ -222,6 +225,9 @@ class Reconciler:
 def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
     """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
     watermark_id, not_before, started_at = _watermark_of(batch)
+    if started_at is None:
+        # Nothing says that it was ever posted: it cannot have been before its run was recorded.
+        started_at = place.store.run(batch.run_id).created_at
     if watermark_id is None:
         not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
     newer: list[dict[str, Any]] = []
@@ -290,10 +296,12 @@ def _first_post_of(batch: BatchRecord) -> dict[str, Any]:
 
 def _watermark_of(batch: BatchRecord) -> tuple[str | None, datetime | None, datetime | None]:
     """Return the newest batch before the first POST of `batch`, when it was made, and when that POST began."""
+    # Of two clocks the one that is behind: what a gateway calls the time may not be the API's.
     if batch.first_posted_at is not None:
-        began_at = batch.first_server_posted_at or batch.first_posted_at
-        return batch.first_watermark_id, batch.first_watermark_at, began_at
-    return batch.watermark_id, batch.watermark_at, batch.server_posted_at or batch.posted_at
+        times = [at for at in (batch.first_server_posted_at, batch.first_posted_at) if at is not None]
+        return batch.first_watermark_id, batch.first_watermark_at, min(times)
+    times = [at for at in (batch.server_posted_at, batch.posted_at) if at is not None]
+    return batch.watermark_id, batch.watermark_at, min(times, default=None)
 
 
 class _Seen(Exception):

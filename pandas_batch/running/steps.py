@@ -136,7 +136,7 @@ class Steps:
         return self._post(self._place.store.batch(batch.key))
 
     def _post(self, batch: BatchRecord) -> Step:
-        if batch.first_posted_at is not None:
+        if batch.first_posted_at is not None or not self._place.store.was_recorded_here(batch.key):
             found = self._reconciler.step_before_posting_again(batch)
             if found is not None:
                 return found

@@ -143,6 +143,10 @@ class Batches(Ground):
 
         return self._database.write(change)
 
+    def was_recorded_here(self, key: int) -> bool:
+        """Return whether this process has recorded a batch: if not, others may have done more than stands here."""
+        return self._recorded_here.get(key) == os.getpid()
+
     def ask_cancel(self, run_id: str) -> list[BatchRecord]:
         """
         Cancel a run's own batches here, in one step: none of them is posted from now on, by whatever process.
@@ -207,6 +211,7 @@ class Batches(Ground):
                     self._take_back(keys, None, placed, children)
             if not done:
                 return None
+            self._recorded_here |= dict.fromkeys(keys, os.getpid())
             remove_files([self.spool_path(key)])
         return keys
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -91,6 +92,7 @@ class Runs(Batches):
             except BaseException:
                 self._take_back(keys, run.id, placed, batches)
                 raise
+        self._recorded_here |= dict.fromkeys(keys, os.getpid())
         return run
 
     def _write_run(
