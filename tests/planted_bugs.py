@@ -18,6 +18,8 @@ def _save_after_the_post() -> None:
         return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
 
     Store.transition = transition
+    # The second line of defense would find the batch before it is posted again.
+    Store.was_recorded_here = lambda self, key: True
 
 
 def _no_grace() -> None:
@@ -44,7 +46,7 @@ def _trust_short_files() -> None:
 
 def _adopt_without_proof() -> None:
     """Take the first batch of the right size for ours."""
-    from pandas_batch.running import reconciling
+    from pandas_batch.running import collecting, reconciling
 
     def settle(self: Any, batch: Any, candidate: Any) -> bool:
         from pandas_batch.server_values import times_of
@@ -59,6 +61,8 @@ def _adopt_without_proof() -> None:
         )
 
     reconciling.Reconciler._settle = settle
+    # A stranger's results hold no line of ours, which is seen too.
+    collecting.Collector._has_a_line = lambda *_: True
 
 
 def _no_lock_while_planning() -> None:

@@ -53,6 +53,7 @@ def take_steps(n_steps: int, *, n_each: int) -> int:
 def _save_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """Record a POST only after its answer."""
     patch.setattr(Store, "transition", Store.transition)
+    patch.setattr(Store, "was_recorded_here", Store.was_recorded_here)
     planted_bugs.PLANTED["save after the post"]()
 
 

@@ -273,7 +273,7 @@ class Collector:
         if source == part_path:
             # Counted apart from downloads that failed: an outage is no reason to believe the first short file.
             n_short = self._n_short.get(batch.key, 0) + 1
-            if len(decoded.missing) == batch.n_requests and n_short >= MAX_DOWNLOADS:
+            if n_short >= MAX_DOWNLOADS and not self._has_a_line(batch, decoded):
                 # An answer of somebody else; were it believed, a retry would pay for every row again.
                 not_ours = UnreadableAnswerError(
                     f"The results of batch {batch.batch_id} hold no line of it, in {n_short} downloads.",
@@ -299,6 +299,9 @@ class Collector:
         give_back_cache(raw_path, batch.n_requests)
         reached("batch collected")
         return Step(due_in_s=0.0)
+
+    def _has_a_line(self, batch: BatchRecord, decoded: Decoded) -> bool:
+        return len(decoded.missing) < batch.n_requests
 
     def _accounts_for_all(self, batch: BatchRecord, decoded: Decoded) -> bool:
         n_expected = sum(batch.counts.values()) if batch.counts else batch.n_requests
