@@ -43,7 +43,7 @@ def test_the_budget_may_come_from_the_environment(
 ) -> None:
     """`PANDAS_BATCH_MAX_COST_USD` holds for every call that gives none of its own; what is no amount is refused."""
     monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "0.001")
-    with pytest.raises(BudgetError, match=r"above max_cost_usd=0\.001"):
+    with pytest.raises(BudgetError, match=r"above the environment's PANDAS_BATCH_MAX_COST_USD=0\.001"):
         ask(REVIEWS, api, clock)
     monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "much")
     with pytest.raises(InputError, match="PANDAS_BATCH_MAX_COST_USD"):
