@@ -122,9 +122,9 @@ class RunAnswers:
         if batch is None or batch.state != "collected":
             return None
         if key not in self._tables:
-            from .answers import read_answers
+            from .rebuilding import answers_of
 
-            self._tables[key] = self._priced(read_answers(self._store.answers_path(key)), batch)
+            self._tables[key] = self._priced(answers_of(self._store, batch, prices=self._prices), batch)
         return self._tables[key]
 
     def _priced(self, table: pa.Table, batch: BatchRecord) -> pa.Table:

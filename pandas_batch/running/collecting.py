@@ -6,9 +6,8 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.row_status import CODE, status_codes
@@ -22,7 +21,7 @@ from .turns import Turn
 
 if TYPE_CHECKING:
     from pandas_batch.answers.answers import Decoded
-    from pandas_batch.store import BatchRecord, Store
+    from pandas_batch.store import BatchRecord
 
 FIRST_POLL_S = 2.0
 MOST_POLL_S = 60.0
@@ -219,7 +218,7 @@ class Collector:
         Step
             With ``due_in_s=0`` when the batch is ``collected``.
         """
-        from pandas_batch.answers.answers import decode_to_file
+        from pandas_batch.answers.rebuilding import checked, decode_batch
         from pandas_batch.store.failures import store_error
         from pandas_batch.wire.failures import is_auth, is_foreign, is_not_found, is_transient
 
@@ -239,16 +238,8 @@ class Collector:
                 else:
                     source = raw_path
                 turn.take()
-                decoded = decode_to_file(
-                    source,
-                    answers_part,
-                    prefix=f"pb1_{batch.nonce}_".encode(),
-                    n_requests=batch.n_requests,
-                    at=batch.created_at or self._place.clock.now(),
-                    prices=self._prices,
-                    custom_ids=store.custom_ids_of(batch.key),
-                    models_asked=_models_asked(store, batch.key),
-                )
+                at = batch.created_at or self._place.clock.now()
+                decoded = decode_batch(store, batch, source, answers_part, at=at, prices=self._prices)
         except Exception as error:
             n_failures = self._n_failures[batch.key] = n_failures + 1
             if is_not_found(error):
@@ -290,7 +281,8 @@ class Collector:
                 )
         self._warn(batch, decoded)
         # The raw results first: with them, answers can always be made anew.
-        store.commit_files(({part_path: raw_path} if source == part_path else {}) | {answers_part: answers_path})
+        finals = {part_path: raw_path} if source == part_path else {}
+        store.commit_files(finals | checked(answers_part, answers_path))
         reached("results committed")
         store.set_collected(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
         del decoded
@@ -378,21 +370,6 @@ class Collector:
                 f"Batch {batch.batch_id}: {len(decoded.conflicts):,} rows came with two differing results; "
                 "the first of each is kept, both stand in the raw results."
             )
-
-
-def _models_asked(store: Store, key: int) -> Callable[[int], str | None]:
-    """Return what gives the model that each request of a batch asked; the requests are read at the first question."""
-    import msgspec
-
-    @cache
-    def models() -> dict[int, str]:
-        try:
-            requests = [(at, msgspec.json.decode(line)) for at, line in store.spooled_requests(key)]
-        except (StoreError, OSError, ValueError):  # a batch that was recovered has none
-            return {}
-        return {at: str(request["params"].get("model", "")) for at, request in requests}
-
-    return lambda position: models().get(position) or None
 
 
 def look_again(place: Workplace, batch: BatchRecord) -> bool:

@@ -17,11 +17,12 @@ from pandas_batch.errors import StoreError
 
 from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
-from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file
+from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file, sync_folder
 from .ground import Ground
 from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch, new_record
 from .segments import find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
+from .staging import POSTED
 
 _NONCE = re.compile(r"[a-z0-9]{1,32}")
 
@@ -142,6 +143,12 @@ class Batches(Ground):
             return queries.update_batch(connection, key, changes, expect)
 
         return self._database.write(change)
+
+    def mark_posting(self, key: int) -> None:
+        """Leave a mark beside the body of a batch that it is about to be posted: the database may be put back."""
+        with explained(self.path):
+            open(self._batch_folder(key) / POSTED, "ab").close()
+            sync_folder(self._batch_folder(key))
 
     def was_recorded_here(self, key: int) -> bool:
         """Return whether this process has recorded a batch: if not, others may have done more than stands here."""

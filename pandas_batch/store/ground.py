@@ -23,6 +23,7 @@ class Ground:
         self.path = path
         self._database = database
         self._staging = Staging(path)
+        self.unrecorded: list[str] = []  # folders of batches that were posted, and of which the database knows nothing
         self._recorded_here: dict[int, int] = {}  # keys of batches, and the process that recorded them
         self.schema_version: int = database.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0])
 

@@ -68,6 +68,7 @@ class Runs(Batches):
             Where it cannot be made durable; then nothing was recorded.
         """
         self._run_folder(run.id)
+        self._refuse_if_older(batches)
         _check_columns(rows, ("request", "reason"))
         _check_columns(requests, REQUEST_COLUMNS)
         with explained(self.path, NOTHING_RECORDED), self._recording():
@@ -94,6 +95,21 @@ class Runs(Batches):
                 raise
         self._recorded_here |= dict.fromkeys(keys, os.getpid())
         return run
+
+    def _refuse_if_older(self, batches: Sequence[NewBatch]) -> None:
+        """Let nothing be sent where the database has forgotten batches: what is new to it may be paid for already."""
+        if not self.unrecorded or all(batch.batch_id is not None for batch in batches):
+            return
+        for batch in batches:
+            batch.spool.discard()
+        folders = ", ".join(self.unrecorded[:5]) + (", ..." if len(self.unrecorded) > 5 else "")
+        raise StoreError(
+            f"The database of the store at {self.path} knows nothing of batches that were posted (folders batches/"
+            f"{folders}): its log was not copied with it, or an older copy was put back.",
+            NOTHING_SENT + " What was posted before may be paid for already.",
+            "pandas_batch.recover(df, ...)   # with the options of the lost call: brings their answers home\n"
+            'or put the whole store back, store.db-wal included; or name another: store="folder"',
+        )
 
     def _write_run(
         self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]

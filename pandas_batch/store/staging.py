@@ -67,9 +67,13 @@ def _lease_name(folder_name: str) -> str:
     return f"staging-{folder_name}"
 
 
-def sweep(store_path: Path, run_ids: Collection[str], batch_keys: Collection[int]) -> None:
+POSTED = "posted"
+"""Name of an empty file in the folder of a batch that was posted, or was about to be."""
+
+
+def sweep(store_path: Path, run_ids: Collection[str], batch_keys: Collection[int]) -> list[str]:
     """
-    Remove what no commit refers to.
+    Remove what no commit refers to; return the names of folders of batches that were posted and that none refers to.
 
     That is: staging folders of dead processes, and folders whose process died between putting them in place and
     its commit, or between a commit that deleted them and their removal. The caller holds the recording lock, so
@@ -80,15 +84,21 @@ def sweep(store_path: Path, run_ids: Collection[str], batch_keys: Collection[int
         if lease is not None:
             with lease:
                 remove_folder(folder)
-    for folder in _folders(store_path / "runs"):
-        if folder.name not in run_ids:
-            remove_folder(folder)
+    # Where the log of the database was lost, or an older copy put back, what was paid for is the last thing to remove.
     known = {str(key) for key in batch_keys}
+    unrecorded = []
     for folder in _folders(store_path / "batches"):
-        # Where an older copy of the database was put back, answers that were paid for are the last thing to remove.
-        if folder.name not in known and not any(folder.glob("results*")) and not any(folder.glob("answers*")):
+        if folder.name in known:
+            continue
+        if (folder / POSTED).exists() or any(folder.glob("results*")) or any(folder.glob("answers*")):
+            unrecorded.append(folder.name)
+        else:
+            remove_folder(folder)
+    for folder in _folders(store_path / "runs"):
+        if folder.name not in run_ids and not unrecorded:
             remove_folder(folder)
     _sweep_locks(store_path / "locks")
+    return sorted(unrecorded)
 
 
 def _sweep_locks(folder: Path) -> None:

@@ -96,7 +96,7 @@ class Store(Runs):
     def _sweep(self) -> None:
         self._finish_deletions()
         runs, batches = self._database.read(queries.referenced)
-        sweep(self.path, runs, batches)
+        self.unrecorded = sweep(self.path, runs, batches)
 
     # --- locks
 

@@ -1,0 +1,152 @@
+"""The answers of a batch on disk: decoded from raw results, checked when they are read, made anew where damaged.
+
+The raw results are what was paid for; decoded answers are derived from them, and can always be made again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandas_batch.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pandas_batch.store import BatchRecord, Store
+
+    from .answers import Decoded
+
+_BLOCK_BYTES = 1 << 22
+
+
+def decode_batch(
+    store: Store,
+    batch: BatchRecord,
+    source: Any,
+    target: Path,
+    *,
+    at: datetime,
+    prices: Mapping[str, tuple[float, float]] | None = None,
+) -> Decoded:
+    """Decode the raw results of a batch into the file `target`; `at` is the time whose prices hold."""
+    from .answers import decode_to_file
+
+    return decode_to_file(
+        source,
+        target,
+        prefix=f"pb1_{batch.nonce}_".encode(),
+        n_requests=batch.n_requests,
+        at=at,
+        prices=prices,
+        custom_ids=store.custom_ids_of(batch.key),
+        models_asked=_models_asked(store, batch.key),
+    )
+
+
+def answers_of(
+    store: Store, batch: BatchRecord, *, prices: Mapping[str, tuple[float, float]] | None = None
+) -> pa.Table:
+    """
+    Return the answers of a collected batch, mapped from their file; made anew where that is lost or damaged.
+
+    Raises
+    ------
+    StoreError
+        The raw results are lost or damaged too.
+    """
+    import pyarrow as pa
+
+    from .answers import read_answers
+
+    path = store.answers_path(batch.key)
+    try:
+        if is_whole(path):
+            return read_answers(path)
+    except (OSError, pa.ArrowException, ValueError):
+        pass  # the checksum is whole and the file is not: it is made anew as any other damaged one
+    return _made_anew(store, batch, path, prices)
+
+
+def _made_anew(
+    store: Store, batch: BatchRecord, path: Path, prices: Mapping[str, tuple[float, float]] | None
+) -> pa.Table:
+    import pyarrow as pa
+
+    from .answers import read_answers
+
+    part = path.with_suffix(".anew")
+    try:
+        with store.open_results(batch.key) as raw:
+            blocks = iter(lambda: raw.read(_BLOCK_BYTES), b"")
+            decoded = decode_batch(store, batch, blocks, part, at=batch.created_at or datetime.now(UTC), prices=prices)
+        n_known = batch.n_requests - len(decoded.missing)
+        if n_known < sum(batch.counts.values()) or (batch.counts and decoded.unreadable):
+            raise ValueError("the raw results do not account for every request")
+        del decoded
+        store.commit_files(checked(part, path))
+        return read_answers(path)
+    except (OSError, EOFError, pa.ArrowException, ValueError, StoreError) as error:
+        raise StoreError(
+            f"The answers of batch {batch.batch_id} ({path}) are damaged, and so are its raw results beside them.",
+            "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",
+            'pandas_batch.recover(df, ..., store="another folder")   # with the options of the lost call',
+        ) from error
+
+
+def checked(part: Path, final: Path) -> dict[Path, Path]:
+    """Write the checksum of a finished file, and return what is to be committed: the checksum's file, then its own."""
+    from pandas_batch.store.files import private_writer
+
+    checksum_part = part.with_suffix(part.suffix + ".crc32")
+    with private_writer(checksum_part) as file:
+        file.write(b"%08x" % _crc32(part))
+    return {checksum_part: _checksum_path(final), part: final}
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a file is as it was written; each version of it is read for that once in a process."""
+    stat = os.stat(path)
+    return _is_whole(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _is_whole(path: Path, inode: int, n_bytes: int, modified_ns: int) -> bool:
+    try:
+        written = _checksum_path(path).read_bytes()
+    except FileNotFoundError:
+        return False
+    return written == b"%08x" % _crc32(path)
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".crc32")
+
+
+def _crc32(path: Path) -> int:
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return 0
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            return zlib.crc32(mapped)
+
+
+def _models_asked(store: Store, key: int) -> Callable[[int], str | None]:
+    """Return what gives the model that each request of a batch asked; the requests are read at the first question."""
+    import msgspec
+
+    @cache
+    def models() -> dict[int, str]:
+        try:
+            requests = [(at, msgspec.json.decode(line)) for at, line in store.spooled_requests(key)]
+        except (StoreError, OSError, ValueError):  # a batch that was recovered has none
+            return {}
+        return {at: str(request["params"].get("model", "")) for at, request in requests}
+
+    return lambda position: models().get(position) or None

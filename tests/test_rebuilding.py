@@ -1,0 +1,156 @@
+"""Damaged stores: answers are made anew from the raw results, or the damage is told; nobody pays twice for it."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rowlab import ask
+
+import pandas_batch
+from pandas_batch.answers import rebuilding
+from pandas_batch.errors import PandasBatchError, StoreError
+from pandas_batch.store import store as store_room
+
+FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(6)]})
+N_CORRUPTED = int(os.environ.get("PANDAS_BATCH_CORRUPTED", "1000"))
+
+
+@pytest.fixture
+def home(api, clock, tmp_path) -> Path:
+    """Return a store with one finished run, closed."""
+    folder = tmp_path / "whole"
+    run = ask(FRAME, api, clock, store=str(folder))
+    run.result()
+    assert run.engine.join(20)
+    store_room._instances.pop(folder)._database.close()
+    return folder
+
+
+def opened(folder: Path, api, clock) -> pd.DataFrame:
+    """Return what the same line gives over the store in `folder`."""
+    rebuilding._is_whole.cache_clear()  # as in another process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = ask(FRAME, api, clock, store=str(folder))
+            out = run.result()
+            if run.engine is not None:
+                assert run.engine.join(20)
+            return out
+    finally:
+        store = store_room._instances.pop(folder, None)
+        if store is not None:
+            store._database.close()
+
+
+def damaged(data: bytes, how: str) -> bytes | None:
+    middle = len(data) // 2
+    return {
+        "lost": None,
+        "cut": data[:middle],
+        "empty": b"",
+        "zeros": bytes(len(data)),
+        "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "empty", "zeros", "flipped"])
+@pytest.mark.parametrize("name", ["answers.arrow", "answers.arrow.crc32"])
+def test_damaged_answers_are_made_anew(home, api, clock, name, how):
+    """Whatever happens to the decoded answers, they come again from the raw results, and are whole on disk then."""
+    (file,) = home.glob(f"batches/*/{name}")
+    content = damaged(file.read_bytes(), how)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    for _ in range(2):
+        out = opened(home, api, clock)
+        assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
+    assert file.exists()
+    assert api.calls("create") == 1
+
+
+def test_damage_of_answers_and_raw_results_is_told(home, api, clock):
+    """Where nothing is left to make them from, a StoreError names the file and the way on; nothing is asked again."""
+    for file in [*home.glob("batches/*/answers.arrow"), *home.glob("batches/*/results*")]:
+        file.write_bytes(b"nonsense")
+    with pytest.raises(StoreError, match="recover"):
+        opened(home, api, clock)
+    assert api.calls("create") == 1
+
+
+def test_a_database_that_forgot_batches_stops_every_new_one(api, clock, tmp_path):
+    """A store copied without its log holds folders of batches that were posted: nothing new is sent from it."""
+    whole, copied = tmp_path / "whole", tmp_path / "copied"
+    run = ask(FRAME, api, clock, store=str(whole))
+    out = run.result()
+    shutil.copytree(whole, copied, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    with pytest.raises(StoreError, match=r"recover\(df"):
+        opened(copied, api, clock)
+    with pytest.raises(StoreError, match=r"recover\(df"):
+        opened(copied, api, clock)
+    assert api.calls("create") == 1
+    options = {"client": api.client(), "progress": "off", "store": str(copied)}
+    home = pandas_batch.recover(FRAME, prompt_col="prompt", **options)
+    assert home["output"].equals(out["output"]) if isinstance(home, pd.DataFrame) else home.result() is not None
+    assert api.calls("create") == 1
+
+
+def corrupt(folder: Path, draw: random.Random) -> str:
+    """Damage one file of a store; return what was done."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    file = draw.choice(files)
+    how = draw.choice(["lost", "cut", "flipped"])
+    data = bytearray(file.read_bytes())
+    if how == "lost":
+        file.unlink()
+    elif how == "cut":
+        file.write_bytes(data[: draw.randrange(len(data))])
+    else:
+        at = draw.randrange(len(data))
+        data[at] ^= 1 << draw.randrange(8)
+        file.write_bytes(data)
+    return f"{how} {file.relative_to(folder)}"
+
+
+def judge(home: Path, api, clock, tmp_path: Path, seeds: range) -> list[str]:
+    """Return what went wrong over corrupted copies of a store."""
+    wrong = []
+    answers = {bill.custom_id: bill for bill in api.billed}
+    for seed in seeds:
+        folder = tmp_path / f"copy{seed}"
+        shutil.copytree(home, folder)
+        done = corrupt(folder, random.Random(seed))
+        try:
+            out = opened(folder, api, clock)
+        except PandasBatchError:
+            continue
+        except Exception as error:
+            wrong.append(f"seed {seed}: {done}: {type(error).__name__}: {error}")
+            continue
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        for prompt, text, status in zip(out["prompt"], out["output"], out["status"], strict=True):
+            if status == "succeeded" and prompt not in text:
+                wrong.append(f"seed {seed}: {done}: {text!r} beside {prompt!r}")
+        if len(api.billed) != len(answers):
+            wrong.append(f"seed {seed}: {done}: paid again")
+            answers = {bill.custom_id: bill for bill in api.billed}
+    return wrong
+
+
+def test_corrupted_copies_in_short(home, api, clock, tmp_path):
+    """One file lost, cut or flipped: right answers or words, never a wrong text, a second bill, a raw error."""
+    assert judge(home, api, clock, tmp_path, range(25)) == []
+
+
+@pytest.mark.full
+def test_a_thousand_corrupted_copies(home, api, clock, tmp_path):
+    """The same over a thousand copies."""
+    assert judge(home, api, clock, tmp_path, range(N_CORRUPTED)) == []
