@@ -372,6 +372,12 @@ class RunStatus:
     reattach: str = ""
     """The line that picks the run up after a restart."""
     can_cancel: bool = False
+    retry: str = ""
+    """The line that asks again for what failed; empty where it would ask for nothing."""
+    expression: str = ""
+    """What to type for the run."""
+    is_from_store: bool = False
+    """Whether everything was home already when this handle on the run was made: nothing was sent, nothing paid."""
 
     @property
     def n_batches_ended(self) -> int:

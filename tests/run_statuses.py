@@ -70,6 +70,8 @@ def run_status(
         n_requests=1124,
         n_reused=80,
         reattach='run = pandas_batch.load("run_k3v9m2xq")',
+        retry='pandas_batch.load("run_k3v9m2xq").retry_failed()' if is_over else "",
+        expression='pandas_batch.load("run_k3v9m2xq")',
         can_cancel=state in ("submitting", "in_progress"),
     )
     return replace(status, **changes)
@@ -99,6 +101,8 @@ def with_everywhere(text: str, n_ended: int = 1) -> RunStatus:
         store_path=text,
         message=text,
         reattach=text,
+        retry=text,
+        expression=text,
         batches=tuple(replace(batch, batch_id=text) for batch in status.batches),
         failed=(
             FailedRow(label=text, position=0, status=text, error=text),

@@ -53,8 +53,9 @@ ROOMS = {
     "comparing": Room("comparison comparing", "numpy pandas"),
     "nesting": Room("nesting", "nest_asyncio2"),
     "runs": Room(
-        "row_status stretches gathering rebuilding merge status last_words side_by_side summary memory turns spooling "
-        "posting reconciling surplus collecting gone compacting steps engine preparing bound driving waiting retrying "
+        "row_status stretches gathering asking_again rebuilding merge agreeing bound status last_words side_by_side "
+        "summary memory turns spooling posting reconciling surplus collecting gone compacting steps engine preparing "
+        "driving waiting retrying "
         "deleting run",
         "numpy pandas pyarrow msgspec matplotlib IPython",
     ),

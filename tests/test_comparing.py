@@ -35,6 +35,9 @@ class FinishedRun:
     def result(self) -> pd.DataFrame:
         return self.frame
 
+    def cost_of_rows(self, positions: np.ndarray) -> float | None:
+        return None if self.cost_usd is None else self.cost_usd * len(positions) / len(self.frame)
+
 
 def frame_of(
     outputs: list[Any], statuses: list[str] | None = None, index: Any = None, prefix: str = ""

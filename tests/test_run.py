@@ -274,9 +274,10 @@ def test_retry_all_with_a_change(api, clock):
 
 
 def test_retry_of_nothing_is_the_run_itself(api, clock):
-    """Where nothing failed nothing is asked."""
+    """Where nothing failed nothing is asked, and that is said."""
     run = settled(ask(pd.DataFrame({"prompt": ["a"]}), api, clock))
-    assert run.retry_failed() is run
+    with pytest.warns(UserWarning, match="nothing to ask again, and nothing was sent; no row failed"):
+        assert run.retry_failed() is run
     assert len(api.batches) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -111,13 +112,18 @@ def test_parts_of_a_frame_are_the_frame(
     whole = run.result()
     opened = pandas_batch.load(run.id, store=str(tmp_path))
     rows = SubmittedRows(opened.store, opened.record)
-    parts = []
+    parts, accounts = [], []
     for begin in range(0, len(frame), size):
         attached = attach_run(frame.iloc[begin : begin + size], opened, {}, rows=rows, first_row=begin, clock=clock)
-        assert attached.counts == run.counts  # the account is that of the whole run, and is in nobody's way
+        accounts.append(attached)
         parts.append(attached.result(partial=True))
     together = pd.concat(parts)
     pd.testing.assert_frame_equal(together, whole)
+    assert sum((Counter(part.counts) for part in accounts), Counter()) == Counter(run.counts)
+    assert sum(part.cost_usd for part in accounts) == pytest.approx(run.cost_usd, abs=1e-12)
+    pd.testing.assert_frame_equal(
+        pd.concat([part.failed for part in accounts]).drop(columns="position"), run.failed.drop(columns="position")
+    )
     if samples == 1:
         assert together["cost_usd"].sum() == pytest.approx(float(api.billed_usd), abs=1e-12)
 

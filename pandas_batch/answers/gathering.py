@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TEXT_COLUMNS = {"output", "stop_reason", "model", "message_id"}
 TOKEN_COLUMNS = {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"}
+TOLD_ONCE = TOKEN_COLUMNS | {"tokens", "cost_usd"}
+"""Columns that only the first of the rows bears that share a request."""
 TOKEN_PARTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 _WORDS = {
     "expired": "expired: the batch ended after 24 hours before this request was processed",

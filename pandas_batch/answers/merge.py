@@ -65,6 +65,8 @@ class RunAnswers:
         rows = store.rows_of(run.id)
         self.request_of_row: np.ndarray = rows.column("request").to_numpy()
         self._reasons = rows.column("reason")
+        self._own_reasons: Mapping[int, str] | None = None
+        self._told_elsewhere: np.ndarray | None = None
         self.n_samples = int(run.options.get("samples", 1))
         requests = store.requests_table_of(run.id)
         self.keys: np.ndarray = requests.column("batch_key").to_numpy()
@@ -91,28 +93,68 @@ class RunAnswers:
     def _is_each_once(self) -> bool:
         return bool((self._rows_per_request == 1).all())
 
-    def of_rows(self, request_of_row: np.ndarray) -> tuple[RunAnswers, np.ndarray]:
+    def of_rows(
+        self,
+        request_of_row: np.ndarray,
+        reasons: Mapping[int, str] = MappingProxyType({}),
+        told_elsewhere: np.ndarray | None = None,
+    ) -> RunAnswers:
         """
-        Return the answers of some rows alone, and which of these each row has: the work is that of those rows.
+        Return the answers of some rows alone: everything it then says is about those, and the work is theirs.
 
         Parameters
         ----------
         request_of_row
             The request of each row, `NOT_SENT` or `NOT_OF_THIS_RUN`.
+        reasons
+            Why rows cannot be sent, by position.
+        told_elsewhere
+            bool per row: whether a row outside these bears the tokens and cost of its request.
         """
         sent = request_of_row >= 0
         firsts, places = np.unique(request_of_row[sent], return_inverse=True)
-        if len(firsts) * self.n_samples == len(self.keys):
-            return self, request_of_row
-        chosen = (firsts[:, None] + np.arange(self.n_samples)).reshape(-1)
         alone = copy(self)
-        for derived in ("_of_key", "_rows_per_request", "_is_each_once"):
+        for derived in ("_rows_per_request", "_is_each_once", "_told_requests"):
             vars(alone).pop(derived, None)
+        alone._own_reasons, alone._told_elsewhere = reasons, told_elsewhere
+        alone.request_of_row = request_of_row
+        alone._codes, alone.typed, alone.invalid = None, {}, {}
+        if len(firsts) * self.n_samples == len(self.keys):
+            return alone
+        vars(alone).pop("_of_key", None)
+        chosen = (firsts[:, None] + np.arange(self.n_samples)).reshape(-1)
         alone.keys, alone.positions, alone.reused = self.keys[chosen], self.positions[chosen], self.reused[chosen]
         alone.request_of_row = request_of_row.copy()
         alone.request_of_row[sent] = places * self.n_samples
-        alone._codes, alone.typed, alone.invalid = None, {}, {}
-        return alone, alone.request_of_row
+        return alone
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows these are the answers of."""
+        return len(self.request_of_row)
+
+    @property
+    def n_reused(self) -> int:
+        """How many of the requests have an answer of another run."""
+        return int(self.reused.sum())
+
+    @cached_property
+    def _told_requests(self) -> np.ndarray | None:
+        """Which requests a row outside bears the tokens and cost of; None where that is none."""
+        if self._told_elsewhere is None or not self._told_elsewhere.any():
+            return None
+        told = np.zeros(len(self.keys), dtype=bool)
+        of_row = self.request_of_row[self._told_elsewhere & (self.request_of_row >= 0)]
+        told[(of_row[:, None] + np.arange(self.n_samples)).reshape(-1)] = True
+        return told
+
+    def shared_rows(self, request_of_row: np.ndarray) -> np.ndarray:
+        """Return for each of some rows whether others share its request, be it among them or among those of here."""
+        shared = np.zeros(len(request_of_row), dtype=bool)
+        sent = request_of_row >= 0
+        of_sent = request_of_row[sent]
+        shared[sent] = (self._rows_per_request[of_sent] > 1) | (np.bincount(of_sent, minlength=1)[of_sent] > 1)
+        return shared
 
     # ---------------------------------------------------------------- the answers, batch by batch
 
@@ -222,6 +264,9 @@ class RunAnswers:
             # A row that the server never answered for has no known cost, and no known bill either.
             is_missing = codes == CODE["missing"]
             usd[is_missing] = standard_usd[is_missing] = 0.0
+            if self._told_requests is not None:
+                told = self._told_requests[mine]
+                usd[told] = standard_usd[told] = 0.0
             if np.isnan(usd).any():
                 known = False
             reused = self.reused[mine]
@@ -237,12 +282,16 @@ class RunAnswers:
 
     def unsendable_positions(self) -> np.ndarray:
         """Return the positions of the rows whose prompt could not be sent."""
+        if self._own_reasons is not None:
+            return np.array(sorted(self._own_reasons), dtype=np.int64)
         import pyarrow.compute as pc
 
         return np.flatnonzero(pc.is_valid(self._reasons).to_numpy())
 
     def reasons(self) -> dict[int, str]:
         """Return by position why rows could not be sent."""
+        if self._own_reasons is not None:
+            return dict(self._own_reasons)
         return {row: self._reasons[row].as_py() for row in self.unsendable_positions().tolist()}
 
     def failed_positions(self) -> np.ndarray:
@@ -332,13 +381,10 @@ class RunAnswers:
         names: Sequence[str],
         *,
         rows: np.ndarray | None = None,
-        request_of_row: np.ndarray | None = None,
-        reasons: Mapping[int, str] = MappingProxyType({}),
-        told_elsewhere: np.ndarray | None = None,
         schema_prefix: str = "",
     ) -> tuple[dict[str, Any], np.ndarray]:
         """
-        Return the named columns for the rows of a frame, and the status code of each answer.
+        Return the named columns for the rows, and the status code of each answer.
 
         Parameters
         ----------
@@ -346,12 +392,6 @@ class RunAnswers:
             Of `pandas_batch.requests.options.ALL_COLUMNS`.
         rows
             Positions of the rows wanted; None is all.
-        request_of_row
-            For another frame than the submitted one: its rows' requests, `NOT_SENT` or `NOT_OF_THIS_RUN`.
-        reasons
-            For that other frame: why rows of it cannot be sent.
-        told_elsewhere
-            bool per row of that other frame: whether a row outside it bears the tokens and cost of its request.
         schema_prefix
             Before the names of the columns that the schema makes.
 
@@ -362,18 +402,17 @@ class RunAnswers:
         codes
             int8, index into `ROW_STATUSES`, of shape (rows x samples,).
         """
-        of_row = self.request_of_row if request_of_row is None else request_of_row
-        if request_of_row is None:
-            reasons = self.reasons()
+        of_row, reasons, told = self.request_of_row, self.reasons(), self._told_elsewhere
         if rows is not None:
             of_row = of_row[rows]
+            told = None if told is None else told[rows]
             reasons = {i: reasons[row] for i, row in enumerate(rows.tolist()) if row in reasons}
         if self.n_samples > 1:
             spread = of_row[:, None] + np.where(of_row[:, None] >= 0, np.arange(self.n_samples)[None, :], 0)
             of_answer = spread.reshape(-1)
         else:
             of_answer = of_row
-        told = None if told_elsewhere is None else np.repeat(told_elsewhere, self.n_samples)
+        told = None if told is None else np.repeat(told, self.n_samples)
         gathered = Gathered(self, of_answer, names, told)
         columns = gathered.columns(names, reasons, self.n_samples)
         places = np.where(of_answer >= 0, of_answer, -1)

@@ -162,6 +162,8 @@ def text_account(status: RunStatus) -> str:
         lines.append(
             f"  and {status.n_failed - min(len(status.failed), _N_FAILED_IN_TEXT):,} more rows without an answer"
         )
+    if status.retry:
+        lines.append(f"  to ask again: {clip(status.retry, 300)}")
     if status.reattach:
         lines.append(f"  after a restart: {clip(status.reattach, 200)}")
     return "\n".join(lines)

@@ -280,9 +280,9 @@ def errors(status: RunStatus) -> str:
     # Whoever cancels knows what is missing: a list of it would only push the rest out of sight.
     is_canceled = all(row.status == "canceled" for row in shown)
     glyph, is_open = (_glyph(_CANCELED_ROWS), "") if is_canceled else (_glyph(_FAILED_ROWS), " open")
-    after = ["All of them: <code>run.failed</code>"] if first else []
-    if status.state == "collected":
-        after.append("Send again what is worth it: <code>run.retry_failed()</code>")
+    after = [f"All of them: <code>{safe(status.expression, 200)}.failed</code>"] if first and status.expression else []
+    if status.retry:
+        after.append(f"Ask again: <code>{safe(status.retry, 300)}</code>")
     hint = f'<div class="pdb-sub">{" · ".join(after)}</div>' if after else ""
     return (
         f"<details{is_open}><summary>{glyph} "

@@ -63,6 +63,9 @@ def run_word(status: RunStatus) -> Word:
     if n_canceled and not counts.get("succeeded"):
         return Word("⊘", "Canceled", "off")
     if status.n_failed > n_canceled or any(counts.get(name) for name in BAD_ROWS):
+        if not counts.get("succeeded") and not n_canceled:
+            only = "the row failed" if status.n_rows == 1 else "all rows failed"
+            return Word("▲", f"Finished, {only if status.n_failed >= status.n_rows else 'no row was answered'}", "bad")
         return Word("▲", f"{'Partly canceled' if n_canceled else 'Finished'}, some rows failed", "bad")
     if n_canceled:
         return Word("⊘", "Finished, partly canceled", "off")
@@ -117,6 +120,8 @@ def sentence(status: RunStatus) -> str:
         return "All batches have ended; their answers are being fetched."
     if status.state == "blocked":
         return "The server refused a batch. Correct what it says and run the same line again."
+    if status.is_from_store:
+        return "From the store: nothing was sent, $0.00 was paid now."
     return ""
 
 

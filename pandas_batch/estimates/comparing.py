@@ -30,9 +30,8 @@ class RunLike(Protocol):
     def name(self) -> str | None:
         """What the user called it."""
 
-    @property
-    def cost_usd(self) -> float | None:
-        """What its answers cost; None where a price is unknown."""
+    def cost_of_rows(self, positions: np.ndarray) -> float | None:
+        """Return what the answers of some rows of its result cost; None where a price is unknown."""
 
     def result(self) -> pd.DataFrame:
         """Return the frame with the run's columns."""
@@ -58,8 +57,15 @@ def compare_runs(
     prefixes = _prefix(frames[0], a), _prefix(frames[1], b)
     paired = frames[0].iloc[places[0]], frames[1].iloc[places[1]]
     side_a, side_b = (
-        _side(run, frame, prefix, None if metric is None else _measure(metric, _without_prefix(shared, prefix), run))
-        for run, frame, prefix, shared in zip((a, b), frames, prefixes, paired, strict=True)
+        _side(
+            run,
+            shared,
+            prefix,
+            n_rows=len(frame),
+            cost_usd=run.cost_of_rows(at),
+            metric=None if metric is None else _measure(metric, _without_prefix(shared, prefix), run),
+        )
+        for run, frame, prefix, shared, at in zip((a, b), frames, prefixes, paired, places, strict=True)
     )
     outputs = [frame[f"{prefix}output"] for frame, prefix in zip(paired, prefixes, strict=True)]
     answered = [
@@ -68,7 +74,6 @@ def compare_runs(
     both = answered[0] & answered[1]
     same = np.fromiter(map(_is_same, outputs[0].array, outputs[1].array), bool, len(both))
     at = np.flatnonzero(both & ~same)
-    failed = [int(_failed(frame, prefix).sum()) for frame, prefix in zip(paired, prefixes, strict=True)]
     return Comparison(
         a=side_a,
         b=side_b,
@@ -78,14 +83,13 @@ def compare_runs(
         differing=pd.DataFrame(
             {"output_a": outputs[0].array[at], "output_b": outputs[1].array[at]}, index=outputs[0].index[at]
         ),
-        reasons=_reasons(side_a, side_b, failed, max_cost_ratio, max_metric_drop, max_more_failures),
+        reasons=_reasons(side_a, side_b, max_cost_ratio, max_metric_drop, max_more_failures),
     )
 
 
 def _reasons(
     a: Side,
     b: Side,
-    n_failed: Sequence[int],
     max_cost_ratio: float | None,
     max_metric_drop: float,
     max_more_failures: int,
@@ -107,9 +111,9 @@ def _reasons(
             reasons.append(
                 f"the metric fell from {a.metric:.4g} to {b.metric:.4g} (max_metric_drop={max_metric_drop:g})"
             )
-    if n_failed[1] > n_failed[0] + max_more_failures:
+    if b.n_failed > a.n_failed + max_more_failures:
         reasons.append(
-            f"{number(n_failed[1])} rows failed, {number(n_failed[0])} before (max_more_failures={max_more_failures:g})"
+            f"{number(b.n_failed)} rows failed, {number(a.n_failed)} before (max_more_failures={max_more_failures:g})"
         )
     return tuple(reasons)
 
@@ -173,14 +177,16 @@ def _pair(a: pd.DataFrame, b: pd.DataFrame, label_a: str, label_b: str) -> tuple
     return np.flatnonzero(at >= 0), at[at >= 0]
 
 
-def _side(run: RunLike, frame: pd.DataFrame, prefix: str, metric: float | None) -> Side:
+def _side(
+    run: RunLike, frame: pd.DataFrame, prefix: str, *, n_rows: int, cost_usd: float | None, metric: float | None
+) -> Side:
     status = frame[f"{prefix}status"]
     return Side(
         label=_label(run),
-        n_rows=len(frame),
+        n_rows=n_rows,
         n_succeeded=int(_succeeded(status).sum()),
         n_failed=int(_failed(frame, prefix).sum()),
-        cost_usd=run.cost_usd,
+        cost_usd=cost_usd,
         tokens=_total(frame, f"{prefix}tokens"),
         metric=metric,
     )

@@ -28,8 +28,10 @@ class Side:
     ----------
     label
         Name or id of the run.
-    n_rows, n_succeeded, n_failed
-        Rows, those with an answer, and those that were asked and have none.
+    n_rows
+        Rows of the run; everything else is about those that both runs hold.
+    n_succeeded, n_failed
+        Rows with an answer, and those that were asked and have none.
     cost_usd, cost_usd_per_row
         What the answers cost, in all and per answered row; None where unknown.
     tokens

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+if TYPE_CHECKING:
+    from pandas_batch.answers.merge import RunAnswers
+    from pandas_batch.store import Store
 
 
 class Bound:
@@ -40,19 +44,22 @@ class Bound:
         self.reasons: Mapping[int, str] = {} if reasons is None else reasons
         self.told_elsewhere = told_elsewhere
 
+    def answers(self, of_run: RunAnswers) -> RunAnswers:
+        """Return the answers for the rows of the frame, out of those of the run."""
+        if self.request_of_row is None:
+            return of_run
+        return of_run.of_rows(self.request_of_row, self.reasons, self.told_elsewhere)
 
-def agree(there: Any, ours: Any) -> bool:
-    """Return whether a column holds what a run wrote into it, now or while rows of it were still pending."""
-    if not isinstance(there, pd.Series) or len(there) != len(ours):
-        return False
-    ours_series = pd.Series(ours, index=there.index)
-    try:
-        same = (there.astype(object) == ours_series.astype(object)) | (there.isna() & ours_series.isna())
-    except (TypeError, ValueError):
-        return False
-    # A partial result had nothing yet where there is an answer now.
-    before = there.isna() | (there.astype(object) == "pending")
-    return bool((same.fillna(False).astype(bool) | before.fillna(False).astype(bool)).all())
+    def index(self, store: Store, run_id: str) -> pd.Index:
+        """Return the labels of the frame; of a run without one those that are stored."""
+        if self.frame is not None:
+            return self.frame.index
+        stored = store.index_of(run_id)
+        return pd.RangeIndex(store.run(run_id).n_rows) if stored is None else stored
+
+    def is_part(self) -> bool:
+        """Return whether the rows are other ones than those that were submitted."""
+        return self.request_of_row is not None
 
 
 def insert_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:

@@ -403,14 +403,14 @@ def look_again(place: Workplace, batch: BatchRecord) -> bool:
     return place.store.transition(batch.key, expect={"gone"}, to="bound", not_found_since=None, error="", **times)
 
 
-def gone_error(batch: BatchRecord) -> ResultsGoneError:
-    """Return the error that says since when the results of `batch` cannot be had any more."""
+def gone_error(batch: BatchRecord, run: str = "run") -> ResultsGoneError:
+    """Return the error that says since when the results of `batch` cannot be had any more; `run` is what to type."""
     made = "" if batch.created_at is None else f", created {batch.created_at:%Y-%m-%d %H:%M} UTC"
     gone = "" if batch.archived_at is None else f", results removed {batch.archived_at:%Y-%m-%d %H:%M} UTC"
     return ResultsGoneError(
         f"The results of batch {batch.batch_id} are gone{made}{gone}: {batch.error or 'the server has them no more.'}",
         f"Its {batch.n_requests:,} requests were sent, and those answered were billed; results can be had for "
         "29 days after a batch was created. Nothing else of the run is lost.",
-        "run.result(partial=True)   # what was brought home\n"
-        "run.retry_failed()          # asks, and pays, for the lost rows again",
+        f"{run}.result(partial=True)   # what was brought home\n"
+        f"{run}.retry_failed()   # asks, and pays, for the lost rows again",
     )

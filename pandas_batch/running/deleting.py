@@ -25,7 +25,7 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
         raise NotEndedError(
             f"Run {run.id} has a batch ({unproved[0].candidate_id}) that is only believed to be ours.",
             "Nothing was deleted: were it deleted here, nobody would bring its answers home.",
-            "run.wait(); run.delete()   # or run.delete(force=True)",
+            f"{run.expression}.wait().delete()   # or .delete(force=True)",
         )
     if not run.is_settled():
         run.cancel(force=force)
@@ -34,14 +34,14 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
             raise NotEndedError(
                 f"Run {run.id} is being canceled and has not ended yet; the server lets nothing be deleted before.",
                 "Nothing was deleted.",
-                "run.wait(); run.delete()",
+                f"{run.expression}.wait().delete()",
             )
         if not run.is_settled() and not force:
             # What stopped the run has stopped its cancel too: it goes on at the server, and is billed.
             raise NotEndedError(
                 f"Run {run.id} could not be brought to its end: {run.snapshot().message or 'it was stopped.'}",
                 "Nothing was deleted.",
-                "run.wait(); run.delete()",
+                f"{run.expression}.wait().delete()",
             )
     if run.engine is not None:
         run.engine.join(_PATIENCE_S)

@@ -70,13 +70,16 @@ class DrivenRun:
         self._schema = schema
         self._clock = clock
         self._make_wire = wire or self._wire_of_options
-        self._status = StatusMaker(store, run_id, schema=schema, prices=options.prices)
+        self._status = StatusMaker(store, run_id, bound=self._bound, schema=schema, prices=options.prices)
         self._warned = False
         self._looked = False
         self._looked_for_gone = False
         self._driver: Engine | None = None
+        self._made: Engine | None = None
+        self._own_observers: list[tuple[Observer, Observer]] = []
         self._error_told = False
         self._display: Any = None
+        self._status.is_from_store = bool(self._batches()) and self.is_settled()
 
     # ---------------------------------------------------------------- what it stands on
 
@@ -96,6 +99,11 @@ class DrivenRun:
         return self._options
 
     @property
+    def bound(self) -> Bound:
+        """The frame that it is merged onto, and which of its requests each row of that has."""
+        return self._bound
+
+    @property
     def schema(self) -> OutputSchema | None:
         """What turns its outputs into typed columns, or None."""
         return self._schema
@@ -113,6 +121,17 @@ class DrivenRun:
     def wire(self) -> Wire:
         """Return its connection to the server."""
         return self._make_wire()
+
+    @property
+    def expression(self) -> str:
+        """What to type for this run, bound to the rows that it is bound to."""
+        return self._status.expression
+
+    def bind(self, bound: Bound) -> None:
+        """Answer for the rows of another frame from now on."""
+        is_from_store, self._bound = self._status.is_from_store, bound
+        self._status = StatusMaker(self._store, self.id, bound=bound, schema=self._schema, prices=self._options.prices)
+        self._status.is_from_store = is_from_store
 
     def sibling(self, run_id: str) -> Self:
         """Return another run of the same rows, bound as this one is, at work."""
@@ -218,6 +237,8 @@ class DrivenRun:
         With `cancel` (whether by force) it cancels the run before it takes another step.
         """
         place = (str(self._store.path), self.id)
+        if observer is not None:
+            observer = self._for_own_rows(observer)
         with _engines_lock:
             engine = _engines.get(place)
             if engine is not None and engine.is_alive and (cancel is not None or engine.go_on()):
@@ -237,8 +258,20 @@ class DrivenRun:
             self._driver, self._error_told = engine, False
             return engine
 
+    def _for_own_rows(self, observer: Observer) -> Observer:
+        """Return `observer` as one that is shown the rows of this run's own frame, whoever drives the run."""
+        for known, made in self._own_observers:
+            if known == observer:
+                return made
+
+        def own(status: RunStatus) -> None:
+            observer(status if self._made is self._engine else self.snapshot())
+
+        self._own_observers.append((observer, own))
+        return own
+
     def _new_engine(self) -> Engine:
-        return Engine(
+        self._made = Engine(
             self._store,
             self.id,
             wire=self._make_wire,
@@ -248,8 +281,9 @@ class DrivenRun:
             lost_answer_grace_s=self._options.lost_answer_grace,
             prices=self._options.prices,
             warm_first=self._options.warm_cache,
-            keep=lambda key: self.answers().retriable_positions(key),
+            keep=lambda key: self.answers_of_run().retriable_positions(key),
         )
+        return self._made
 
     def observe(self, observer: Observer) -> Callable[[], None]:
         """
@@ -263,7 +297,7 @@ class DrivenRun:
             Ends the observation.
         """
         engine = self._drive(observer)
-        return lambda: engine.forget(observer)
+        return lambda: engine.forget(self._for_own_rows(observer))
 
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this run."""
@@ -305,8 +339,12 @@ class DrivenRun:
         return self._driver
 
     def answers(self) -> RunAnswers:
-        """Return the answers as they are in the store now."""
+        """Return the answers for the rows of its frame, as they are in the store now."""
         return self._status.answers()
+
+    def answers_of_run(self) -> RunAnswers:
+        """Return the answers for every row of the run, also where its frame is a part of these."""
+        return self._status.answers_of_run()
 
     # ---------------------------------------------------------------- the notebook
 

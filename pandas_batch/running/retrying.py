@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_batch.answers.row_status import CUT, FAILED
-from pandas_batch.errors import InputError, RunNotFoundError
-from pandas_batch.types import MAX_BATCH_REQUESTS, ROW_STATUSES
+from pandas_batch.answers.asking_again import worth_asking
+from pandas_batch.errors import InputError, RunNotFoundError, outside_level
+from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .gone import look_for_gone
 from .posting import new_nonce
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from pandas_batch.store import NewBatch, RunRecord, Store
 
     from .run import Run
-
-TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
-"""Errors of a row after which the same request may well succeed
-(https://platform.claude.com/docs/en/api/errors)."""
-
-_ALWAYS = frozenset({"expired", "canceled", "missing"})
 
 
 def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> Run:
@@ -49,9 +44,10 @@ def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: M
         )
     if not run.is_settled():
         raise InputError(
-            f"Run {run.id} has not ended; what failed is not known yet.", hint="run.wait(); run.retry_failed()"
+            f"Run {run.id} has not ended; what failed is not known yet.",
+            hint=f"{run.expression}.wait().retry_failed()",
         )
-    asked = _digest(errors, changes.given)
+    asked = _digest(errors, changes.given, _part_of(run))
     with store.preparing():
         later = _retries_since(store, parent)
         if any(record.retry_digest == asked for record in later):
@@ -59,16 +55,47 @@ def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: M
             return run.sibling(later[0].id)
         if not later:
             recorded = _record(run, parent, errors, changes, asked, budget_usd=budget_usd)
-            return run if recorded is None else run.sibling(recorded.id)
+            if recorded is None:
+                warnings.warn(_nothing_to_ask(run, errors), UserWarning, stacklevel=outside_level())
+                return run
+            return run.sibling(recorded.id)
     # Another retry: of what the retries made since have left, whose answers are paid for.
     return retry_run(run.sibling(later[0].id), errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
 
 
-def _digest(errors: str, given: Mapping[str, Any]) -> str:
+def _nothing_to_ask(run: Run, errors: str) -> str:
+    n_failed = run.snapshot().n_failed
+    told = f"Run {run.id}: there is nothing to ask again, and nothing was sent; "
+    if not n_failed:
+        return told + "no row failed."
+    rows = "1 row failed" if n_failed == 1 else f"{n_failed:,} rows failed"
+    if errors == "all" or not worth_asking(run.answers(), "all").any():
+        return told + f"{rows}, none of which could be asked at all: see the column error."
+    return told + (
+        f"{rows}, and would probably fail again as they are. To ask for them with something changed: "
+        f'{run.expression}.retry_failed(errors="all", ...)'
+    )
+
+
+def _part_of(run: Run) -> np.ndarray | None:
+    """Return the requests of the rows that the run is bound to; None where these are all of them."""
+    part = run.bound.request_of_row
+    if part is None:
+        return None
+    firsts = np.unique(part[part >= 0])
+    answers = run.answers_of_run()
+    return None if len(firsts) * answers.n_samples == len(answers.keys) else firsts
+
+
+def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None) -> str:
     """Return what makes two retries of a run the same one; no prompt can be read from it."""
     import msgspec
 
-    return hashlib.blake2b(msgspec.json.encode([errors, given], order="sorted"), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(msgspec.json.encode([errors, given], order="sorted"), digest_size=16)
+    if part is not None:
+        # Its requests have the same numbers in every retry.
+        digest.update(part.astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
@@ -138,18 +165,13 @@ def _array(values: np.ndarray, kind: str) -> Any:
 
 
 def _requests_to_retry(run: Run, errors: str) -> np.ndarray:
-    """Return the requests of the run that are worth asking again, in their order."""
-    answers = run.answers()
-    codes = answers.codes_of_requests()
-    failed = np.isin(codes, [ROW_STATUSES.index(status) for status in FAILED])
-    if errors == "all":
-        cut = np.zeros(len(codes), dtype=bool)
-        for reason in CUT:
-            cut |= answers.requests_with("stop_reason", reason)
-        return np.flatnonzero(failed | (cut & (codes == ROW_STATUSES.index("succeeded"))))
-    worth = np.isin(codes, [ROW_STATUSES.index(status) for status in _ALWAYS])
-    for kind in TRANSIENT_ERRORS:
-        worth |= answers.requests_with("error_type", kind) & (codes == ROW_STATUSES.index("errored"))
+    """Return the requests of the run's rows that are worth asking again, in their order."""
+    worth = worth_asking(run.answers_of_run(), errors)
+    part = _part_of(run)
+    if part is not None:
+        mine = np.zeros(len(worth), dtype=bool)
+        mine[(part[:, None] + np.arange(run.answers_of_run().n_samples)).reshape(-1)] = True
+        worth &= mine
     return np.flatnonzero(worth)
 
 
@@ -166,7 +188,7 @@ def _again(run: Run, requests: np.ndarray, changes: Changes) -> list[_Again]:
     """Return `requests` with their changes, from the spools they were posted from."""
     from pandas_batch.requests.fingerprints import parse_custom_id
 
-    answers = run.answers()
+    answers = run.answers_of_run()
     keys, positions = answers.keys[requests], answers.positions[requests]
     table = run.store.requests_table_of(run.id)
     addresses = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)

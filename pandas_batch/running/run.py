@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.answers.gathering import TOLD_ONCE
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.errors import NOTHING_SENT, NotEndedError, RunNotFoundError, outside_level
 
-from .bound import Bound, agree, insert_columns
+from .bound import Bound, insert_columns
 from .collecting import gone_error
 from .surplus import surplus_of, surplus_words
 from .waiting import AwaitedRun
@@ -115,8 +116,7 @@ class Run(AwaitedRun):
         columns, _ = self._columns(self._options.column_names)
         frame = self._bound.frame
         if frame is None:
-            index = self._store.index_of(self.id)
-            frame = pd.DataFrame(index=pd.RangeIndex(self.record.n_rows) if index is None else index)
+            frame = pd.DataFrame(index=self._bound.index(self._store, self.id))
         return insert_columns(frame, columns)
 
     def wait_for_answers(self) -> None:
@@ -124,23 +124,14 @@ class Run(AwaitedRun):
         self.wait(self._options.timeout)
         gone = [batch for batch in self._batches() if batch.state == "gone"]
         if gone:
-            raise gone_error(gone[0])
+            raise gone_error(gone[0], self.expression)
 
     def _columns(self, names: tuple[str, ...], rows: np.ndarray | None = None) -> tuple[dict[str, Any], np.ndarray]:
         prefix = self._options.prefix
         schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
-        answers, of_row = self.answers(), self._bound.request_of_row
-        if of_row is not None:
-            answers, of_row = answers.of_rows(of_row)
+        answers = self.answers()
         answers.read_typed()
-        columns, codes = answers.columns(
-            names,
-            rows=rows,
-            request_of_row=of_row,
-            reasons=self._bound.reasons,
-            told_elsewhere=self._bound.told_elsewhere,
-            schema_prefix="\0" + schema_prefix,
-        )
+        columns, codes = answers.columns(names, rows=rows, schema_prefix="\0" + schema_prefix)
         return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes
 
     def to_arrow(self) -> pa.Table:
@@ -150,13 +141,28 @@ class Run(AwaitedRun):
         columns, _ = self._columns(self._options.column_names)
         return pa.table({name: _to_arrow(values) for name, values in columns.items()})
 
-    def wrote(self, names: Sequence[str]) -> bool:
-        """Return whether `names` are columns of its frame that this run has written there."""
+    def first_difference(self, names: Sequence[str]) -> tuple[str, int] | None:
+        """
+        Return where columns of its frame are not what this run writes there: the name of the first, and the row.
+
+        None where they are; what a file has made of them meanwhile is no difference.
+        """
+        from .agreeing import first_difference
+
         frame = self._bound.frame
         if frame is None:
-            return False
+            raise ValueError("the run has no frame")
         columns, _ = self._columns(self._options.column_names)
-        return all(name in columns and agree(frame[name], columns[name]) for name in names)
+        of_run, of_row = self.answers_of_run(), self._bound.request_of_row
+        shared = of_run.shared_rows(of_run.request_of_row if of_row is None else of_row)
+        for name in names:
+            if not isinstance(frame[name], pd.Series) or name not in columns:
+                return name, 0
+            is_told_once = of_run.n_samples == 1 and name.removeprefix(self._options.prefix) in TOLD_ONCE
+            row = first_difference(frame[name], columns[name], may_be_told_elsewhere=shared if is_told_once else None)
+            if row is not None:
+                return name, row
+        return None
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -164,8 +170,7 @@ class Run(AwaitedRun):
         answers = self.answers()
         positions = answers.failed_positions()
         columns, _ = answers.columns(["status", "error"], rows=positions)
-        index = self._store.index_of(self.id)
-        labels = pd.RangeIndex(self.record.n_rows) if index is None else index
+        labels = self._bound.index(self._store, self.id)
         return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
 
     def _warn_once(self) -> None:
@@ -183,8 +188,22 @@ class Run(AwaitedRun):
         return [
             *(engine.warnings if engine is not None else ()),
             *([f"Run {self.id}: {besides}"] if besides else ()),
-            *warnings_of(self.answers(), self.id),
+            *warnings_of(self.answers(), self.id, self.expression, self.record.options.get("max_tokens")),
         ]
+
+    def cost_of_rows(self, positions: np.ndarray) -> float | None:
+        """
+        Return what the answers of some rows of the result cost, in USD; None where a price is unknown.
+
+        Parameters
+        ----------
+        positions
+            The places of the rows. An answer that several of them share counts once.
+        """
+        answers = self.answers()
+        if len(np.unique(positions)) == answers.n_rows:
+            return answers.totals().cost_usd
+        return answers.of_rows(answers.request_of_row[positions]).totals().cost_usd
 
     def summary(self) -> pd.Series:
         """Return what the run did and cost, one value per line."""
@@ -221,7 +240,7 @@ class Run(AwaitedRun):
             raise NotEndedError(
                 f"Run {self.id} has not ended; its raw results are not all here.",
                 "Nothing was written.",
-                f'run.wait(); run.to_jsonl("{path}")',
+                f"{self.expression}.wait().to_jsonl({str(path)!r})",
             )
         target = Path(path)
         with target.open("wb") as out:
@@ -265,7 +284,9 @@ class Run(AwaitedRun):
             told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
         unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
         if unproved and not force:
-            told += f" {unproved[0]} is not proved to be ours and was left alone (run.cancel(force=True))."
+            told += (
+                f" {unproved[0]} is not proved to be ours and was left alone ({self.expression}.cancel(force=True))."
+            )
         waiting = sorted({other for batch in mine for other in self._store.runs_of_batch(batch.key)} - {self.id})
         if waiting:
             told += f" Waiting for the same batches: {', '.join(waiting)}."

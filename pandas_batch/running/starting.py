@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import FrameMismatchError, InputError
+from pandas_batch.errors import FrameMismatchError, InputError, RunNotFoundError, clip
 from pandas_batch.requests.options import Options, parse_options
 
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pandas_batch.requests.plan import RequestPlan
     from pandas_batch.store import RunRecord, Store
     from pandas_batch.wire.wire import Wire
+
+
+_N_WRITERS = 50
+"""How many runs are looked at, from the newest on, for who wrote the columns of a frame."""
 
 
 class Call:
@@ -147,12 +151,14 @@ def start_call(call: Call, *, blocking: bool) -> Run:
     store = call.open_store()
     existing = store.newest_of_identity(call.needs.identity)
     if existing is None:
-        refuse_clash(call, None)
+        refuse_clash(call, writers_of(call, store), is_new=True)
         existing = _record(call, store)
         run = call.run_of(store, existing)
     else:
         run = call.run_of(store, existing)
-        refuse_clash(call, run)
+        refuse_clash(call, (run, *ancestors_of(call, run)))
+        if call.index is not None:
+            store.set_index(run.id, call.index)
         _say_what_failed(run)
     if not run.is_settled():
         # Without credentials there is nothing to wait for: said here, not from the background.
@@ -201,7 +207,7 @@ def _say_what_failed(run: Run) -> None:
     if status.state == "collected" and status.n_failed:
         sys.stderr.write(
             f"Run {run.id} was made before; {status.n_failed:,} of its {status.n_rows:,} rows failed. "
-            f'To ask again for those worth it: pandas_batch.load("{run.id}").retry_failed()\n'
+            + (f"To ask again: {status.retry}\n" if status.retry else "The column error says why.\n")
         )
 
 
@@ -221,11 +227,41 @@ def added_columns(options: Options, schema: Any) -> list[str]:
     return names
 
 
-def refuse_clash(call: Call, run: Run | None) -> None:
-    """Refuse to write over columns that this same run did not write."""
+def ancestors_of(call: Call, run: Run) -> Iterator[Run]:
+    """Yield the runs that a retry goes back to, nearest first: the frame may hold what one of those wrote."""
+    seen, record = {run.id}, run.record
+    while record.parent_id is not None and record.parent_id not in seen:
+        seen.add(record.parent_id)
+        try:
+            record = run.store.run(record.parent_id)
+        except RunNotFoundError:
+            return
+        parent = call.run_of(run.store, record)
+        # The rows of a retry are those of its parent, also where they are a part of these.
+        parent.bind(run.bound)
+        yield parent
+
+
+def writers_of(call: Call, store: Store) -> Iterator[Run]:
+    """Yield the runs that hold answers of these rows, newest first: a frame that was cut or grew has their columns."""
+    if not any(name in call.column_names for name in added_columns(call.options, call.plan.schema)):
+        return
+    records = [record for record in store.runs() if record.base_url == call.base_url]
+    for one in records[:_N_WRITERS]:
+        try:
+            bound = bind_frame(call, store, one, SubmittedRows(store, one), None)
+        except FrameMismatchError:
+            continue
+        writer = call.run_of(store, one)
+        writer.bind(bound)
+        yield writer
+
+
+def refuse_clash(call: Call, writers: Iterable[Run], *, is_new: bool = False) -> None:
+    """Refuse to write over columns that none of the runs has written there."""
     names = added_columns(call.options, call.plan.schema)
     of_index = [] if call.index is None else [name for name in call.index.names if name is not None and name in names]
-    if of_index and run is None:
+    if of_index and is_new:
         raise InputError(
             f"The index is named {of_index[0]!r}, as a column that this call would add: reset_index() could not give "
             "the result back.",
@@ -234,13 +270,30 @@ def refuse_clash(call: Call, run: Run | None) -> None:
     clash = [name for name in names if name in call.column_names]
     if not clash or call.options.overwrite:
         return
-    if run is not None and run.wrote(clash):
-        return
-    shown = ", ".join(repr(name) for name in clash[:4]) + (", ..." if len(clash) > 4 else "")
+    nearest: tuple[Run, str, int] | None = None
+    for run in writers if call.bound.frame is not None else ():
+        found = run.first_difference(clash)
+        if found is None:
+            return
+        nearest = nearest or (run, *found)
+    hint = (
+        'df.claude_batch.submit(..., prefix="claude_")   # other names\n'
+        "df.claude_batch.submit(..., overwrite=True)      # replace them"
+    )
+    if nearest is None:
+        shown = ", ".join(repr(name) for name in clash[:4]) + (", ..." if len(clash) > 4 else "")
+        what = (
+            f"The frame already has {'a column' if len(clash) == 1 else 'columns'} {shown}, which this call would add."
+        )
+        raise InputError(what, hint=hint)
+    run, name, row = nearest
+    where = ""
+    if call.index is not None and row < len(call.index):
+        where = f", first in row {clip(str(call.index[row]), 60)}"
     raise InputError(
-        f"The frame already has {'a column' if len(clash) == 1 else 'columns'} {shown}, which this call would add.",
-        hint='df.claude_batch.submit(..., prefix="claude_")   # other names\n'
-        "df.claude_batch.submit(..., overwrite=True)      # replace them",
+        f"The frame has a column {name!r} that is not what run {run.id} has written{where}; this call "
+        "would replace it.",
+        hint=hint + f'\ndf.claude_batch.merge("{run.id}", overwrite=True)   # its answers, each to its row',
     )
 
 
@@ -299,7 +352,7 @@ def attach_run(
         wire=call.wire,
         clock=clock,
     )
-    refuse_clash(call, attached)
+    refuse_clash(call, (attached, *ancestors_of(call, attached)))
     return attached
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.answers.asking_again import retry_line
 from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.answers.row_status import FAILED
 from pandas_batch.errors import clip
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pandas_batch.answers.rates import Prices
     from pandas_batch.requests.schema import OutputSchema
     from pandas_batch.store import BatchRecord, RunRecord, Store
+
+    from .bound import Bound
 
 N_FAILED_SHOWN = 10
 
@@ -51,23 +54,43 @@ class StatusMaker:
     """Makes the status records of one run; counts again only when a batch has changed its state."""
 
     def __init__(
-        self, store: Store, run_id: str, *, schema: OutputSchema | None = None, prices: Prices | None = None
+        self,
+        store: Store,
+        run_id: str,
+        *,
+        bound: Bound,
+        schema: OutputSchema | None = None,
+        prices: Prices | None = None,
     ) -> None:
+        self._bound = bound
+        self.is_from_store = False
         self._store = store
         self._schema = schema
         self._prices = prices
         self._run_id = run_id
         self._seen: tuple[Any, ...] = ()
-        self._answers: RunAnswers | None = None
+        self._answers: tuple[RunAnswers, RunAnswers] | None = None
         # Of which answers they are stands beside them: two threads may ask at once.
         self._counts: tuple[RunAnswers, dict[str, int]] | None = None
         self._totals: tuple[RunAnswers, Totals] | None = None
         self._failed: tuple[FailedRow, ...] | None = None
 
+    @property
+    def expression(self) -> str:
+        """What to type for the run, bound to the same rows."""
+        if self._bound.is_part():
+            return f'df.claude_batch.attach("{self._run_id}")'
+        return f'pandas_batch.load("{self._run_id}")'
+
     def answers(self) -> RunAnswers:
-        """Return the answers as they are in the store now."""
+        """Return the answers for the rows of the bound frame, as they are in the store now."""
         _, _, answers = self._refresh()
         return answers
+
+    def answers_of_run(self) -> RunAnswers:
+        """Return the answers for all rows of the run, also where it is bound to a part of them."""
+        _, _, bound = self._refresh()
+        return bound if self._answers is None else self._answers[0]
 
     def counts(self) -> dict[str, int]:
         """Return rows by status."""
@@ -93,13 +116,13 @@ class StatusMaker:
         record = self._store.run(self._run_id)
         batches = self._store.batches_of_run(self._run_id)
         seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
-        answers = self._answers
-        if seen != self._seen or answers is None:
-            answers = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
-            self._answers = answers
+        made = self._answers
+        if seen != self._seen or made is None:
+            of_run = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
+            made = self._answers = (of_run, self._bound.answers(of_run))
             self._failed = None  # looked up when there is somebody to show it to
             self._seen = seen
-        return record, batches, answers
+        return record, batches, made[1]
 
     def _first_failed(self) -> tuple[FailedRow, ...]:
         if self._failed is None:
@@ -107,9 +130,9 @@ class StatusMaker:
         return self._failed
 
     def _look_up_failed(self) -> tuple[FailedRow, ...]:
-        answers = self._answers
-        if answers is None:
+        if self._answers is None:
             return ()
+        answers = self._answers[1]
         positions = answers.failed_positions()[:N_FAILED_SHOWN]
         labels = self._labels(positions)
         columns, _ = answers.columns(["status", "error"], rows=positions)
@@ -121,10 +144,8 @@ class StatusMaker:
         )
 
     def _labels(self, positions: np.ndarray) -> list[str]:
-        index = self._store.index_of(self._run_id)
-        if index is None:
-            return [str(position) for position in positions.tolist()]
-        return [clip(str(label), 60) for label in index[positions]]
+        labels = self._bound.index(self._store, self._run_id)[positions]
+        return [clip(str(label), 60) for label in labels]
 
     def make(
         self,
@@ -159,19 +180,22 @@ class StatusMaker:
             last_poll_at=last_poll_at,
             next_poll_at=next_poll_at,
             finished_at=max([record.created_at, *ends]) if state == "collected" else None,
-            n_rows=record.n_rows,
+            n_rows=answers.n_rows,
             n_rows_answered=n_answered,
             counts=counts,
             batches=tuple(batch_status(batch, run_id=record.id) for batch in batches),
             n_failed=_n_failed(answers, counts),
+            retry=retry_line(answers, self.expression) if state == "collected" else "",
+            expression=self.expression,
+            is_from_store=self.is_from_store and state == "collected",
             failed=self._first_failed(),
             cost_usd=totals.cost_usd,
             paid_usd=totals.paid_usd,
             cost_usd_standard=totals.cost_usd_standard,
             saved_by_reuse_usd=totals.saved_by_reuse_usd,
             cost_usd_max=record.cost_usd_max,
-            n_requests=record.n_requests,
-            n_reused=record.n_reused,
+            n_requests=len(answers.keys),
+            n_reused=answers.n_reused,
             reattach=f'run = pandas_batch.load("{record.id}")',
             can_cancel=can_cancel
             and (state in ("submitting", "in_progress") or (state == "blocked" and _is_under_way(batches))),

@@ -11,6 +11,7 @@ from pandas_batch.amounts import usd
 from pandas_batch.answers.row_status import exact_sum
 from pandas_batch.answers.stretches import is_all
 from pandas_batch.estimates.bill import Estimate
+from pandas_batch.types import DEFAULT_MAX_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +32,29 @@ _WORDS = {
 }
 
 
-def warnings_of(answers: RunAnswers, run_id: str) -> list[str]:
-    """Return what a user has to be told once about the answers of a run."""
+def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None, max_tokens: Any = None) -> list[str]:
+    """
+    Return what a user has to be told once about the answers of a run.
+
+    Parameters
+    ----------
+    answers, run_id
+        Of the run.
+    expression
+        What to type for it.
+    max_tokens
+        What its answers were limited to, where that is one number.
+    """
+    run = expression or f'pandas_batch.load("{run_id}")'
     told = []
     stop_reasons = _count_values(answers, "stop_reason") if _words_of(answers, "stop_reason") & _WORDS.keys() else {}
     parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
     if parts:
+        more = 4 * (max_tokens if isinstance(max_tokens, int) else DEFAULT_MAX_TOKENS)
+        limit = f", max_tokens={more}" if stop_reasons.get("max_tokens") else ""
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
-            f'To ask these again: pandas_batch.load("{run_id}").retry_failed(errors="all", max_tokens=...)'
+            f'To ask these again: {run}.retry_failed(errors="all"{limit})'
         )
     if _words_of(answers, "service_tier") - {"batch"}:
         tiers = {tier: n for tier, n in _count_values(answers, "service_tier").items() if tier != "batch"}

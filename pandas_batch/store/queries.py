@@ -126,6 +126,11 @@ def split_batches(connection: sqlite3.Connection) -> dict[int, tuple[tuple[int, 
     }
 
 
+def update_index_kind(connection: sqlite3.Connection, run_id: str, kind: str) -> None:
+    """Say what kind of labels a run has now."""
+    connection.execute("UPDATE runs SET index_kind = ? WHERE id = ?", (kind, run_id))
+
+
 def update_batch(
     connection: sqlite3.Connection, key: int, changes: Mapping[str, Any], expect: Collection[str] | None = None
 ) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pandas_batch.errors import NOTHING_SENT, InputError, RunNotFoundError, Stor
 from . import queries
 from .batches import Batches
 from .failures import NOTHING_RECORDED, explained
-from .files import commit_folders, remove_folder, sync_file
+from .files import commit_file, commit_folders, remove_folder, sync_file
 from .ground import RUN_ID
 from .labels import ONLY_COUNTS, kind_of, read_index, write_index
 from .records import BatchRecord, NewBatch, RunRecord, new_record
@@ -201,6 +202,20 @@ class Runs(Batches):
                 return read_index(file)
         run = self.run(run_id)
         return pd.RangeIndex(run.n_rows) if run.index_kind == ONLY_COUNTS else None
+
+    def set_index(self, run_id: str, index: pd.Index) -> None:
+        """Keep other labels for the rows of a run: those of the frame that it was asked for last."""
+        run, kind = self.run(run_id), kind_of(index)
+        stored = self.index_of(run_id)
+        if len(index) != run.n_rows or (stored is not None and stored.identical(index)):
+            return
+        folder = self._run_folder(run_id)
+        with explained(self.path), self._recording():
+            part = folder / f"index.{secrets.token_hex(4)}.part"
+            write_index(part, index)
+            sync_file(part)
+            commit_file(part, folder / "index.arrow")
+            self._database.write(lambda c: queries.update_index_kind(c, run_id, kind))
 
     def delete_run(self, run_id: str) -> list[int]:
         """

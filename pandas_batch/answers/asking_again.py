@@ -1,0 +1,62 @@
+"""Which requests of a run are worth asking again, as they are or with something changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .row_status import CODE, CUT, FAILED, is_any
+
+if TYPE_CHECKING:
+    from .merge import RunAnswers
+
+TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
+"""Errors of a row after which the same request may well succeed
+(https://platform.claude.com/docs/en/api/errors)."""
+
+_ALWAYS = ("expired", "canceled", "missing")
+
+
+def worth_asking(answers: RunAnswers, errors: str) -> np.ndarray:
+    """
+    Return for each request whether it is worth asking again.
+
+    Parameters
+    ----------
+    answers
+        Of the run.
+    errors
+        ``"transient"``: those that may well succeed as they are; ``"all"``: every one without a whole, usable answer.
+    """
+    codes = answers.codes_of_requests()
+    if errors == "all":
+        cut = np.zeros(len(codes), dtype=bool)
+        for reason in CUT:
+            cut |= answers.requests_with("stop_reason", reason)
+        failed: np.ndarray = is_any(codes, FAILED) | (cut & (codes == CODE["succeeded"]))
+        return failed
+    worth = is_any(codes, _ALWAYS)
+    is_error = codes == CODE["errored"]
+    if is_error.any():
+        for kind in TRANSIENT_ERRORS:
+            worth |= answers.requests_with("error_type", kind) & is_error
+    return worth
+
+
+def retry_line(answers: RunAnswers, run: str) -> str:
+    """
+    Return the line that asks again for what failed; "" where that would ask for nothing.
+
+    Parameters
+    ----------
+    answers
+        Of the run.
+    run
+        The expression that gives the run.
+    """
+    if not is_any(answers.codes_of_requests(), FAILED).any():
+        return ""
+    if worth_asking(answers, "transient").any():
+        return f"{run}.retry_failed()"
+    return f'{run}.retry_failed(errors="all")   # as they are these would fail again: with another prompt or limit'
