@@ -104,13 +104,12 @@ FILES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "csv": through_csv,
     "csv without NA": lambda frame: through_csv(frame, keep_default_na=False),
     "csv as text": lambda frame: through_csv(frame, dtype=str),
-    "json": through_json,
+    "json": lambda frame: through_json(frame, date_format="iso"),
     "json records": lambda frame: through_json(frame, orient="records", date_format="iso"),
     "parquet": through_parquet,
     "sql": through_sql,
     "pickle": lambda frame: frame.copy(),
     "objects": lambda frame: frame.astype(object),
-    "parquet, then csv": lambda frame: through_csv(through_parquet(frame)),
 }
 
 

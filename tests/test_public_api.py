@@ -48,7 +48,7 @@ def test_the_list_of_names_is_sorted_and_complete() -> None:
         if isinstance(node, ast.ImportFrom) and node.level
         for alias in node.names
     }
-    assert imported - {"register"} == set(NAMES)
+    assert imported - {"register", "exiting"} == set(NAMES)
     assert set(NAMES) <= set(dir(pandas_batch))
 
 

@@ -91,6 +91,7 @@ class AwaitedRun(DrivenRun, ABC):
 
         Examples
         --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
         >>> run = df.claude_batch.start("review", client=client, progress="off")
         >>> run.wait_submitted(timeout=60).batches[0].batch_id[:9]
         'msgbatch_'
