@@ -104,15 +104,17 @@ FILES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "csv": through_csv,
     "csv without NA": lambda frame: through_csv(frame, keep_default_na=False),
     "csv as text": lambda frame: through_csv(frame, dtype=str),
-    "json": lambda frame: through_json(frame, date_format="iso"),
+    "json": lambda frame: through_json(frame, date_format="epoch"),
     "json records": lambda frame: through_json(frame, orient="records", date_format="iso"),
     "parquet": through_parquet,
     "sql": through_sql,
     "pickle": lambda frame: frame.copy(),
     "objects": lambda frame: frame.astype(object),
+    "parquet, then csv": lambda frame: through_csv(through_parquet(frame)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*date format")
 @settings(max_examples=60, deadline=None)
 @given(answers=st.lists(st.none() | ANSWERS, min_size=1, max_size=5), file=st.sampled_from(sorted(FILES)))
 def test_what_a_file_makes_of_a_column_is_no_difference(answers: list[dict[str, Any] | None], file: str) -> None:

@@ -19,6 +19,7 @@ from pandas_batch.answers.row_status import FAILED
 from pandas_batch.clock import Clock
 from pandas_batch.display.account import static_html, text_account
 from pandas_batch.running.run import Run
+from pandas_batch.running.starting import attach_run
 from pandas_batch.types import RunStatus
 
 N_ROWS = len(all_outcomes())
@@ -39,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Run]]:
 
 
 def attached(run: Run, frame: pd.DataFrame) -> Run:
-    return frame.claude_batch.attach(run.id, store=str(run.store.path), progress="off", client=run.options.client)
+    return attach_run(frame, run, {"progress": "off"})
 
 
 def has_failed(frame: pd.DataFrame) -> np.ndarray:
@@ -144,7 +145,7 @@ def test_two_handles_on_one_engine_show_their_own_rows(api: simulator.Simulator,
     with clock.held():
         run = ask(frame, api, clock)
         run.observe(seen["whole"].append)
-        part = frame.head(1).claude_batch.attach(run.id, client=api.client(), progress="off")
+        part = attached(run, frame.head(1))
         forget = part.observe(seen["part"].append)
     run.wait()
     assert run.engine is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from pandas_batch.requests.text_dtype import text_dtype
 _NOTHING_YET = frozenset({"pending", "unsent"})
 _MISSING_AS_TEXT = frozenset({"", "nan", "NaN", "NaT", "None", "<NA>", "null"})
 _EXCEL_TEXT_LENGTH = 32_767
+_MAX_NEST_LENGTH = 1_000_000
 # JSON of pandas keeps ten decimals, other files seven digits or more.
 _REL_TOLERANCE = 1e-6
 _ABS_TOLERANCE = 1e-10
@@ -120,10 +123,7 @@ def _is_same_nest(there: Any, ours: list[Any] | dict[str, Any], original: Any) -
         # The spelling of Python, of an array, or of JSON.
         if there in (str(original), str(ours), str(np.array(ours, dtype=object))):
             return True
-        try:
-            there = _plain(json.loads(there))
-        except (ValueError, RecursionError):
-            return False
+        there = _plain(_read(there))
     if isinstance(there, list) and isinstance(ours, dict) and all(isinstance(p, list) and len(p) == 2 for p in there):
         there = _plain({str(key): value for key, value in there})  # what Arrow makes of a map
     if isinstance(there, list) and isinstance(ours, list):
@@ -131,6 +131,14 @@ def _is_same_nest(there: Any, ours: list[Any] | dict[str, Any], original: Any) -
     if isinstance(there, dict) and isinstance(ours, dict):
         return there.keys() == ours.keys() and all(_is_same(there[key], ours[key]) for key in ours)
     return False
+
+
+def _read(text: str) -> Any:
+    """Return what a text spells in JSON or in Python; None where it is neither, or very long."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return read(text) if len(text) <= _MAX_NEST_LENGTH else None
+    return None
 
 
 def _is_same_text(there: str, ours: str) -> bool:
