@@ -238,10 +238,10 @@ def test_no_text_in_a_csv_is_a_formula(shell: simulator.Simulator, tmp_path: Pat
     "index",
     [
         pd.Index(["a", "b"]),
-        pd.Index([1, 2], name="output"),
-        pd.Index([1, "b"], name="status"),
+        pd.Index([1, 2], name="position"),
+        pd.Index([1, "b"], name="index"),
         pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["l", "l"]),
-        pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["output", None]),
+        pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["index", None]),
         pd.Index([1, 1], name=7),
     ],
 )

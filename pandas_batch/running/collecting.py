@@ -219,7 +219,7 @@ class Collector:
             With ``due_in_s=0`` when the batch is ``collected``.
         """
         from pandas_batch.answers.rebuilding import checked, decode_batch
-        from pandas_batch.store.failures import store_error
+        from pandas_batch.store.failures import explained, store_error
         from pandas_batch.wire.failures import is_auth, is_foreign, is_not_found, is_transient
 
         store = self._place.store
@@ -282,7 +282,9 @@ class Collector:
         self._warn(batch, decoded)
         # The raw results first: with them, answers can always be made anew.
         finals = {part_path: raw_path} if source == part_path else {}
-        store.commit_files(finals | checked(answers_part, answers_path))
+        with explained(store.path, _STILL_THERE):
+            finals |= checked(answers_part, answers_path)
+        store.commit_files(finals)
         reached("results committed")
         store.set_collected(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
         del decoded
