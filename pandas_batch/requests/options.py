@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -138,7 +139,12 @@ class Options:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any], **again: Any) -> Options:
-        """Return the options that `to_json` wrote, with those in `again` given anew."""
+        """
+        Return the options that `to_json` wrote, with those in `again` given anew.
+
+        Only what is given anew is checked: what was accepted once, by whatever version and in whatever environment,
+        is paid for and has to be readable. Options that this version does not know are left out.
+        """
         kwargs = dict(stored)
         from_environment = kwargs.pop("budget_from_environment", False) and again.get("max_cost_usd") is None
         if kwargs.get("max_cost_usd") == _ENDLESS:
@@ -152,8 +158,44 @@ class Options:
         if "prompt" in again or again.get("prompt_col") is not None:
             kwargs.pop("prompt", None)
             kwargs.pop("prompt_col", None)
-        read = parse_options({**kwargs, **params, **again})
-        return dataclasses.replace(read, budget_from_environment=True) if from_environment else read
+        again = {name: value for name, value in again.items() if value is not None}
+        betas = check_option("betas", again.get("betas", kwargs.get("betas") or ()))
+        check_names([name for name in again if name not in _option_names()], _option_names(), beta=bool(betas))
+        values = {name: _kept(name, value) for name, value in kwargs.items() if name in _option_names()}
+        params = {name: value for name, value in params.items() if name not in _option_names()}
+        for name, value in again.items():
+            if name in _option_names():
+                values[name] = check_option(name, value)
+            else:
+                params[name] = value if is_per_row(value) else check_parameter(name, value, beta=bool(betas))
+        if values.get("prompt") is not None and values.get("prompt_col") is not None:
+            raise _two_prompts()
+        values = {name: value for name, value in values.items() if value is not None}
+        read = cls(**values, params=MappingProxyType(params), budget_from_environment=from_environment)
+        if read.max_cost_usd is not None:
+            return read
+        with contextlib.suppress(InputError):  # told where something is to be spent
+            budget_usd = budget_of_environment()
+            return dataclasses.replace(read, max_cost_usd=budget_usd, budget_from_environment=budget_usd is not None)
+        return read
+
+
+def _option_names() -> list[str]:
+    return [f.name for f in dataclasses.fields(Options) if f.name not in _NO_OPTIONS]
+
+
+def _kept(name: str, value: Any) -> Any:
+    """Return a stored value in the form that it was kept in, also where no call could give it any more."""
+    try:
+        return check_option(name, value)
+    except (InputError, TypeError, ValueError):
+        return tuple(value) if isinstance(value, list) else value
+
+
+def budget_of_environment() -> float | None:
+    """Return the budget that the environment sets; None where it sets none."""
+    cost = os.environ.get("PANDAS_BATCH_MAX_COST_USD")
+    return check_environment_amount(cost) if cost else None
 
 
 def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> Options:
@@ -184,7 +226,7 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
         if given.get("prompt_col") is not None:
             raise InputError("prompt_col is given twice: as the first argument and as a keyword.")
         given["prompt_col"] = prompt_col
-    option_names = [f.name for f in dataclasses.fields(Options) if f.name not in _NO_OPTIONS]
+    option_names = _option_names()
     given["betas"] = check_option("betas", () if given.get("betas") is None else given["betas"])
     others = [name for name in given if name not in option_names]
     check_names(others, option_names, beta=bool(given["betas"]))
@@ -195,8 +237,8 @@ def parse_options(kwargs: Mapping[str, Any], *, prompt_col: Hashable = None) -> 
             values[name] = check_option(name, given[name])
     if "model" not in values and (model := os.environ.get("PANDAS_BATCH_MODEL")):
         values["model"] = check_parameter("model", model)
-    if values.get("max_cost_usd") is None and (cost := os.environ.get("PANDAS_BATCH_MAX_COST_USD")):
-        values["max_cost_usd"] = check_environment_amount(cost)
+    if values.get("max_cost_usd") is None and (budget_usd := budget_of_environment()) is not None:
+        values["max_cost_usd"] = budget_usd
         values["budget_from_environment"] = True
     params = {
         name: value if is_per_row(value) else check_parameter(name, value, beta=bool(given["betas"]))
@@ -226,7 +268,7 @@ def check_option(name: str, value: Any) -> Any:
 
 def _check_together(options: Options) -> None:
     if options.prompt is not None and options.prompt_col is not None:
-        raise InputError("prompt= and prompt_col= are both given; a row has one prompt.", hint="leave one of them out")
+        raise _two_prompts()
     if options.output_schema is not None:
         config = options.params.get("output_config")
         if isinstance(config, Mapping) and config.get("format") is not None:
@@ -242,6 +284,10 @@ def _check_together(options: Options) -> None:
     clash = sorted(set(options.extra_params) & {*of_call, *options.params})
     if clash:
         raise InputError(f"extra_params sets {clash[0]!r}, which is also an option.", hint=f"{clash[0]}=...")
+
+
+def _two_prompts() -> InputError:
+    return InputError("prompt= and prompt_col= are both given; a row has one prompt.", hint="leave one of them out")
 
 
 def _is_json_label(label: Any) -> bool:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> Run:
     """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
-    from pandas_batch.requests.options import check_option
+    from pandas_batch.requests.options import budget_of_environment, check_option
 
     if errors not in ("transient", "all"):
         raise InputError(f"errors={errors!r} is neither 'transient' nor 'all'.", hint='run.retry_failed(errors="all")')
     given = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
     budget_usd = run.options.max_cost_usd if given is None else given
+    if budget_usd is None:
+        budget_usd = budget_of_environment()  # where a run was only read, it did not matter whether this can be
     store, parent = run.store, run.record
     changes = Changes.of(overrides, parent.options, base_url=parent.base_url, api_version=parent.api_version)
     if not look_for_gone(store, run.id, wire=run.wire, clock=run.clock):

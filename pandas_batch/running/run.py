@@ -11,7 +11,7 @@ import pandas as pd
 
 from pandas_batch.answers.gathering import TOLD_ONCE
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import NOTHING_SENT, NotEndedError, RunNotFoundError, outside_level
+from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
 
 from .bound import Bound, insert_columns
 from .collecting import gone_error
@@ -72,7 +72,16 @@ class Run(AwaitedRun):
         if options.output_schema is not None:
             from pandas_batch.requests.schema import OutputSchema
 
-            schema = OutputSchema.of(options.output_schema)
+            try:
+                schema = OutputSchema.of(options.output_schema)
+            except InputError as error:
+                # It was taken when the run was paid: the answers are read, as the texts that they are.
+                warnings.warn(
+                    f"Run {record.id}: its output_schema is none that this version can read, so its columns are left "
+                    f"out; the answers stand in output. {error.what}",
+                    UserWarning,
+                    stacklevel=outside_level(),
+                )
         return cls(store, record.id, options, bound=bound, schema=schema, clock=clock)
 
     # ---------------------------------------------------------------- to other processes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -340,7 +341,8 @@ def attach_run(
             "Nothing was sent.",
             f'df.claude_batch.attach("{recorded.id}", {", ".join(f"{name}=..." for name in needed)})',
         )
-    options = Options.from_json(stored, **again)
+    # What cannot be read of a row any more (a file that is gone) keeps nobody from the answers of the others.
+    options = replace(Options.from_json(stored, **again), on_missing="skip", on_unsendable="skip")
     address = (recorded.base_url, recorded.api_version)
     call = Call(frame, options, address=address, clock=clock)
     attached = Run(
@@ -371,6 +373,12 @@ def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, fi
         of_row = rows.requests_from(first_row, call.plan.n_rows)
         if len(of_row) == call.plan.n_rows and rows.are_unchanged(of_row, sendable, fingerprints):
             return Bound(call.bound.frame, of_row, call.plan.reasons, rows.told_before(of_row, first_row))
+    by_place = _by_place(call, store, run, rows, first_row)
+    if by_place is not None:
+        # What is no longer to be read had its answer when it was.
+        reasons = {row: reason for row, reason in call.plan.reasons.items() if by_place[row] < 0}
+        told = None if first_row is None else rows.told_before(by_place, first_row)
+        return Bound(call.bound.frame, by_place, reasons, told)
     of_row = np.full(call.plan.n_rows, NOT_SENT, dtype=np.int32)
     of_row[sendable] = rows.requests_of(fingerprints)
     if len(sendable) and (of_row[sendable] == NOT_OF_THIS_RUN).all():
@@ -381,6 +389,33 @@ def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, fi
             f'pandas_batch.load("{run.id}").result()   # its answers, on the index of the frame that was submitted',
         )
     return Bound(call.bound.frame, of_row, call.plan.reasons)
+
+
+def _by_place(
+    call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None
+) -> np.ndarray | None:
+    """
+    Return the requests of rows some of which cannot be read any more (their files are gone), by their places.
+
+    None where it is not sure that the rows stand where they stood: every row that can be read has to be the one that
+    was submitted in its place, under its label.
+    """
+    plan = call.plan
+    if not plan.reasons:
+        return None
+    if first_row is None:
+        index = store.index_of(run.id)
+        if call.index is None or index is None or not index.equals(call.index):
+            return None
+    of_row = rows.requests_from(first_row or 0, plan.n_rows)
+    if len(of_row) != plan.n_rows:
+        return None
+    is_known = plan.sendable.copy()
+    is_known[[row for row in plan.reasons if of_row[row] >= 0]] = True
+    sendable = np.flatnonzero(plan.sendable)
+    if not np.array_equal(is_known, of_row >= 0) or not rows.have(of_row[sendable], plan.fingerprints[sendable]):
+        return None
+    return of_row
 
 
 def parse(kwargs: dict[str, Any], prompt_col: Any) -> Options:

@@ -49,6 +49,10 @@ class SubmittedRows:
         found = self._fingerprints[request_of_row[sent] // self._n_samples]
         return np.array_equal(sent, sendable) and np.array_equal(found, fingerprints)
 
+    def have(self, request_of_row: np.ndarray, fingerprints: np.ndarray) -> bool:
+        """Return whether rows of these requests have these `fingerprints`."""
+        return np.array_equal(self._fingerprints[request_of_row // self._n_samples], fingerprints)
+
     def told_before(self, request_of_row: np.ndarray, first_row: int) -> np.ndarray:
         """Return for each of the rows from `first_row` on whether one before them all has the same request."""
         sent = request_of_row >= 0

@@ -56,6 +56,14 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: {run}.retry_failed(errors="all"{limit})'
         )
+    n_elsewhere = _n_content_elsewhere(answers)
+    if n_elsewhere:
+        rows = "1 row" if n_elsewhere == 1 else f"{n_elsewhere:,} rows"
+        told.append(
+            f"Run {run_id}: {rows} answered with content that the column output does not hold (calls of tools, for "
+            "instance). It is paid and kept, and stands whole in the raw results: "
+            f'pandas_batch.load("{run_id}").to_jsonl("{run_id}.jsonl"); columns="all" has the custom_id of each row.'
+        )
     if _words_of(answers, "service_tier") - {"batch"}:
         tiers = {tier: n for tier, n in _count_values(answers, "service_tier").items() if tier != "batch"}
     else:
@@ -70,6 +78,20 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
             f'Give it: prices={{"{unpriced[0]}": (input, output)}}, in USD per million tokens, without the discount.'
         )
     return told
+
+
+def _n_content_elsewhere(answers: RunAnswers) -> int:
+    """Return how many rows have an answer that calls a tool, or that has content and no text."""
+    import pyarrow.compute as pc
+
+    n = 0
+    for table, positions, mine in answers.over_tables():
+        is_wordless = pc.equal(pc.fill_null(pc.binary_length(table.column("output")), 0), 0)
+        is_call = pc.fill_null(pc.equal(table.column("stop_reason").cast("string"), "tool_use"), False)
+        found = np.asarray(pc.or_(is_call, pc.and_(is_wordless, table.column("has_content"))))[positions]
+        weights = answers.weights_of(mine)
+        n += int(found.sum() if weights is None else weights[found].sum())
+    return n
 
 
 def _words_of(answers: RunAnswers, name: str) -> set[str]:
