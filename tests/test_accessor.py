@@ -150,7 +150,8 @@ def test_a_tool_call_is_no_misfit(api: simulator.Simulator) -> None:
     call = {"type": "tool_use", "id": "toolu_01", "name": "look_up", "input": {}}
     api.answer = lambda params: simulator.Reply(content=[call], stop_reason="tool_use")
     tools = [{"name": "look_up", "description": "Looks up.", "input_schema": {"type": "object", "properties": {}}}]
-    out = submit(pd.DataFrame({"p": ["a"]}), "p", output_schema=OF_TYPES, tools=tools)
+    with pytest.warns(UserWarning, match="content that the column output does not hold"):
+        out = submit(pd.DataFrame({"p": ["a"]}), "p", output_schema=OF_TYPES, tools=tools)
     assert out.loc[0, ["status", "stop_reason"]].tolist() == ["succeeded", "tool_use"]
     assert out.loc[0, ["output", *OF_TYPES]].isna().all()
 
