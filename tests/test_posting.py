@@ -7,6 +7,7 @@ import pytest
 from rowlab import ask
 
 from pandas_batch import simulator
+from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.running import posting, preparing
 from pandas_batch.running.posting import backoff_s
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
@@ -58,6 +59,15 @@ def test_too_large_goes_in_halves(api, clock):
     assert len(api.batches) > 1
     again = ask(FRAME, api, clock)
     pd.testing.assert_frame_equal(again.result(), out)
+
+
+def test_one_request_that_a_proxy_finds_too_large_is_told(api, clock):
+    """What cannot be halved is not posted for ever: after three such answers the run stops and quotes them."""
+    page = {"body": "<html>too large</html>", "content_type": "text/html", "times": None}
+    api.faults.add(ErrorAnswer("create", 413, **page))
+    with pytest.raises(UnreadableAnswerError, match="too large"):
+        ask(FRAME.iloc[:1], api, clock).result()
+    assert api.calls("create") == 3
 
 
 def test_unreachable_server_is_told_after_a_while(clock):

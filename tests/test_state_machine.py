@@ -91,7 +91,11 @@ def _merge_by_position(patch: pytest.MonkeyPatch) -> None:
 
 def _forget_cancels(patch: pytest.MonkeyPatch) -> None:
     """Say that a cancel is on its way, and do nothing."""
-    patch.setattr(Engine, "_cancel_batches", lambda self, *, force: None)
+
+    def do_nothing(self: Engine, *, force: bool) -> None:
+        self._cancel_due_s = float("inf")
+
+    patch.setattr(Engine, "_cancel_batches", do_nothing)
 
 
 PAID = {"nothing is paid twice", "what runs say they paid is what was billed"}

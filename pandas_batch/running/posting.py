@@ -264,7 +264,8 @@ class Poster:
 
     def _doubtful(self, batch: BatchRecord, created: Created) -> Step:
         """Look for the batch; where something else than the API has answered again and again, stop and say what."""
-        if created.doubt == "not_the_api":
+        # What is found too large is cut in halves, and does not come here again and again; one request cannot be.
+        if created.doubt == "not_the_api" or (created.doubt == "too_large" and batch.n_requests < 2):
             n_foreign = self._n_foreign[batch.key] = self._n_foreign.get(batch.key, 0) + 1
             if n_foreign >= MAX_FOREIGN_ANSWERS:
                 self._n_foreign.pop(batch.key)

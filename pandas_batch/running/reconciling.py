@@ -8,12 +8,13 @@ the custom_ids of its results. While a candidate is unproved, nothing is posted 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.answers.result_lines import id_of
-from pandas_batch.errors import UnreadableAnswerError, clip
+from pandas_batch.errors import RunNotFoundError, UnreadableAnswerError, clip
 from pandas_batch.server_values import n_requests_of, time_of, times_of
 
 from .failpoints import reached
@@ -226,8 +227,10 @@ def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, 
     """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
     watermark_id, not_before, started_at = _watermark_of(batch)
     if started_at is None:
-        # Nothing says that it was ever posted: it cannot have been before its run was recorded.
-        started_at = place.store.run(batch.run_id).created_at
+        # Nothing says that it was ever posted: it cannot have been before its run was recorded. Where that run was
+        # deleted, and others wait for the batch, the whole list is read.
+        with suppress(RunNotFoundError):
+            started_at = place.store.run(batch.run_id).created_at
     if watermark_id is None:
         not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
     newer: list[dict[str, Any]] = []
