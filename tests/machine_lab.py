@@ -246,7 +246,9 @@ class Runs(RuleBasedStateMachine):
         """Ask again for what failed."""
         run = self.newest
         try:
-            again = run.retry_failed(errors=errors)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # where nothing is to be asked again, it says so
+                again = run.retry_failed(errors=errors)
         except InputError:
             return  # it, or its newest retry, is still under way
         with self.law("only what has ended is asked again"):

@@ -282,7 +282,7 @@ spool = store.new_spool()
 preparing = store.preparing()
 child = os.fork()
 if not child:
-    assert store._database._holder == []
+    assert store._database._held.connections == []
     assert lease.closed and store.lease("held by the parent") is None
     try:
         store.preparing(timeout_s=0)
@@ -462,7 +462,7 @@ def test_a_commit_that_finds_no_room_changes_nothing(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     key = store_lab.add_run(store, "r").batch_keys[0]
     n_pages = store._database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-    store._database._holder[0].execute(f"PRAGMA max_page_count = {n_pages}")
+    store._database._held.connections[0].execute(f"PRAGMA max_page_count = {n_pages}")
     with pytest.raises(StoreError) as raised:
         store.update_batch(key, error="x" * 1_000_000)
     assert "no room left" in raised.value.what
