@@ -233,15 +233,16 @@ def test_no_text_in_a_csv_is_a_formula(shell: simulator.Simulator, tmp_path: Pat
     assert raw["output"].tolist()[:4] == FORMULAS[:4]
 
 
+@pytest.mark.filterwarnings("ignore:The index is named:UserWarning")  # test_templates.py looks at it
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "CSV"])
 @pytest.mark.parametrize(
     "index",
     [
         pd.Index(["a", "b"]),
-        pd.Index([1, 2], name="position"),
-        pd.Index([1, "b"], name="index"),
+        pd.Index([1, 2], name="output"),
+        pd.Index([1, "b"], name="status"),
         pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["l", "l"]),
-        pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["index", None]),
+        pd.MultiIndex.from_tuples([("x", 1), ("y", 2)], names=["output", None]),
         pd.Index([1, 1], name=7),
     ],
 )

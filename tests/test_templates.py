@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pandas_batch
+from pandas_batch import simulator
 from pandas_batch.errors import ColumnNotFoundError, InputError
 from pandas_batch.requests.templates import parse_template
 
@@ -236,10 +237,11 @@ def test_mistakes_with_columns_are_told_so_that_the_next_line_is_right() -> None
 
 
 def test_an_index_named_like_an_added_column_is_told() -> None:
-    """A result whose index could not be made a column again is refused before anything is paid."""
+    """A result whose index cannot be made a column again by reset_index() comes with a warning, and comes."""
     named = pd.DataFrame({"t": ["a"]}, index=pd.Index([7], name="output"))
-    with pytest.raises(InputError, match="index is named 'output'"):
-        named.claude_batch.start("t")
+    with simulator.serve(seconds_per_batch=0) as api, pytest.warns(UserWarning, match="index is named 'output'"):
+        out = named.claude_batch.submit("t", client=api.client(), progress="off", poll_interval=0.05)
+    assert out["status"].tolist() == ["succeeded"]
 
 
 @pytest.mark.parametrize("value", [None, 5, ["run"], 1.5])

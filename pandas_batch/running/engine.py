@@ -329,7 +329,12 @@ class Engine:
             if self.error is not None:
                 self.posts_stopped = True
                 if self._can_follow():
-                    # What is on the server is paid for: it is brought home, whoever waits is told at once.
+                    # What is on the server is paid for. What has ended comes home before whoever waits is told, lest
+                    # the bill is told too low; the rest is followed.
+                    if not self.future.done() and n_last_rounds < _LAST_ROUNDS:
+                        n_last_rounds += 1
+                        self._check_now = True
+                        continue
                     self._settle()
                 else:
                     n_last_rounds += 1

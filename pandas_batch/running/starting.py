@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,7 @@ import pandas as pd
 
 from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import FrameMismatchError, InputError, RunNotFoundError, clip
+from pandas_batch.errors import FrameMismatchError, InputError, RunNotFoundError, clip, outside_level
 from pandas_batch.requests.options import Options, parse_options
 
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
@@ -259,14 +260,15 @@ def writers_of(call: Call, store: Store) -> Iterator[Run]:
 
 
 def refuse_clash(call: Call, writers: Iterable[Run], *, is_new: bool = False) -> None:
-    """Refuse to write over columns that none of the runs has written there."""
+    """Refuse to write over columns that none of the runs has written there; tell of an index with such a name."""
     names = added_columns(call.options, call.plan.schema)
     of_index = [] if call.index is None else [name for name in call.index.names if name is not None and name in names]
     if of_index and is_new:
-        raise InputError(
-            f"The index is named {of_index[0]!r}, as a column that this call would add: reset_index() could not give "
-            "the result back.",
-            hint='df.rename_axis("label").claude_batch.submit(...)\ndf.claude_batch.submit(..., prefix="claude_")',
+        warnings.warn(
+            f"The index is named {of_index[0]!r}, as a column that this call adds: reset_index() of the result will "
+            'not work. df.rename_axis("label") or prefix="claude_" avoids that.',
+            UserWarning,
+            stacklevel=outside_level(),
         )
     clash = [name for name in names if name in call.column_names]
     if not clash or call.options.overwrite:

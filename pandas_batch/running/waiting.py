@@ -209,8 +209,10 @@ class AwaitedRun(DrivenRun, ABC):
     def _money_note(self) -> str:
         batches = self._batches()
         n_posted = sum(batch.batch_id is not None for batch in batches)
+        n_under_way = sum(batch.state in ("bound", "ended") for batch in batches)
+        under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
         return (
-            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server, "
+            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server{under_way}, "
             f"billed so far {usd(self.paid_usd)}; every answer that came is saved in {self._store.path}.\n"
             f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self.id}").result()'
         )
