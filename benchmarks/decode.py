@@ -133,8 +133,8 @@ class PeakMemory:
 
 def measure(what: str, path: Path, n_rows: int, *, with_memory: bool) -> dict[str, float]:
     """Do one piece of work in this process and return its CPU seconds or its memory."""
-    from pandas_batch.answers.answers import decode_results, decode_to_file, read_answers
-    from pandas_batch.answers.pricing import add_costs, rates
+    from pandas_batch.results.answers import decode_results, decode_to_file, read_answers
+    from pandas_batch.results.pricing import add_costs, rates
 
     rates("claude-haiku-4-5-20251001", at=AT)  # the price list is loaded once per process, in 0.2 s
     answers = path.with_suffix(".arrow")

@@ -62,8 +62,8 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
     import pandas_batch
     from benchmarks.loads import frame
     from benchmarks.variants import options
-    from pandas_batch.answers.answers import decode_to_file
-    from pandas_batch.running import compacting
+    from pandas_batch.engine import compacting
+    from pandas_batch.results.answers import decode_to_file
     from pandas_batch.store import Store
     from pandas_batch.wire.wire import Wire
 

@@ -95,7 +95,7 @@ def naive(df: pd.DataFrame, client: Any, clock: Clock) -> pd.DataFrame:
 
 def ours(df: pd.DataFrame, client: Any, clock: Clock, store: str) -> pd.DataFrame:
     """Make the one call, with all that it keeps safe."""
-    from pandas_batch.running import failpoints
+    from pandas_batch import failpoints
 
     def reached(point: str) -> None:
         phase = {"batch bound": "submit", "batch collected": "results"}.get(point)

@@ -42,28 +42,29 @@ from .errors import (
 from .types import BatchJob, BatchRequest, BatchResult, Prompt, RunStatus
 
 if TYPE_CHECKING:
+    from pandas_batch.client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
+    from pandas_batch.estimates.estimate import Estimate
+    from pandas_batch.requests.media import upload_files
+    from pandas_batch.run.comparison import Comparison
+    from pandas_batch.run.library import compare_runs, load, recover, runs
+    from pandas_batch.run.run import Run
+
     from . import simulator
-    from .client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
-    from .estimates.comparison import Comparison
-    from .estimates.estimate import Estimate
-    from .requests.media import upload_files
-    from .running.library import compare_runs, load, recover, runs
-    from .running.run import Run
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "AsyncBatchClient": "client.client",
     "BatchClient": "client.client",
-    "Comparison": "estimates.comparison",
+    "Comparison": "run.comparison",
     "Estimate": "estimates.estimate",
-    "Run": "running.run",
+    "Run": "run.run",
     "arun_prompts": "client.client",
-    "compare_runs": "running.library",
-    "load": "running.library",
-    "recover": "running.library",
+    "compare_runs": "run.library",
+    "load": "run.library",
+    "recover": "run.library",
     "run_prompts": "client.client",
-    "runs": "running.library",
+    "runs": "run.library",
     "simulator": "",
     "upload_files": "requests.media",
 }

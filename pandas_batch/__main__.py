@@ -76,7 +76,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _runs(chosen: argparse.Namespace) -> int:
-    from .running.library import runs
+    from pandas_batch.run.library import runs
 
     found = runs(chosen.store)
     if found.empty:
@@ -89,7 +89,8 @@ def _runs(chosen: argparse.Namespace) -> int:
 
 
 def _collect(chosen: argparse.Namespace) -> int:
-    from .running.library import load, runs
+    from pandas_batch.run.library import load, runs
+
     from .saving import check_target, save
 
     if chosen.to is not None:

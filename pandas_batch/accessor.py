@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 if TYPE_CHECKING:
-    from .estimates.estimate import Estimate
-    from .running.run import Run
+    from pandas_batch.estimates.estimate import Estimate
+    from pandas_batch.run.run import Run
 
 
 class ClaudeBatchFrame:
@@ -67,12 +67,12 @@ class ClaudeBatchFrame:
         >>> df.claude_batch.submit("review", client=client, progress="off")["status"].tolist()
         ['succeeded', 'skipped']
         """
-        from .running.starting import parse, start_run
+        from pandas_batch.run.starting import parse, start_run
 
         parsed = parse(options, prompt_col)
         run = start_run(self._frame, parsed, blocking=True)
         if parsed.nested:
-            from .running.nesting import run_nested
+            from pandas_batch.run.nesting import run_nested
 
             return run_nested(run.result_async(parsed.timeout))
         return run.result()
@@ -90,7 +90,7 @@ class ClaudeBatchFrame:
         """
         import asyncio
 
-        from .running.starting import parse, start_run
+        from pandas_batch.run.starting import parse, start_run
 
         parsed = parse(options, prompt_col)
         run = await asyncio.to_thread(start_run, self._frame, parsed, blocking=False)
@@ -112,7 +112,7 @@ class ClaudeBatchFrame:
         >>> run.result()["status"].tolist(), run.counts
         (['succeeded'], {'succeeded': 1})
         """
-        from .running.starting import parse, start_run
+        from pandas_batch.run.starting import parse, start_run
 
         return start_run(self._frame, parse(options, prompt_col), blocking=False)
 
@@ -126,8 +126,8 @@ class ClaudeBatchFrame:
         >>> df.claude_batch.preview("review", client=client)[0]["params"]["messages"]
         [{'content': 'Lovely.', 'role': 'user'}]
         """
-        from .requests.plan import preview_requests
-        from .running.starting import Call, parse
+        from pandas_batch.requests.plan import preview_requests
+        from pandas_batch.run.starting import Call, parse
 
         return preview_requests(Call(self._frame, parse(options, prompt_col)).plan, n)
 
@@ -142,7 +142,7 @@ class ClaudeBatchFrame:
         >>> estimate.rows, estimate.requests
         (2, 1)
         """
-        from .running.starting import Call, parse
+        from pandas_batch.run.starting import Call, parse
 
         return Call(self._frame, parse(options, prompt_col)).estimate()
 
@@ -166,7 +166,7 @@ class ClaudeBatchFrame:
         >>> df.iloc[[1]].claude_batch.attach(run.id, client=client).result()["status"].tolist()
         ['succeeded']
         """
-        from .running.starting import attach_run
+        from pandas_batch.run.starting import attach_run
 
         return attach_run(self._frame, run_id_or_name, options, store=options.get("store"))
 
@@ -190,7 +190,7 @@ class ClaudeBatchFrame:
         1  It broke.  It broke.
         0    Lovely.    Lovely.
         """
-        from .running.starting import attach_run
+        from pandas_batch.run.starting import attach_run
 
         return attach_run(self._frame, run, options, store=options.get("store")).result(partial=partial)
 

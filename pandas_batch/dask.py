@@ -23,19 +23,20 @@ from dask.base import compute
 from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
 from dask.delayed import delayed
 
+from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES
+from pandas_batch.requests.options import Options, parse_options
+from pandas_batch.requests.text_dtype import text_dtype
+from pandas_batch.run.preparing import Found, n_batches_of, n_bytes_of, needs_of
+from pandas_batch.run.run import Bound, Run
+from pandas_batch.run.starting import Call, added_columns, attach_run, connection_of, start_call
+from pandas_batch.run.submitted_rows import SubmittedRows
+
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import InputError, StoreError
-from .requests.fingerprints import FINGERPRINT_BYTES
-from .requests.options import Options, parse_options
-from .requests.text_dtype import text_dtype
-from .running.preparing import Found, n_batches_of, n_bytes_of, needs_of
-from .running.run import Bound, Run
-from .running.starting import Call, added_columns, attach_run, connection_of, start_call
-from .running.submitted_rows import SubmittedRows
 
 if TYPE_CHECKING:
-    from .estimates.estimate import Estimate
-    from .requests.plan import RequestPlan, Slice
+    from pandas_batch.estimates.estimate import Estimate
+    from pandas_batch.requests.plan import RequestPlan, Slice
 
 __all__ = ["ClaudeBatchDaskFrame", "ClaudeBatchDaskSeries"]
 
@@ -60,9 +61,9 @@ class Part:
 
 def look_at(frame: pd.DataFrame, options: Options, address: tuple[str, str], at: Any) -> Part:
     """Plan a partition and return what has to be known of it; runs on a worker, and sends nothing."""
-    from .estimates.estimate import estimate_requests
-    from .requests.plan import plan_requests
-    from .running.preparing import distinct
+    from pandas_batch.estimates.estimate import estimate_requests
+    from pandas_batch.requests.plan import plan_requests
+    from pandas_batch.run.preparing import distinct
 
     plan = plan_requests(frame, options, base_url=address[0], api_version=address[1])
     rows = np.flatnonzero(plan.sendable)
@@ -122,7 +123,7 @@ class PartitionedPlan:
         self.schema = self._plan_of(ddf._meta).schema
 
     def _plan_of(self, frame: pd.DataFrame) -> RequestPlan:
-        from .requests.plan import plan_requests
+        from pandas_batch.requests.plan import plan_requests
 
         return plan_requests(frame, self._options, base_url=self._address[0], api_version=self._address[1])
 
@@ -159,7 +160,7 @@ class DaskCall(Call):
     plan: Any  # a PartitionedPlan: it has of a RequestPlan what a call asks for, and more
 
     def __init__(self, ddf: Any, options: Options, *, clock: Clock = SYSTEM_CLOCK) -> None:
-        from .wire.clients import address_of
+        from pandas_batch.wire.clients import address_of
 
         series = [name for name in options.not_remembered if isinstance(options.given(name), pd.Series)]
         if series:
@@ -187,7 +188,7 @@ class DaskCall(Call):
 
     def preflight(self) -> None:
         """Ask about the first partition that has anything to ask."""
-        from .estimates.preflight import preflight
+        from pandas_batch.estimates.preflight import preflight
 
         for number, part in enumerate(self.plan.parts):
             if part.sendable.any():
@@ -268,7 +269,7 @@ class ClaudeBatchDaskFrame:
 
     def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Any) -> list[dict[str, Any]]:
         """Return the first `n` requests of the first partition, exactly as they would be sent."""
-        from .requests.plan import preview_requests
+        from pandas_batch.requests.plan import preview_requests
 
         part = self._ddf.partitions[0].compute()
         return preview_requests(Call(part, parse_options(options, prompt_col=prompt_col)).plan, n)
@@ -330,7 +331,8 @@ def merged_partition(
 @lru_cache(maxsize=8)
 def _stored(store_path: str, run_id: str) -> tuple[Run, SubmittedRows]:
     """Return a finished run and its rows; kept, because every partition of a worker reads the same."""
-    from .running.library import load
+    from pandas_batch.run.library import load
+
     from .store import Store
 
     with warnings.catch_warnings():

@@ -223,7 +223,7 @@ def _counts(values: pd.Series) -> str:
 
 
 def _say_bill(say: Callable[[str], None], store: str) -> None:
-    from .running.library import load
+    from pandas_batch.run.library import load
 
     status = load("demo", store=store).snapshot()
     say("4. The bill, had this been the real API\n")

@@ -18,8 +18,8 @@ from . import amounts
 from .clock import SYSTEM_CLOCK, Clock
 
 if TYPE_CHECKING:
-    from .wire.flows import Flow, Reply
-    from .wire.wire import Wire
+    from pandas_batch.wire.flows import Flow, Reply
+    from pandas_batch.wire.wire import Wire
 
 MODEL = "claude-haiku-4-5-20251001"
 N_REQUESTS = 2
@@ -145,8 +145,9 @@ class LiveCheck:
         self._say(f"{question} {seen}")
 
     def _create(self) -> tuple[str, datetime]:
+        from pandas_batch.wire.wire import Body
+
         from .errors import LostAnswerError
-        from .wire.wire import Body
 
         requests = [
             {
@@ -187,7 +188,7 @@ class LiveCheck:
         self._note("Is a new batch listed at once?", "a new batch is listed at once", seen, False)
 
     def _is_the_date_close(self, created_at: datetime) -> None:
-        from .running.reconciling import CLOCK_MARGIN_S
+        from pandas_batch.engine.reconciling import CLOCK_MARGIN_S
 
         question = "How far is the `Date` header from `created_at`?"
         assumption = f"at most {CLOCK_MARGIN_S:.0f} s"
@@ -280,7 +281,7 @@ class LiveCheck:
 
 def _look(path: str, *, query: Mapping[str, Any] | None = None, stream: bool = False) -> Flow[Reply]:
     """GET a path and return the reply, headers and all."""
-    from .wire.flows import Call
+    from pandas_batch.wire.flows import Call
 
     reply: Reply = yield Call(method="GET", path=path, query=query or {}, stream=stream)
     return reply
@@ -301,7 +302,7 @@ def most_cost_usd(model: str) -> float | None:
     >>> 0 < most_cost_usd(MODEL) < MOST_COST_USD
     True
     """
-    from .answers.rates import rates
+    from pandas_batch.results.rates import rates
 
     known = rates(model)
     if known is None:
@@ -335,8 +336,9 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock = SYSTEM_CLOCK)
 def _check(model: str, patience_s: float, clock: Clock) -> int:
     from contextlib import ExitStack
 
+    from pandas_batch.wire.wire import Wire
+
     from .errors import PandasBatchError
-    from .wire.wire import Wire
 
     with ExitStack() as opened:
         try:

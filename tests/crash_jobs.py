@@ -85,9 +85,10 @@ def do(job: Job) -> None:
     import anthropic
     import pandas as pd
 
+    from pandas_batch import failpoints
     from pandas_batch.clock import Clock
-    from pandas_batch.running import failpoints, preparing
-    from pandas_batch.running.starting import parse, start_run
+    from pandas_batch.run import preparing
+    from pandas_batch.run.starting import parse, start_run
 
     class LabClock(Clock):
         """The server's clock: whoever waits moves it for all."""
@@ -185,9 +186,9 @@ PRELOADED = (
         f"pandas_batch.{name}"
         for name in (
             "accessor",
-            "answers.answers",
+            "results.answers",
             "estimates.bill",
-            "running.collecting",
+            "engine.collecting",
             "estimates.estimate",
             "display.progress",
         )
@@ -195,12 +196,12 @@ PRELOADED = (
     *(
         f"pandas_batch.{name}"
         for name in (
-            "running.recovering",
+            "run.recovering",
             "requests.plan",
-            "running.retrying",
-            "running.starting",
+            "run.retrying",
+            "run.starting",
             "store",
-            "running.summary",
+            "run.summary",
         )
     ),
 )

@@ -25,7 +25,8 @@ import crash_jobs
 import pandas as pd
 
 from pandas_batch import exiting
-from pandas_batch.running import compacting, run
+from pandas_batch.engine import compacting
+from pandas_batch.run import run
 
 Job = dict[str, Any]
 
@@ -137,7 +138,7 @@ def ask_in_a_pool(job: Job) -> None:
 
 def end_while_compacting(job: Job) -> None:
     compacting.PAUSE_S = 0.0
-    importlib.import_module("pandas_batch.running.engine").PAUSE_S = 0.0
+    importlib.import_module("pandas_batch.engine.engine").PAUSE_S = 0.0
     told(submit(job))
     time.sleep(job["after_s"])
 
@@ -183,7 +184,7 @@ WAYS: dict[str, Callable[[Job], None]] = {
 
 def main() -> None:
     """Fork a child for each job, and tell how it ended; the child leaves this function, and ends."""
-    for name in (*crash_jobs.PRELOADED, "pandas_batch.display.progress", "pandas_batch.running.engine"):
+    for name in (*crash_jobs.PRELOADED, "pandas_batch.display.progress", "pandas_batch.engine.engine"):
         importlib.import_module(name)
     for line in sys.stdin:
         job = json.loads(line)

@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import pandas_batch
-from pandas_batch import NotEndedError, simulator
+from pandas_batch import NotEndedError, failpoints, simulator
+from pandas_batch.engine.collecting import MAX_DOWNLOADS
 from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError, UnreadableAnswerError
-from pandas_batch.running import failpoints, preparing
-from pandas_batch.running.collecting import MAX_DOWNLOADS
-from pandas_batch.running.driving import _engines
-from pandas_batch.running.run import Run
-from pandas_batch.running.starting import attach_run, parse, start_run
+from pandas_batch.run import preparing
+from pandas_batch.run.driving import _engines
+from pandas_batch.run.run import Run
+from pandas_batch.run.starting import attach_run, parse, start_run
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, RowFault
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room

@@ -24,7 +24,7 @@ def _save_after_the_post() -> None:
 
 def _no_grace() -> None:
     """Post again as soon as the list does not show the batch."""
-    from pandas_batch.running import reconciling
+    from pandas_batch.engine import reconciling
 
     reconciling.MIN_EMPTY_SCANS = 1
     honest = reconciling.Reconciler.__init__
@@ -39,14 +39,14 @@ def _no_grace() -> None:
 
 def _trust_short_files() -> None:
     """Believe whatever a download brings."""
-    from pandas_batch.running import collecting
+    from pandas_batch.engine import collecting
 
     collecting.Collector._accounts_for_all = lambda *_: True
 
 
 def _adopt_without_proof() -> None:
     """Take the first batch of the right size for ours."""
-    from pandas_batch.running import collecting, reconciling
+    from pandas_batch.engine import collecting, reconciling
 
     def settle(self: Any, batch: Any, candidate: Any) -> bool:
         from pandas_batch.server_values import times_of
@@ -76,14 +76,14 @@ def _no_lock_while_planning() -> None:
 
 def _interrupts_start_over() -> None:
     """Leave no loose ends at an interrupt: what has not ended is to be posted afresh."""
-    from pandas_batch.running.waiting import AwaitedRun
+    from pandas_batch.run.waiting import AwaitedRun
     from pandas_batch.store import Store
 
     honest = AwaitedRun._interrupted
 
     def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
         honest(self, engine, interrupt)
-        for batch in self._batches():
+        for batch in self.batch_records():
             self._store.transition(batch.key, expect={"posting", "unknown", "bound"}, to="intent", batch_id=None)
 
     AwaitedRun._interrupted = interrupted
@@ -93,7 +93,7 @@ def _interrupts_start_over() -> None:
 
 def _interrupts_tidy_up_first() -> None:
     """Give the prompt back when the threads have come to rest, or have been given the time to."""
-    from pandas_batch.running.waiting import AwaitedRun
+    from pandas_batch.run.waiting import AwaitedRun
 
     honest = AwaitedRun._interrupted
 

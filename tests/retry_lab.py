@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import BaseModel
 from rowlab import ask
 
-from pandas_batch.running.run import Run
+from pandas_batch.run.run import Run
 from pandas_batch.simulator.faults import RowFault
 
 PNG = bytes.fromhex(

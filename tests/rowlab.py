@@ -10,8 +10,8 @@ import pytest
 
 from pandas_batch import simulator
 from pandas_batch.clock import Clock
-from pandas_batch.running.run import Run
-from pandas_batch.running.starting import parse, start_run
+from pandas_batch.run.run import Run
+from pandas_batch.run.starting import parse, start_run
 from pandas_batch.simulator.faults import BadResults, RowFault
 
 OUTCOMES = ("succeeded", "errored", "overloaded", "expired", "canceled", "refused", "truncated", "no_text")

@@ -178,7 +178,8 @@ class PlayedRun:
     """
 
     def __init__(self, *, seconds: float = 6.0, mode: str = "auto", blocking: bool = False, beats: int = 3) -> None:
-        from pandas_batch.display.progress import Actions, open_display
+        from pandas_batch.display.display import Actions
+        from pandas_batch.display.progress import open_display
 
         self.log: list[tuple[str, float, str]] = []
         self._wake = threading.Event()

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandas_batch.answers import result_file
-from pandas_batch.answers.answer_texts import joined_texts, text_of
-from pandas_batch.answers.answers import (
+from pandas_batch.results import result_file
+from pandas_batch.results.answer_texts import joined_texts, text_of
+from pandas_batch.results.answers import (
     ANSWER_SCHEMA,
     Decoded,
     decode_results,
@@ -29,8 +29,8 @@ from pandas_batch.answers.answers import (
     read_answers,
     result_of_line,
 )
-from pandas_batch.answers.pricing import add_costs, cost_of_message
-from pandas_batch.answers.result_lines import Block, iter_lines
+from pandas_batch.results.pricing import add_costs, cost_of_message
+from pandas_batch.results.result_lines import Block, iter_lines
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"

@@ -15,11 +15,11 @@ from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 
 import pandas_batch
 from pandas_batch import simulator
-from pandas_batch.answers.row_status import FAILED
 from pandas_batch.clock import Clock
 from pandas_batch.display.account import static_html, text_account
-from pandas_batch.running.run import Run
-from pandas_batch.running.starting import attach_run
+from pandas_batch.results.row_status import FAILED
+from pandas_batch.run.run import Run
+from pandas_batch.run.starting import attach_run
 from pandas_batch.types import RunStatus
 
 N_ROWS = len(all_outcomes())
@@ -29,7 +29,7 @@ N_ROWS = len(all_outcomes())
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Run]]:
     """Runs over rows of every outcome, with one and with two answers per row."""
     with simulator.serve(seconds_per_batch=0) as api, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pandas_batch.running.preparing.MAX_BATCH_REQUESTS", 5)
+        patch.setattr("pandas_batch.run.preparing.MAX_BATCH_REQUESTS", 5)
         plan_outcomes(api)
         made = {}
         for samples in (1, 2):

@@ -14,7 +14,7 @@ import pandas_batch
 from pandas_batch import ResultsGoneError, simulator
 from pandas_batch.display.account import text_account
 from pandas_batch.errors import InputError, UnreadableAnswerError
-from pandas_batch.running import preparing
+from pandas_batch.run import preparing
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key, spend_cap
 
 JSON = {"content-type": "application/json"}

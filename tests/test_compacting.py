@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pandas as pd
 from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 
-from pandas_batch.running import engine, failpoints
-from pandas_batch.running.spooling import spool_lines
+from pandas_batch import failpoints
+from pandas_batch.engine import engine
+from pandas_batch.engine.spooling import spool_lines
 from pandas_batch.store import Store
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(20)]})

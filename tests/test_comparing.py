@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.errors import FrameMismatchError, InputError, PandasBatchError, WorseRunError
-from pandas_batch.estimates.comparing import compare_runs
-from pandas_batch.estimates.comparison import Comparison
+from pandas_batch.run.comparing import compare_runs
+from pandas_batch.run.comparison import Comparison
 
 LABELS = ["pos", "neg", "mixed", "pos"]
 STATUSES = ("succeeded", "errored", "expired", "canceled", "skipped", "missing", "invalid", "unsent")

@@ -15,8 +15,7 @@ import pytest
 from crash_jobs import BATCH_SIZES, Job, answer
 from crash_lab import Lab, Verdict, add_random_faults, judge, laboratory
 
-from pandas_batch import simulator
-from pandas_batch.running import failpoints
+from pandas_batch import failpoints, simulator
 from pandas_batch.simulator.faults import BadResults, LostAnswer
 
 N_RANDOM_KILLS = int(os.environ.get("PANDAS_BATCH_KILLS", "300"))

@@ -19,9 +19,9 @@ import pytest
 from rowlab import OUTCOMES, ask, plan_outcomes
 
 from pandas_batch import simulator
-from pandas_batch.answers.answers import Decoded, decode_results, decode_to_file
-from pandas_batch.running.collecting import Collector
-from pandas_batch.running.posting import Workplace
+from pandas_batch.engine.collecting import Collector
+from pandas_batch.engine.posting import Workplace
+from pandas_batch.results.answers import Decoded, decode_results, decode_to_file
 from pandas_batch.simulator.faults import BadResults
 from pandas_batch.store import BatchRecord
 from pandas_batch.wire.wire import Wire

@@ -26,9 +26,9 @@ import pytest
 
 import pandas_batch
 from pandas_batch import errors, simulator
-from pandas_batch.answers.pricing import rates as rates_of
 from pandas_batch.requests.option_checks import ALL_COLUMNS
 from pandas_batch.requests.options import Options
+from pandas_batch.results.pricing import rates as rates_of
 from pandas_batch.types import ROW_STATUSES
 
 ROOT = Path(__file__).parents[1]

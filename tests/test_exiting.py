@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 
 from pandas_batch import exiting, simulator
+from pandas_batch.engine.side_by_side import side_by_side
 from pandas_batch.errors import RunNotFoundError
-from pandas_batch.running.side_by_side import side_by_side
 
 SIGTERM = -signal.SIGTERM
 LIMIT_S = 60

@@ -13,7 +13,8 @@ import pytest
 from rowlab import ask, until
 
 from pandas_batch import simulator
-from pandas_batch.running import posting, preparing
+from pandas_batch.engine import posting
+from pandas_batch.run import preparing
 
 
 def interrupt_soon(seconds: float) -> threading.Timer:

@@ -191,14 +191,14 @@ def test_an_interrupt_is_no_traceback(
     shell: simulator.Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Control-C ends the waiting with status 130; the run goes on."""
-    import pandas_batch.running.driving
+    import pandas_batch.run.driving
 
     start_unfinished(shell, "waited for")
 
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pandas_batch.running.driving.Engine, "wait", interrupt)
+    monkeypatch.setattr(pandas_batch.run.driving.Engine, "wait", interrupt)
     assert main(["collect"]) == 130
     assert "What is posted goes on" in capsys.readouterr().err
     assert main(["runs"]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pandas_batch.running.memory import give_back_cache, give_back_memory
+from pandas_batch.engine.memory import give_back_cache, give_back_memory
 
 MANY, FEW = 10_000, 9_999
 

@@ -10,10 +10,9 @@ import pytest
 from rowlab import ask
 
 import pandas_batch
-from pandas_batch import simulator
+from pandas_batch import failpoints, simulator
 from pandas_batch.errors import InputError
-from pandas_batch.running import failpoints
-from pandas_batch.running.run import Run
+from pandas_batch.run.run import Run
 from pandas_batch.simulator.faults import ErrorAnswer, LostAnswer
 
 FRAME = pd.DataFrame({"prompt": ["a", "b", "c"]})

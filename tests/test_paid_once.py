@@ -11,11 +11,11 @@ import pytest
 from rowlab import all_outcomes, ask, plan_outcomes, until_batches
 
 from pandas_batch import NotEndedError, simulator
-from pandas_batch.running import preparing
-from pandas_batch.running.driving import _engines
-from pandas_batch.running.recovering import recover_run
-from pandas_batch.running.run import Run
-from pandas_batch.running.starting import Call, _record, parse
+from pandas_batch.run import preparing
+from pandas_batch.run.driving import _engines
+from pandas_batch.run.recovering import recover_run
+from pandas_batch.run.run import Run
+from pandas_batch.run.starting import Call, _record, parse
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, revoked_key, spend_cap
 from pandas_batch.wire.wire import Wire
 

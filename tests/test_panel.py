@@ -10,8 +10,8 @@ import pytest
 from comm.base_comm import BaseComm
 
 from pandas_batch.display import clicks
+from pandas_batch.display.display import Actions
 from pandas_batch.display.panel import CONFIRM_S, Panel
-from pandas_batch.display.progress import Actions
 
 from .run_statuses import ATTACKS, run_status, with_everywhere
 from .test_account import assert_only_ours

@@ -7,9 +7,10 @@ import pytest
 from rowlab import ask
 
 from pandas_batch import simulator
+from pandas_batch.engine import posting
+from pandas_batch.engine.posting import backoff_s
 from pandas_batch.errors import UnreadableAnswerError
-from pandas_batch.running import posting, preparing
-from pandas_batch.running.posting import backoff_s
+from pandas_batch.run import preparing
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(9)]})

@@ -16,15 +16,15 @@ from genai_prices.types import StartDateConstraint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pandas_batch.answers.answers import decode_results
-from pandas_batch.answers.pricing import (
+from pandas_batch.errors import InputError
+from pandas_batch.results.answers import decode_results
+from pandas_batch.results.pricing import (
     add_costs,
     cost_of_message,
     rates,
     unpriced_models,
     unpriced_warning,
 )
-from pandas_batch.errors import InputError
 
 PREFIX = b"pb1_abcdefghijkl_"
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)

@@ -25,9 +25,10 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from pandas_batch.display import notebook_display, progress
+from pandas_batch.display.display import Actions, Display
 from pandas_batch.display.notebook_display import KEPT_S, NotebookDisplay
 from pandas_batch.display.pace import GAP_S, Pace
-from pandas_batch.display.progress import Actions, Display, LineDisplay, TqdmDisplay, open_display
+from pandas_batch.display.progress import LineDisplay, TqdmDisplay, open_display
 from pandas_batch.errors import InputError
 from pandas_batch.types import RunStatus
 

@@ -138,7 +138,7 @@ def test_the_package_is_typed() -> None:
 
 def test_every_module_can_be_imported_alone() -> None:
     """No module needs another to have been imported before it."""
-    for name in ("display.panel", "display.progress", "store", "running.run", "client.client", "requests.plan"):
+    for name in ("display.panel", "display.progress", "store", "run.run", "client.client", "requests.plan"):
         command = [sys.executable, "-c", f"import pandas_batch.{name}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ import pandas_batch
 from pandas_batch import InputError, simulator
 from pandas_batch.clock import Clock
 from pandas_batch.requests.options import Options
-from pandas_batch.running.starting import attach_run
+from pandas_batch.run.starting import attach_run
 
 FRAME = pd.DataFrame({"prompt": ["a", "b", "a"], "rule": ["A", "B", "A"]})
 PNG = base64.b64decode(

@@ -13,7 +13,7 @@ import pytest
 from rowlab import ask
 
 import pandas_batch
-from pandas_batch.answers import rebuilding
+from pandas_batch.engine import rebuilding
 from pandas_batch.errors import PandasBatchError, StoreError
 from pandas_batch.store import store as store_room
 from pandas_batch.store import tables

@@ -13,7 +13,7 @@ from rowlab import all_outcomes, ask, cut_on_purpose, lose_rows, plan_outcomes, 
 
 import pandas_batch
 from pandas_batch import FrameMismatchError, InputError, ResultsGoneError, RunNotFoundError, WaitTimeout
-from pandas_batch.running.run import Run
+from pandas_batch.run.run import Run
 from pandas_batch.simulator.faults import ErrorAnswer, RowFault
 from pandas_batch.simulator.replies import Reply
 from pandas_batch.store import Store

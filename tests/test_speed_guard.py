@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(
 SLOWED = """
 import json
 from anthropic.types.messages import MessageBatchIndividualResponse as Response
-from pandas_batch.answers import result_file, result_lines
+from pandas_batch.results import result_file
+from pandas_batch.results import result_lines
 
 def read_lines(lines):
     read = [Response.model_validate(json.loads(bytes(line))).model_dump() for line in lines]

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from machine_lab import Runs
 
-from pandas_batch.running import reconciling
-from pandas_batch.running.bound import Bound
-from pandas_batch.running.engine import Engine
+from pandas_batch.engine import reconciling
+from pandas_batch.engine.engine import Engine
+from pandas_batch.run.bound import Bound
 from pandas_batch.store import Store
 
 N_FULL_STEPS = int(os.environ.get("PANDAS_BATCH_STEPS", "2000"))

@@ -16,12 +16,12 @@ from rowlab import ask
 
 import pandas_batch
 from pandas_batch import simulator
-from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
 from pandas_batch.requests.schema import OutputSchema
-from pandas_batch.running import preparing
-from pandas_batch.running.preparing import rows_table
-from pandas_batch.running.starting import attach_run
-from pandas_batch.running.submitted_rows import SubmittedRows
+from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
+from pandas_batch.run import preparing
+from pandas_batch.run.preparing import rows_table
+from pandas_batch.run.starting import attach_run
+from pandas_batch.run.submitted_rows import SubmittedRows
 from pandas_batch.store.tables import requests_table
 
 HALVES = st.tuples(st.integers(0, 3), st.integers(0, 2))

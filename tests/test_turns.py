@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pandas_batch.running import turns
-from pandas_batch.running.turns import Turn
+from pandas_batch.engine import turns
+from pandas_batch.engine.turns import Turn
 
 from .conftest import FakeClock
 

@@ -19,8 +19,8 @@ import anthropic
 import crash_jobs
 import pandas as pd
 
+from pandas_batch import failpoints
 from pandas_batch.errors import StoreError
-from pandas_batch.running import failpoints
 
 
 def limit_files(n_bytes: int) -> None:

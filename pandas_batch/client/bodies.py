@@ -12,13 +12,8 @@ from typing import Any
 
 from pandas_batch.errors import BatchTooLargeError, InputError, clip
 from pandas_batch.requests.certain_refusals import INTERLEAVED, check_request
-from pandas_batch.requests.parameters import (
-    check_names,
-    check_parameter,
-    check_unchecked_names,
-    kind_of,
-    parameter_hints,
-)
+from pandas_batch.requests.parameters import check_names, check_parameter, check_unchecked_names, parameter_hints
+from pandas_batch.requests.plain_values import kind_of
 from pandas_batch.types import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, BatchRequest, System
 from pandas_batch.wire.body import Body
 

@@ -10,13 +10,13 @@ from typing import Any
 from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError, UnreadableAnswerError
 from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
+from pandas_batch.wire.downloads import backoff_s, results_flow
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
 from pandas_batch.wire.flows import Flow, Pause
 
 from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
-from .downloads import backoff_s, results_flow
 from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
 
 SUBMIT_PATIENCE_S = 30.0

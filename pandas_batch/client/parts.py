@@ -11,13 +11,13 @@ from pandas_batch.clock import Clock
 from pandas_batch.errors import LostAnswerError, ResultsGoneError, UnreadableAnswerError, WaitTimeout
 from pandas_batch.server_values import n_requests_of, time_of
 from pandas_batch.types import BatchJob, BatchResult
+from pandas_batch.wire.downloads import backoff_s, results_flow
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Created, Page, create_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_spend_cap, is_transient, retry_after_s, server_time
 from pandas_batch.wire.flows import Flow, Pause
 
 from .bodies import Requests
-from .downloads import backoff_s, results_flow
 
 FIRST_POLL_S = 2.0
 SLOWEST_POLL_S = 60.0

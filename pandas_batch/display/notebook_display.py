@@ -14,8 +14,8 @@ from pandas_batch.clock import Clock
 from pandas_batch.types import RunStatus
 
 from .account import kept_html, static_html, text_account
+from .display import Actions, Display
 from .pace import Pace, clock_interval_s
-from .progress import Actions, Display
 
 _logger = logging.getLogger("pandas_batch")
 

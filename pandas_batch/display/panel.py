@@ -17,7 +17,7 @@ from .clicks import LiveButton, may_have_subshells, probe
 from .stylesheet import style_element
 
 if TYPE_CHECKING:
-    from .progress import Actions
+    from .display import Actions
 
 CONFIRM_S = 6.0
 """How long `Confirm cancel` stays before it is `Cancel` again."""

@@ -11,8 +11,6 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pandas_batch.amounts import usd
@@ -22,55 +20,13 @@ from pandas_batch.exiting import say
 from pandas_batch.types import RunStatus
 
 from .account import text_account, text_line
+from .display import Actions, Display
 from .wording import day_and_time, n_rows_succeeded
 
 Mode = Literal["auto", "widget", "text", "off"]
 
 LINE_INTERVAL_S = 60.0
 SIGN_OF_LIFE_S = 300.0
-
-
-@dataclass(frozen=True)
-class Actions:
-    """
-    What the buttons of a panel do; called from any thread, and must return at once.
-
-    Attributes
-    ----------
-    cancel
-        Asks for the run's batches to be canceled.
-    check_now
-        Asks for a poll now.
-    """
-
-    cancel: Callable[[], object]
-    check_now: Callable[[], object]
-
-
-class Display:
-    """Shows a run somewhere; this one nowhere. A run tells it everything, from whichever thread it is in."""
-
-    def update(self, status: RunStatus) -> None:
-        """Take a new status; what is too soon after the last is shown later, a final one at once."""
-
-    def finish(self, status: RunStatus) -> None:
-        """Show the last status, and no more after it. May be called again from the cell that waited."""
-        self.update(status)
-
-    def interrupted(self, status: RunStatus) -> None:
-        """Show where the run stands; the waiting was interrupted, the run goes on."""
-        self.set_blocking(False)
-        self.update(status)
-
-    def resend(self) -> None:
-        """Send the last account once more from the cell that runs now, which is the only one that nbclient hears."""
-
-    def set_blocking(self, blocking: bool) -> None:
-        """Say whether the main thread is blocked from now on (clicks may not arrive), or free again."""
-
-    def show(self) -> bool:
-        """Show one more view here; return whether there is one (False: use the run's mimebundle)."""
-        return False
 
 
 class TqdmDisplay(Display):

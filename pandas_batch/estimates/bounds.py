@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_batch.answers.rates import US_FACTOR
+from pandas_batch.results.rates import US_FACTOR
 
 if TYPE_CHECKING:
-    from pandas_batch.answers.pricing import Rates, TokenRates
+    from pandas_batch.results.pricing import Rates, TokenRates
 
     from .counting import Seen
     from .forecast import Forecast

@@ -172,7 +172,7 @@ class _Counting:
 def _by_model(
     plan: RequestPlan, unique_positions: np.ndarray, options: Options, counts: _Counting, at: datetime
 ) -> list[OfModel]:
-    from pandas_batch.answers.pricing import rates
+    from pandas_batch.results.pricing import rates
 
     positions, repeats = _each_once(unique_positions)
     codes = plan.model_of_row[positions]

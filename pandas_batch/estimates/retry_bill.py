@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from pandas_batch.answers.pricing import rates
 from pandas_batch.requests.spending import costs_more_for_place, open_ended, open_ended_betas
+from pandas_batch.results.pricing import rates
 
 from .bill import Estimate
 from .bounds import Bounds, OfModel

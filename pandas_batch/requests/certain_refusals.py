@@ -11,6 +11,8 @@ from typing import Any
 
 from pandas_batch.errors import InputError
 
+from .plain_values import quoted, shown
+
 MIN_THINKING_TOKENS = 1024
 """The smallest budget for thinking (https://platform.claude.com/docs/en/build-with-claude/extended-thinking)."""
 
@@ -136,8 +138,6 @@ def _check_tools(params: Mapping[str, Any], *, has_other_tools: bool) -> None:
 
 
 def _shown(text: str) -> str:
-    from .parameters import quoted
-
     return quoted(text, 40)
 
 
@@ -146,8 +146,6 @@ def _check_marks(params: Mapping[str, Any], messages: Sequence[Mapping[str, Any]
     for where, mark in marks:
         life = mark.get("ttl", "5m")
         if life not in _LIVES and life is not None:
-            from .parameters import shown
-
             raise InputError(
                 f"{where} has a cache mark with a ttl of {shown(life)}; the API knows '5m' and '1h'.",
                 hint='"cache_control": {"type": "ephemeral", "ttl": "1h"}',

@@ -13,10 +13,10 @@ import numpy as np
 from pandas_batch.errors import InputError
 
 from .media import MAX_IMAGE_TOKENS, Attachment, digest_of
-from .parameters import kind_of, plain
+from .plain_values import kind_of, plain
 
 if TYPE_CHECKING:
-    from .groups import Group
+    from .group import Group
 
 _ROLES = ("user", "assistant", "system")
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pandas_batch.errors import InputError, clip
 
-from .parameters import kind_of, quoted
+from .plain_values import kind_of, quoted
 
 _COMBINATIONS = ("anyOf", "oneOf", "allOf")
 _TYPES: dict[str, Callable[[Any], bool]] = {

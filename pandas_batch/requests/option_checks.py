@@ -13,17 +13,8 @@ from pandas_batch.errors import KEY, InputError, is_one_line
 from pandas_batch.types import Prompt
 
 from .keys import HOW_TO_GIVE_A_KEY
-from .parameters import (
-    check_parameter,
-    check_unchecked_names,
-    exact_text,
-    is_sendable_text,
-    kind_of,
-    plain,
-    quoted,
-    shown,
-    whole_number,
-)
+from .parameters import check_parameter, check_unchecked_names, whole_number
+from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 
 CORE_COLUMNS = (
     "output",

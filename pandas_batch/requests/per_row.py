@@ -10,7 +10,7 @@ import pandas as pd
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, clip
 
-from .parameters import kind_of, quoted
+from .plain_values import kind_of, quoted
 
 
 def row_name(index: pd.Index, position: int) -> str:

@@ -19,7 +19,8 @@ from pandas_batch.errors import InputError, PromptError, clip
 from .certain_refusals import check_request
 from .contents import Content, few_shot_messages, read_content
 from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
-from .groups import Group, group_rows, of_rows, rows_by_group
+from .group import Group
+from .groups import group_rows, of_rows, rows_by_group
 from .options import Options
 from .per_row import column_of, n_of, row_name, series_of
 from .spending import MARK, costs_more_for_place, n_marks_in, open_ended

@@ -16,7 +16,7 @@ from pandas_batch.errors import InputError, clip
 
 from .json_schema import check_askable, misfits, resolved, with_single_types
 from .option_checks import is_plain_schema
-from .parameters import is_sendable_text, kind_of, plain, quoted
+from .plain_values import is_sendable_text, kind_of, plain, quoted
 from .text_dtype import text_dtype
 
 if TYPE_CHECKING:

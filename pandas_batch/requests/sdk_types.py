@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from .parameters import quoted, shown
+from .plain_values import quoted, shown
 
 _SEQUENCES = (collections.abc.Sequence, collections.abc.Iterable, list, tuple)
 _MAX_SHOWN = 8

@@ -18,8 +18,8 @@ import pandas as pd
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, clip
 
-from .parameters import is_sendable_text, kind_of, quoted
 from .per_row import column_of, row_name
+from .plain_values import is_sendable_text, kind_of, quoted
 from .texts import NOT_UNICODE, ArrowTexts, Texts, is_missing, text_column
 
 MAX_FORMAT_CHARS = 64

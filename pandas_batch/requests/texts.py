@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
-from .parameters import exact_text, is_sendable_text
+from .plain_values import exact_text, is_sendable_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

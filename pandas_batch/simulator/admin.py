@@ -17,23 +17,42 @@ GET, POST   /simulator/clock    tells the server's time; ``{"advance_s": 3600}``
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import Any, Protocol
 
 import msgspec
 
+from .batches import Batch
 from .http import Request, Response
-from .plan import from_json, to_json
+from .plan import FaultPlan, from_json, to_json
+from .rendering import Bill
 from .service import json_response
 
-if TYPE_CHECKING:
-    from .server import Simulator
-
 __all__ = ["answer_admin"]
+
+
+class Driven(Protocol):
+    """The handles of a simulator that another process may use."""
+
+    requests: list[Any]
+
+    @property
+    def faults(self) -> FaultPlan: ...
+    @property
+    def batches(self) -> list[Batch]: ...
+    @property
+    def billed(self) -> list[Bill]: ...
+    @property
+    def billed_usd(self) -> Decimal: ...
+    def add_decoy(self, n_requests: int, at: float | None = None, *, workspace_id: str | None = None) -> str: ...
+    def now_s(self) -> float: ...
+    def advance(self, seconds: float) -> None: ...
+
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
-def answer_admin(simulator: Simulator, request: Request) -> Response:
+def answer_admin(simulator: Driven, request: Request) -> Response:
     """Return the answer to a call of the simulator's own."""
     # A page in a browser can be made to call any port of this machine; it cannot choose this header.
     if request.headers.get("host", "").rpartition(":")[0] not in _LOOPBACK or "origin" in request.headers:
@@ -46,7 +65,7 @@ def answer_admin(simulator: Simulator, request: Request) -> Response:
         return json_response({"error": str(error)}, 400)
 
 
-def _do(simulator: Simulator, method: str, name: str, request: Request) -> Any:
+def _do(simulator: Driven, method: str, name: str, request: Request) -> Any:
     data = msgspec.json.decode(request.body.view()) if request.body.n_bytes else {}
     call = f"{method} {name}"
     if call == "POST faults":

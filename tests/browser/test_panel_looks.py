@@ -13,7 +13,7 @@ from .test_panel_in_lab import wait_ticks
 SHOWN = (
     "from run_statuses import *\n"
     "from pandas_batch.display.panel import Panel\n"
-    "from pandas_batch.display.progress import Actions\n"
+    "from pandas_batch.display.display import Actions\n"
     "from pandas_batch.display.account import static_html\n"
     "from IPython.display import HTML, display\n"
     "panels = []\n"
@@ -150,7 +150,7 @@ def test_fifty_attacks_run_nothing(lab: LabPage) -> None:
     lab.start(
         "from run_statuses import *\n"
         "from pandas_batch.display.panel import Panel\n"
-        "from pandas_batch.display.progress import Actions\n"
+        "from pandas_batch.display.display import Actions\n"
         "from pandas_batch.display.account import static_html\n"
         "from IPython.display import HTML, display\n"
         "import ipywidgets\n"

@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.requests.text_dtype import text_array
+from pandas_batch.results.row_status import (
+    CODE,
+    CUT,
+    FAILED,
+    NOT_OF_THIS_RUN,
+    NOT_SENT,
+    exact_sum,
+    is_any,
+    status_codes,
+)
 from pandas_batch.types import ROW_STATUSES
 
-from .gathering import Gathered, lists_of
-from .row_status import CODE, CUT, FAILED, NOT_OF_THIS_RUN, NOT_SENT, exact_sum, is_any, status_codes
 from .stretches import Places, is_all, places_of
 
 if TYPE_CHECKING:
@@ -27,10 +36,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pandas_batch.requests.schema import OutputSchema
+    from pandas_batch.results.pricing import Totals
+    from pandas_batch.results.rates import Prices
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
-    from .pricing import Totals
-    from .rates import Prices
+
+TEXT_COLUMNS = {"output", "stop_reason", "model", "message_id"}
+TOKEN_COLUMNS = {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"}
+TOLD_ONCE = TOKEN_COLUMNS | {"tokens", "cost_usd"}
+"""Columns that only the first of the rows bears that share a request."""
+TOKEN_PARTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+_WORDS = {
+    "expired": "expired: the batch ended after 24 hours before this request was processed",
+    "canceled": "canceled: the batch was canceled before this request was processed",
+    "missing": "missing: the server has no result for this request",
+}
 
 
 class RunAnswers:
@@ -164,13 +184,13 @@ class RunAnswers:
         if batch is None or batch.state != "collected":
             return None
         if key not in self._tables:
-            from .rebuilding import answers_of
+            from pandas_batch.engine.rebuilding import answers_of
 
             self._tables[key] = self._priced(answers_of(self._store, batch, prices=self._prices), batch)
         return self._tables[key]
 
     def _priced(self, table: pa.Table, batch: BatchRecord) -> pa.Table:
-        from .pricing import add_costs, unpriced_models
+        from pandas_batch.results.pricing import add_costs, unpriced_models
 
         if not self._prices or not unpriced_models(table):
             return table
@@ -250,7 +270,7 @@ class RunAnswers:
 
     def totals(self) -> Totals:
         """Return what the answers so far cost, what this run paid, and what was spared."""
-        from .pricing import Totals
+        from pandas_batch.results.pricing import Totals
 
         cost = standard = paid = saved = 0.0
         known = True
@@ -370,7 +390,7 @@ class RunAnswers:
 
     def unpriced_models(self) -> list[str]:
         """Return the models of answers whose price is not known."""
-        from .pricing import unpriced_models
+        from pandas_batch.results.pricing import unpriced_models
 
         return sorted({model for table, _, _ in self.over_tables() for model in unpriced_models(table)})
 
@@ -440,3 +460,222 @@ class RunAnswers:
                 tables.append(table)
                 n += table.num_rows
         return (pa.concat_tables(tables) if tables else None), places
+
+
+class Gathered:
+    """
+    The answers of some rows, brought into the order of the rows.
+
+    Of rows that share a request the first bears its tokens and cost, if no row elsewhere does (`told_elsewhere`).
+    """
+
+    def __init__(
+        self, answers: RunAnswers, of_answer: np.ndarray, names: Sequence[str], told_elsewhere: np.ndarray | None = None
+    ) -> None:
+        self._answers = answers
+        self._of_answer = of_answer
+        sent = of_answer >= 0
+        self._n = len(of_answer)
+        self.codes = np.full(self._n, CODE["skipped"], dtype=np.int8)
+        self.codes[of_answer == NOT_OF_THIS_RUN] = CODE["unsent"]
+        request_codes = answers.codes_of_requests()
+        self.codes[sent] = request_codes[of_answer[sent]]
+        self._unanswered = ~is_any(self.codes, ("succeeded", "invalid"))
+        table, places = answers.global_positions(of_answer[sent])
+        self._places = np.full(self._n, -1, dtype=np.int64)
+        self._places[sent] = places
+        self._shared = _seen_before(of_answer, len(answers.keys))
+        if told_elsewhere is not None and told_elsewhere.any():
+            self._shared = told_elsewhere if self._shared is None else self._shared | told_elsewhere
+        needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
+        if "tokens" in names:
+            needed |= set(TOKEN_PARTS)
+            if table is not None and "has_all_tokens" in table.column_names:
+                needed.add("has_all_tokens")
+        if "cost_usd" in names:
+            needed.add("cost_usd")
+        self._table = None if table is None else self._in_order(table, sorted(needed))
+        self._raw = table
+
+    def _in_order(self, table: pa.Table, names: list[str]) -> pa.Table:
+        import pyarrow as pa
+
+        chosen = table.select(names)
+        if table.num_rows == self._n and np.array_equal(self._places, np.arange(self._n)):
+            return chosen
+        return chosen.take(pa.array(self._places, mask=self._places < 0))
+
+    def columns(self, names: Sequence[str], reasons: Mapping[int, str], n_samples: int) -> dict[str, Any]:
+        """Return the named columns as pandas arrays."""
+        made: dict[str, Any] = {}
+        for name in names:
+            if name == "status":
+                made[name] = text_array(words_of_codes(self.codes))
+            elif name == "error":
+                made[name] = text_array(self._errors(reasons, n_samples))
+            elif name == "tokens":
+                made[name] = self._tokens()
+            elif name == "cost_usd":
+                made[name] = self._cost()
+            elif name in TOKEN_COLUMNS:
+                made[name] = self._integers(name)
+            elif name in TEXT_COLUMNS:
+                made[name] = self._texts(name)
+            elif name == "reused":
+                reused = np.zeros(self._n, dtype=bool)
+                sent = self._of_answer >= 0
+                reused[sent] = self._answers.reused[self._of_answer[sent]]
+                made[name] = pd.arrays.BooleanArray(reused, np.zeros(self._n, dtype=bool))
+            else:
+                made[name] = self._of_batch(name)
+        return made
+
+    def _texts(self, name: str) -> Any:
+        import pyarrow as pa
+
+        if self._table is None:
+            return text_array(pa.nulls(self._n, pa.large_string()))
+        column = self._table.column(name)
+        return text_array(column if column.type == pa.large_string() else column.cast(pa.large_string()))
+
+    def _numbers(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return int64 values and where there are none."""
+        if self._table is None:
+            return np.zeros(self._n, dtype=np.int64), np.ones(self._n, dtype=bool)
+        column = self._table.column(name)
+        values = np.asarray(column.fill_null(0) if column.null_count else column, dtype=np.int64)
+        if column.null_count == 0:
+            return values, self._unanswered
+        return values, np.asarray(column.is_null(), dtype=bool) | self._unanswered
+
+    def _integers(self, name: str) -> Any:
+        values, missing = self._numbers(name)
+        return self._bought(values, missing)
+
+    def _bought(self, values: np.ndarray, missing: np.ndarray) -> Any:
+        # Of the rows that share a request only the first carries its tokens: columns sum to what was bought.
+        nothing = missing if self._shared is None else self._shared | missing
+        return pd.arrays.IntegerArray(np.where(nothing, 0, values), missing.copy())
+
+    def _tokens(self) -> Any:
+        total, missing = self._numbers("input_tokens")
+        total = np.where(missing, 0, total)
+        for name in TOKEN_PARTS[1:]:
+            values, unknown = self._numbers(name)
+            total += np.where(unknown, 0, values)
+            if name == "output_tokens":
+                missing = missing | unknown
+        if self._table is not None and "has_all_tokens" in self._table.column_names:
+            # Half a sum would look like a whole one.
+            missing = missing | ~np.asarray(self._table.column("has_all_tokens").fill_null(False), dtype=bool)
+        total[missing] = 0
+        return self._bought(total, missing)
+
+    def _cost(self) -> Any:
+        free = is_any(self.codes, ("errored", "expired", "canceled", "skipped", "unsent"))
+        usd = np.full(self._n, np.nan)
+        if self._table is not None:
+            usd = self._table.column("cost_usd").to_numpy().copy()
+        usd[free] = 0.0
+        if self._shared is not None:
+            usd[self._shared & ~self._unanswered] = 0.0
+        return usd
+
+    def _errors(self, reasons: Mapping[int, str], n_samples: int) -> Any:
+        """Return "<type>: <message>" where a row has no usable answer; null elsewhere."""
+        import pyarrow as pa
+
+        words: list[str] = []
+        of_row = np.full(self._n, -1, np.int32)
+        for status, text in _WORDS.items():
+            rows = self.codes == CODE[status]
+            if rows.any():
+                of_row[rows] = len(words)
+                words.append(text)
+        refused = np.flatnonzero(is_any(self.codes, ("errored", "invalid")))
+        if len(refused):
+            told = self._server_words(refused)
+            of_row[refused] = np.asarray(told.indices) + len(words)
+            words += told.dictionary.to_pylist()
+        known: dict[str, int] = {}
+        for row, text in self._own_words(reasons, n_samples):
+            of_row[row] = known.setdefault(text, len(words) + len(known))
+        words += known
+        if not words:
+            return pa.nulls(self._n, pa.large_string())
+        indices = pa.array(of_row, mask=of_row < 0)
+        return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.large_string())).cast(pa.large_string())
+
+    def _own_words(self, reasons: Mapping[int, str], n_samples: int) -> Iterator[tuple[int, str]]:
+        """Yield what was found here, not by the server: rows that could not be sent, outputs that do not fit."""
+        for row, reason in reasons.items():
+            for position in range(row * n_samples, (row + 1) * n_samples):
+                if self.codes[position] == CODE["skipped"]:
+                    yield position, f"unsendable: {reason}"
+        if self._answers.invalid:
+            for position in np.flatnonzero(self.codes == CODE["invalid"]).tolist():
+                misfit = self._answers.invalid.get(int(self._of_answer[position]))
+                if misfit is not None:
+                    yield position, f"invalid: {misfit}"
+
+    def _server_words(self, positions: np.ndarray) -> pa.DictionaryArray:
+        """Return what the server said of the rows at `positions`: type and message, or what there is of them."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        status = words_of_codes(self.codes[positions])
+        if self._raw is None:
+            return status.dictionary_encode()
+        table = self._raw.select(["error_type", "error_message"]).take(self._places[positions]).combine_chunks()
+        kind, message = (column.cast(pa.large_string()).combine_chunks() for column in table.columns)
+        kind = pc.if_else(pc.fill_null(pc.equal(kind, ""), True), status, kind)
+        both = pc.binary_join_element_wise(kind, message, pa.scalar(": ", pa.large_string()))
+        return pc.if_else(pc.fill_null(pc.equal(message, ""), True), kind, both).dictionary_encode()
+
+    def _of_batch(self, name: str) -> Any:
+        import pyarrow as pa
+
+        answers = self._answers
+        values: list[str | None] = [None] * self._n
+        sent = np.flatnonzero(self._of_answer >= 0)
+        keys = answers.keys[self._of_answer[sent]]
+        if name == "batch_id":
+            ids = {key: batch.batch_id if batch.proved else None for key, batch in answers.batches.items()}
+            for row, key in zip(sent.tolist(), keys.tolist(), strict=True):
+                values[row] = ids.get(key)
+        else:
+            by_key = {key: answers.custom_ids_of(key) for key in np.unique(keys).tolist()}
+            positions = answers.positions[self._of_answer[sent]]
+            for row, key, position in zip(sent.tolist(), keys.tolist(), positions.tolist(), strict=True):
+                values[row] = by_key[key][position].decode()
+        return text_array(pa.array(values, type=pa.large_string()))
+
+
+def _seen_before(of_answer: np.ndarray, n_requests: int) -> np.ndarray | None:
+    """Return for each row whether one before it has the same request; None where no two have."""
+    sent = np.flatnonzero(of_answer >= 0)
+    of_sent = of_answer[sent]
+    if (of_sent[1:] > of_sent[:-1]).all():
+        return None
+    first = np.full(n_requests, -1, np.int64)
+    first[of_sent[::-1]] = sent[::-1]
+    seen = np.zeros(len(of_answer), bool)
+    seen[sent] = first[of_sent] != sent
+    return seen
+
+
+def words_of_codes(codes: np.ndarray) -> Any:
+    """Return the status words of codes, as Arrow text."""
+    import pyarrow as pa
+
+    vocabulary = pa.array(ROW_STATUSES, type=pa.large_string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes), vocabulary).cast(pa.large_string())
+
+
+def lists_of(values: Any, n_rows: int, n_samples: int) -> np.ndarray:
+    """Return the samples of each row as a list."""
+    flat = values.tolist() if hasattr(values, "tolist") else list(values)
+    made = np.empty(n_rows, dtype=object)
+    for row in range(n_rows):
+        made[row] = flat[row * n_samples : (row + 1) * n_samples]
+    return made

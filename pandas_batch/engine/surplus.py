@@ -149,9 +149,9 @@ def _cost_usd(
     place: Workplace, batch: BatchRecord, batch_id: str, prices: Mapping[str, tuple[float, float]] | None
 ) -> float | None:
     """Return what the answers in `batch_id` cost; None where a row or a price is not known."""
-    from pandas_batch.answers.answers import decode_results
-    from pandas_batch.answers.pricing import add_costs
-    from pandas_batch.answers.row_status import exact_sum
+    from pandas_batch.results.answers import decode_results
+    from pandas_batch.results.pricing import add_costs
+    from pandas_batch.results.row_status import exact_sum
 
     with tempfile.TemporaryFile() as file:
         place.wire.results(batch_id, file)

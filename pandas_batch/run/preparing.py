@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.engine.posting import new_nonce
+from pandas_batch.engine.spooling import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody
 from pandas_batch.errors import InputError, StoreError
+from pandas_batch.failpoints import reached
 from pandas_batch.types import MAX_BATCH_REQUESTS
-
-from .failpoints import reached
-from .posting import new_nonce
-from .spooling import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options

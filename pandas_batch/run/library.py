@@ -12,7 +12,7 @@ from .run import Run
 from .status import state_of
 
 if TYPE_CHECKING:
-    from pandas_batch.estimates.comparison import Comparison
+    from pandas_batch.run.comparison import Comparison
 
 
 def runs(store: str | None = None) -> pd.DataFrame:
@@ -152,7 +152,7 @@ def compare_runs(
     >>> compare_runs(base, shorter, max_cost_ratio=1.0).ok
     True
     """
-    from pandas_batch.estimates import comparing
+    from pandas_batch.run import comparing
 
     first = load(a) if isinstance(a, str) else a
     second = load(b) if isinstance(b, str) else b

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .row_status import CODE, CUT, FAILED, is_any
+from pandas_batch.results.row_status import CODE, CUT, FAILED, is_any
 
 if TYPE_CHECKING:
-    from .merge import RunAnswers
+    from .joining import RunAnswers
 
 TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Errors of a row after which the same request may well succeed

@@ -63,8 +63,8 @@ def results_flow(
     model_asked
         Returns the model that the request of an id asked: the price of an answer that does not tell its own.
     """
-    from pandas_batch.answers.answers import is_text, result_of_line
-    from pandas_batch.answers.result_lines import LineSplitter
+    from pandas_batch.results.answers import is_text, result_of_line
+    from pandas_batch.results.result_lines import LineSplitter
 
     seen: dict[int, int] = {}
     unknown: set[str] = set()

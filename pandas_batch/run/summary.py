@@ -8,20 +8,19 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.amounts import usd
-from pandas_batch.answers.row_status import exact_sum
-from pandas_batch.answers.stretches import is_all
 from pandas_batch.estimates.bill import Estimate
+from pandas_batch.results.row_status import exact_sum
+from pandas_batch.run.stretches import is_all
 from pandas_batch.types import DEFAULT_MAX_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pandas_batch.answers.merge import RunAnswers
-    from pandas_batch.answers.rates import Prices
+    from pandas_batch.engine.surplus import Surplus
+    from pandas_batch.results.rates import Prices
+    from pandas_batch.run.joining import RunAnswers
     from pandas_batch.store import RunRecord
     from pandas_batch.types import RunStatus
-
-    from .surplus import Surplus
 
 _COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
 _WORDS = {
@@ -190,7 +189,7 @@ def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> fl
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from pandas_batch.answers.pricing import add_costs
+    from pandas_batch.results.pricing import add_costs
 
     spared = 0.0
     for table, at in answers.bought_at():

@@ -147,7 +147,7 @@ def decode_to_file(
     path
         Where the answers go (Arrow IPC, mode 0600); the caller makes them durable and renames them.
     at, prices
-        As in `pandas_batch.answers.pricing.add_costs`.
+        As in `pandas_batch.results.pricing.add_costs`.
     models_asked
         Returns the model that the request at a position asked, for answers that do not tell theirs.
 
@@ -282,7 +282,7 @@ def result_of_line(
     line
         A line, without its end.
     at, prices
-        As in `pandas_batch.answers.pricing.cost_of_message`.
+        As in `pandas_batch.results.pricing.cost_of_message`.
     model_asked
         Returns the model that the request of an id asked: the price of an answer that does not tell its own.
 

@@ -6,27 +6,29 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from pandas_batch.answers.asking_again import worth_asking
+from pandas_batch.engine.gone import look_for_gone
+from pandas_batch.engine.posting import new_nonce
+from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.errors import InputError, RunNotFoundError, outside_level
+from pandas_batch.run.asking_again import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
-from .gone import look_for_gone
-from .posting import new_nonce
 from .preparing import BATCH_BYTES, new_run_id
-from .spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 
 if TYPE_CHECKING:
     from pandas_batch.requests.changes import Changes
     from pandas_batch.store import NewBatch, RunRecord, Store
 
-    from .run import Run
+    from .driving import DrivenRun
+
+AnyRun = TypeVar("AnyRun", bound="DrivenRun")
 
 
-def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> Run:
+def retry_run(run: AnyRun, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> AnyRun:
     """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
     from pandas_batch.requests.options import budget_of_environment, check_option
@@ -65,7 +67,7 @@ def retry_run(run: Run, *, errors: str, max_cost_usd: float | None, overrides: M
     return retry_run(run.sibling(later[0].id), errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
 
 
-def _nothing_to_ask(run: Run, errors: str) -> str:
+def _nothing_to_ask(run: DrivenRun, errors: str) -> str:
     n_failed = run.snapshot().n_failed
     told = f"Run {run.id}: there is nothing to ask again, and nothing was sent; "
     if not n_failed:
@@ -79,7 +81,7 @@ def _nothing_to_ask(run: Run, errors: str) -> str:
     )
 
 
-def _part_of(run: Run) -> np.ndarray | None:
+def _part_of(run: DrivenRun) -> np.ndarray | None:
     """Return the requests of the rows that the run is bound to; None where these are all of them."""
     part = run.bound.request_of_row
     if part is None:
@@ -116,7 +118,7 @@ def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
 
 
 def _record(
-    run: Run, parent: RunRecord, errors: str, changes: Changes, asked: str, *, budget_usd: float | None
+    run: DrivenRun, parent: RunRecord, errors: str, changes: Changes, asked: str, *, budget_usd: float | None
 ) -> RunRecord | None:
     """Write the retry down; None where there is nothing to ask again."""
     store = run.store
@@ -166,7 +168,7 @@ def _array(values: np.ndarray, kind: str) -> Any:
     )
 
 
-def _requests_to_retry(run: Run, errors: str) -> np.ndarray:
+def _requests_to_retry(run: DrivenRun, errors: str) -> np.ndarray:
     """Return the requests of the run's rows that are worth asking again, in their order."""
     worth = worth_asking(run.answers_of_run(), errors)
     part = _part_of(run)
@@ -186,7 +188,7 @@ class _Again:
     address: np.ndarray
 
 
-def _again(run: Run, requests: np.ndarray, changes: Changes) -> list[_Again]:
+def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Again]:
     """Return `requests` with their changes, from the spools they were posted from."""
     from pandas_batch.requests.fingerprints import parse_custom_id
 
@@ -216,7 +218,7 @@ def _again(run: Run, requests: np.ndarray, changes: Changes) -> list[_Again]:
 
 
 def _without_answered(
-    run: Run, again: list[_Again], keys: np.ndarray, positions: np.ndarray, draws: np.ndarray
+    run: DrivenRun, again: list[_Again], keys: np.ndarray, positions: np.ndarray, draws: np.ndarray
 ) -> list[_Again]:
     """Point to the answers that another run has paid for, or waits for, and return what is left to ask."""
     if not run.record.options.get("reuse", True):
@@ -232,7 +234,7 @@ def _without_answered(
 
 
 def _write(
-    run: Run,
+    run: DrivenRun,
     again: list[_Again],
     keys: np.ndarray,
     positions: np.ndarray,

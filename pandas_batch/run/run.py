@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.answers.gathering import TOLD_ONCE
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.engine.collecting import gone_error
+from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
+from pandas_batch.run.joining import TOLD_ONCE
 
 from .bound import Bound, insert_columns
-from .collecting import gone_error
-from .surplus import surplus_of, surplus_words
 from .waiting import AwaitedRun
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pandas_batch.store import RunRecord, Store
 
 __all__ = ["Bound", "Run"]
-
-_CANCEL_PATIENCE_S = 30.0
 
 
 class Run(AwaitedRun):
@@ -131,7 +129,7 @@ class Run(AwaitedRun):
     def wait_for_answers(self) -> None:
         """Wait until every answer is home; raise `ResultsGoneError` where some cannot be had any more."""
         self.wait(self._options.timeout)
-        gone = [batch for batch in self._batches() if batch.state == "gone"]
+        gone = [batch for batch in self.batch_records() if batch.state == "gone"]
         if gone:
             raise gone_error(gone[0], self.expression)
 
@@ -193,7 +191,7 @@ class Run(AwaitedRun):
         from .summary import warnings_of
 
         engine = self._engine
-        besides = surplus_words(surplus_of(self._batches(), self.id))
+        besides = surplus_words(surplus_of(self.batch_records(), self.id))
         return [
             *(engine.warnings if engine is not None else ()),
             *([f"Run {self.id}: {besides}"] if besides else ()),
@@ -218,7 +216,7 @@ class Run(AwaitedRun):
         """Return what the run did and cost, one value per line."""
         from .summary import summary_of
 
-        besides = surplus_of(self._batches(), self.id)
+        besides = surplus_of(self.batch_records(), self.id)
         return summary_of(self.snapshot(), self.answers(), self.record, prices=self._options.prices, surplus=besides)
 
     def plot(self, ax: Any = None) -> Any:
@@ -253,7 +251,7 @@ class Run(AwaitedRun):
             )
         target = Path(path)
         with target.open("wb") as out:
-            for batch in self._batches():
+            for batch in self.batch_records():
                 if batch.state == "collected":
                     with self._store.open_results(batch.key) as raw:
                         last = b"\n"
@@ -281,25 +279,9 @@ class Run(AwaitedRun):
         str
             What was done, and which other runs wait for the same batches.
         """
-        engine = self._canceled_by(force=force)
-        if engine is None:
-            return f"Run {self.id} has ended already; there is nothing to cancel."
-        engine.wait_for_cancel(_CANCEL_PATIENCE_S)
-        mine = [batch for batch in self._batches() if batch.run_id == self.id]
-        n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
-        told = f"Run {self.id}: {n_canceling} of {len(mine)} batches are being canceled."
-        n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
-        if n_unknown:
-            told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
-        unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
-        if unproved and not force:
-            told += (
-                f" {unproved[0]} is not proved to be ours and was left alone ({self.expression}.cancel(force=True))."
-            )
-        waiting = sorted({other for batch in mine for other in self._store.runs_of_batch(batch.key)} - {self.id})
-        if waiting:
-            told += f" Waiting for the same batches: {', '.join(waiting)}."
-        return told
+        from .canceling import cancel_run
+
+        return cancel_run(self, force=force)
 
     def retry_failed(self, *, errors: str = "transient", max_cost_usd: float | None = None, **overrides: Any) -> Run:
         """

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_batch.answers.asking_again import retry_line
-from pandas_batch.answers.merge import RunAnswers
-from pandas_batch.answers.row_status import FAILED
 from pandas_batch.errors import clip
+from pandas_batch.results.row_status import FAILED
+from pandas_batch.run.asking_again import retry_line
+from pandas_batch.run.joining import RunAnswers
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
 if TYPE_CHECKING:
-    from pandas_batch.answers.pricing import Totals
-    from pandas_batch.answers.rates import Prices
     from pandas_batch.requests.schema import OutputSchema
+    from pandas_batch.results.pricing import Totals
+    from pandas_batch.results.rates import Prices
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
     from .bound import Bound

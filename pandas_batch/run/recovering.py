@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pandas_batch.answers.result_lines import id_of, iter_lines
-from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
+from pandas_batch.engine.collecting import look_again
+from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.reconciling import read_nonce
+from pandas_batch.engine.spooling import SpoolBody
 from pandas_batch.errors import FrameMismatchError
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
+from pandas_batch.results.result_lines import id_of, iter_lines
+from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 from pandas_batch.server_values import n_requests_of
 from pandas_batch.wire.failures import is_not_found
 
-from .collecting import look_again
-from .posting import Workplace
 from .preparing import new_run_id, requests_table, rows_table
-from .reconciling import read_nonce
 from .run import Run
-from .spooling import SpoolBody
 
 if TYPE_CHECKING:
     from pandas_batch.store import NewBatch, Store

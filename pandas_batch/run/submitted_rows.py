@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pandas_batch.answers.row_status import NOT_OF_THIS_RUN
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES
+from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 
 from .preparing import distinct, halves_of
 

@@ -10,17 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pandas_batch.answers.row_status import CODE, status_codes
 from pandas_batch.errors import ResultsGoneError, StoreError, UnreadableAnswerError, clip
+from pandas_batch.failpoints import reached
+from pandas_batch.results.row_status import CODE, status_codes
 from pandas_batch.server_values import time_of, times_of
 
-from .failpoints import reached
 from .memory import give_back_cache, give_back_memory
 from .posting import Step, Workplace, backoff_s
 from .turns import Turn
 
 if TYPE_CHECKING:
-    from pandas_batch.answers.answers import Decoded
+    from pandas_batch.results.answers import Decoded
     from pandas_batch.store import BatchRecord
 
 FIRST_POLL_S = 2.0
@@ -218,7 +218,7 @@ class Collector:
         Step
             With ``due_in_s=0`` when the batch is ``collected``.
         """
-        from pandas_batch.answers.rebuilding import checked, decode_batch
+        from pandas_batch.engine.rebuilding import checked, decode_batch
         from pandas_batch.store.failures import explained, store_error
         from pandas_batch.wire.failures import is_auth, is_foreign, is_not_found, is_transient
 

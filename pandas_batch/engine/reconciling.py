@@ -13,11 +13,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pandas_batch.answers.result_lines import id_of
 from pandas_batch.errors import RunNotFoundError, UnreadableAnswerError, clip
+from pandas_batch.failpoints import reached
+from pandas_batch.results.result_lines import id_of
 from pandas_batch.server_values import n_requests_of, time_of, times_of
 
-from .failpoints import reached
 from .posting import Step, Workplace, backoff_s, split_in_halves
 
 if TYPE_CHECKING:

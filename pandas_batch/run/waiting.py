@@ -9,17 +9,17 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
 from pandas_batch.amounts import usd
+from pandas_batch.engine.gone import look_for_gone
+from pandas_batch.engine.last_words import TO_SEND, where_they_are
+from pandas_batch.engine.surplus import is_look_due, look_for_surplus
 from pandas_batch.errors import WaitTimeout, clip
 
 from .driving import DrivenRun
-from .gone import look_for_gone
-from .last_words import TO_SEND, where_they_are
-from .surplus import is_look_due, look_for_surplus
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .engine import Engine
+    from pandas_batch.engine.engine import Engine
 
 _TICK_S = 0.25
 
@@ -117,7 +117,7 @@ class AwaitedRun(DrivenRun, ABC):
         return self
 
     def _is_submitted(self) -> bool:
-        return not any(batch.state in TO_SEND or batch.state == "refused" for batch in self._batches())
+        return not any(batch.state in TO_SEND or batch.state == "refused" for batch in self.batch_records())
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self.result_async().__await__()
@@ -128,7 +128,7 @@ class AwaitedRun(DrivenRun, ABC):
         return self.result()
 
     async def _wait_async(self, timeout: float | None = None) -> None:
-        if any(batch.state == "gone" for batch in self._batches()):
+        if any(batch.state == "gone" for batch in self.batch_records()):
             await asyncio.to_thread(self.look_for_gone)
         engine = self._go_on()
         if engine is not None:
@@ -142,7 +142,7 @@ class AwaitedRun(DrivenRun, ABC):
                     if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
                         raise self._timed_out(timeout)
             self._raise_for(engine)
-        elif is_look_due(self._batches(), self.id):
+        elif is_look_due(self.batch_records(), self.id):
             await asyncio.to_thread(self._look_for_surplus)
         self._finish_display()
 
@@ -165,13 +165,13 @@ class AwaitedRun(DrivenRun, ABC):
         return WaitTimeout(
             f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
             f"{len(status.batches)} batches have ended.",
-            where_they_are(self._batches()) + self._what_goes_on(),
+            where_they_are(self.batch_records()) + self._what_goes_on(),
             f'run = pandas_batch.load("{self.id}"); run.result()',
             run=self,
         )
 
     def _what_goes_on(self) -> str:
-        engine, batches = self._engine, self._batches()
+        engine, batches = self._engine, self.batch_records()
         if engine is None or not engine.is_alive or engine.posts_stopped:
             return ""
         said = f" {clip(engine.message)}" if engine.message else ""
@@ -181,7 +181,7 @@ class AwaitedRun(DrivenRun, ABC):
 
     def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
         engine.stop_posting()
-        batches = self._batches()
+        batches = self.batch_records()
         posted = [batch for batch in batches if batch.state in ("bound", "ended", "collected", "posting", "unknown")]
         note = (
             f"Run {self.id}: {len(posted)} of {len(batches)} batches are posted and go on; nothing was canceled.\n"
@@ -207,7 +207,7 @@ class AwaitedRun(DrivenRun, ABC):
             raise error
 
     def _money_note(self) -> str:
-        batches = self._batches()
+        batches = self.batch_records()
         n_posted = sum(batch.batch_id is not None for batch in batches)
         n_under_way = sum(batch.state in ("bound", "ended") for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
@@ -219,4 +219,4 @@ class AwaitedRun(DrivenRun, ABC):
 
     @abstractmethod
     def result(self, partial: bool = False) -> pd.DataFrame:
-        """Return the answers; see `pandas_batch.running.run.Run.result`."""
+        """Return the answers; see `pandas_batch.run.run.Run.result`."""

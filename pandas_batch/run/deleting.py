@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.surplus import surplus_of
 from pandas_batch.errors import NotEndedError
 
-from .posting import Workplace
-from .surplus import surplus_of
+from .canceling import cancel_run
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .driving import DrivenRun
 
 _PATIENCE_S = 60.0
 
 
-def delete_run(run: Run, *, server: bool, force: bool) -> None:
+def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
     """Remove `run` and what no other run points at; an unfinished run is canceled first."""
     store = run.store
     shared = {b.key for b in store.batches_of_run(run.id) if set(store.runs_of_batch(b.key)) - {run.id}}
@@ -28,7 +29,7 @@ def delete_run(run: Run, *, server: bool, force: bool) -> None:
             f"{run.expression}.wait().delete()   # or .delete(force=True)",
         )
     if not run.is_settled():
-        run.cancel(force=force)
+        cancel_run(run, force=force)
         engine = run.engine
         if engine is not None and not engine.wait(_PATIENCE_S):
             raise NotEndedError(

@@ -10,11 +10,10 @@ import pandas as pd
 
 from pandas_batch.amounts import number, percent, usd
 from pandas_batch.errors import WorseRunError
-
-from .tables import html_table, text_table
+from pandas_batch.estimates.tables import html_table, text_table
 
 if TYPE_CHECKING:
-    from .tables import Row
+    from pandas_batch.estimates.tables import Row
 
 COMPARING_SPENDS_NOTHING = "Comparing spends nothing; both runs are as they were."
 

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pandas_batch import exiting
-from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.engine.engine import Engine, Observer
+from pandas_batch.engine.posting import refused_words
+from pandas_batch.engine.surplus import surplus_of, surplus_words
+from pandas_batch.run.joining import RunAnswers
 from pandas_batch.types import BatchJob, RunStatus
 
 from .bound import Bound
-from .engine import Engine, Observer
-from .posting import refused_words
 from .status import StatusMaker
-from .surplus import surplus_of, surplus_words
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options
@@ -42,7 +42,7 @@ if hasattr(os, "register_at_fork"):
 
 class DrivenRun:
     """
-    A recorded run, as something that is driven, waited for and shown; its answers are `pandas_batch.running.run.Run`'s.
+    A recorded run, as something that is driven, waited for and shown; its answers are `pandas_batch.run.run.Run`'s.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class DrivenRun:
         self._own_observers: list[tuple[Observer, Observer]] = []
         self._error_told = False
         self._display: Any = None
-        self._status.is_from_store = bool(self._batches()) and self.is_settled()
+        self._status.is_from_store = bool(self.batch_records()) and self.is_settled()
 
     # ---------------------------------------------------------------- what it stands on
 
@@ -149,7 +149,8 @@ class DrivenRun:
 
     # ---------------------------------------------------------------- what it is now
 
-    def _batches(self) -> list[BatchRecord]:
+    def batch_records(self) -> list[BatchRecord]:
+        """Return what the store holds of the batches that its requests are in, in their order."""
         return self._store.batches_of_run(self.id)
 
     @property
@@ -163,7 +164,7 @@ class DrivenRun:
         """Return everything there is to show of the run now, as one frozen record."""
         engine = self._engine
         alive = engine is not None and engine.is_alive
-        besides = surplus_words(surplus_of(self._batches(), self.id))
+        besides = surplus_words(surplus_of(self.batch_records(), self.id))
         if engine is None:
             return self._status.make(now=self._clock.now(), message=besides or self._refusal())
         return self._status.make(
@@ -177,7 +178,7 @@ class DrivenRun:
 
     def _refusal(self) -> str:
         """Return what the server said when it refused a batch of the run; "" where it refused none."""
-        refused = [batch.error or "" for batch in self._batches() if batch.state == "refused"]
+        refused = [batch.error or "" for batch in self.batch_records() if batch.state == "refused"]
         return refused_words(refused[0]) if refused else ""
 
     @property
@@ -214,7 +215,7 @@ class DrivenRun:
                 cancel_initiated_at=batch.cancel_initiated_at,
                 archived_at=batch.archived_at,
             )
-            for batch in self._batches()
+            for batch in self.batch_records()
             if batch.batch_id is not None
         ]
 
@@ -301,7 +302,7 @@ class DrivenRun:
 
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this run."""
-        return all(batch.state in ("collected", "gone", "withdrawn") for batch in self._batches())
+        return all(batch.state in ("collected", "gone", "withdrawn") for batch in self.batch_records())
 
     def _go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return the engine to wait for, or None where nothing is left to do."""
@@ -325,7 +326,7 @@ class DrivenRun:
         if self._driver is not None and not self._driver.is_of_this_process:
             self._driver = self._display = None
 
-    def _canceled_by(self, *, force: bool) -> Engine | None:
+    def canceled_by(self, *, force: bool) -> Engine | None:
         """Return the engine that was asked to cancel the run, one that stopped started anew; None if all is home."""
         if self.is_settled():
             return None
@@ -350,7 +351,8 @@ class DrivenRun:
 
     def show(self, *, blocking: bool, cancel: bool | None = None) -> None:
         """Open the display that the options ask for, and drive the run; with `cancel`, to its cancel."""
-        from pandas_batch.display.progress import Actions, open_display
+        from pandas_batch.display.display import Actions
+        from pandas_batch.display.progress import open_display
 
         self._display = open_display(
             cast("Any", self._options.progress),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from .failpoints import reached
+from pandas_batch.failpoints import reached
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, Store

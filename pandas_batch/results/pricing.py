@@ -1,6 +1,6 @@
 """Usage to US dollars: per answer, for whole columns, and as an upper bound before anything is sent.
 
-Prices come from `pandas_batch.answers.rates`. The rules of a bill
+Prices come from `pandas_batch.results.rates`. The rules of a bill
 (https://platform.claude.com/docs/en/about-claude/pricing,
 https://platform.claude.com/docs/en/build-with-claude/batch-processing#pricing):
 
@@ -59,7 +59,7 @@ def add_costs(table: pa.Table, *, at: datetime | None, prices: Prices | None = N
     Parameters
     ----------
     table
-        Answers, as `pandas_batch.answers.answers` makes them.
+        Answers, as `pandas_batch.results.answers` makes them.
     at
         When the batch was created: the date of the prices. None is now.
     prices

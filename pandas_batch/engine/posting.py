@@ -2,7 +2,7 @@
 
 Each function here takes one step and returns at once with what is due next; nobody sleeps. The order of the
 writes is the whole point: what will be sent is durable before the first byte leaves, and a create whose
-answer was lost is looked for (`pandas_batch.running.reconciling`), never repeated blindly.
+answer was lost is looked for (`pandas_batch.engine.reconciling`), never repeated blindly.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pandas_batch.errors import (
     UnreadableAnswerError,
     clip,
 )
+from pandas_batch.failpoints import reached
 from pandas_batch.server_values import time_of, times_of
 
-from .failpoints import reached
 from .memory import give_back_cache
 from .spooling import SpoolBody, params_of_line, spool_lines
 

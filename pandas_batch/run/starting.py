@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.answers.row_status import NOT_OF_THIS_RUN, NOT_SENT
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.errors import FrameMismatchError, InputError, RunNotFoundError, clip, outside_level
 from pandas_batch.requests.options import Options, parse_options
+from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
 from .run import Bound, Run

@@ -19,9 +19,8 @@ from pandas_batch.errors import StoreError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pandas_batch.results.answers import Decoded
     from pandas_batch.store import BatchRecord, Store
-
-    from .answers import Decoded
 
 _BLOCK_BYTES = 1 << 22
 
@@ -36,7 +35,7 @@ def decode_batch(
     prices: Mapping[str, tuple[float, float]] | None = None,
 ) -> Decoded:
     """Decode the raw results of a batch into the file `target`; `at` is the time whose prices hold."""
-    from .answers import decode_to_file
+    from pandas_batch.results.answers import decode_to_file
 
     return decode_to_file(
         source,
@@ -63,7 +62,7 @@ def answers_of(
     """
     import pyarrow as pa
 
-    from .answers import read_answers
+    from pandas_batch.results.answers import read_answers
 
     path = store.answers_path(batch.key)
     try:
@@ -79,7 +78,7 @@ def _made_anew(
 ) -> pa.Table:
     import pyarrow as pa
 
-    from .answers import read_answers
+    from pandas_batch.results.answers import read_answers
 
     part = path.with_suffix(".anew")
     try:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from rowlab import ask
 
 from pandas_batch import simulator
-from pandas_batch.answers.merge import RunAnswers
 from pandas_batch.requests.text_dtype import text_array, text_dtype
-from pandas_batch.running import preparing
-from pandas_batch.running.bound import insert_columns
+from pandas_batch.run import preparing
+from pandas_batch.run.bound import insert_columns
+from pandas_batch.run.joining import RunAnswers
 from pandas_batch.types import ROW_STATUSES
 
 INDEXES = {

@@ -1,0 +1,31 @@
+"""Cancel what a run has posted, and say what that does to whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .driving import DrivenRun
+
+_CANCEL_PATIENCE_S = 30.0
+
+
+def cancel_run(run: DrivenRun, *, force: bool) -> str:
+    """Cancel the batches that `run` posted, and return what was done; see `pandas_batch.run.run.Run.cancel`."""
+    engine = run.canceled_by(force=force)
+    if engine is None:
+        return f"Run {run.id} has ended already; there is nothing to cancel."
+    engine.wait_for_cancel(_CANCEL_PATIENCE_S)
+    mine = [batch for batch in run.batch_records() if batch.run_id == run.id]
+    n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
+    told = f"Run {run.id}: {n_canceling} of {len(mine)} batches are being canceled."
+    n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
+    if n_unknown:
+        told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
+    unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
+    if unproved and not force:
+        told += f" {unproved[0]} is not proved to be ours and was left alone ({run.expression}.cancel(force=True))."
+    waiting = sorted({other for batch in mine for other in run.store.runs_of_batch(batch.key)} - {run.id})
+    if waiting:
+        told += f" Waiting for the same batches: {', '.join(waiting)}."
+    return told
