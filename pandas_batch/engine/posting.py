@@ -217,7 +217,7 @@ class Poster:
             "posted_at": place.clock.now(),
             "attempts": batch.attempts + 1,
         }
-        place.store.mark_posting(batch.key)
+        place.store.mark_posting(batch.key, changes["posted_at"])
         if not place.store.transition(batch.key, expect={"intent"}, to="posting", **changes):
             return Step(due_in_s=0.0)
         reached("posting recorded")

@@ -17,7 +17,8 @@ from pandas_batch.errors import FrameMismatchError
 from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.results.result_lines import id_of, iter_lines
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN
-from pandas_batch.server_values import n_requests_of
+from pandas_batch.server_values import n_requests_of, time_of
+from pandas_batch.store.unrecorded import Unread
 from pandas_batch.wire.failures import is_not_found
 
 from .preparing import new_run_id, requests_table, rows_table
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .starting import Call
 
 _PAGE = 1000
+_NO_FINGERPRINTS = np.zeros((0, FINGERPRINT_BYTES), dtype=np.uint8)
+_NO_DRAWS = np.zeros(0, dtype=np.uint16)
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,29 @@ def recover_run(call: Call, store: Store) -> Run:
     }
     place = Workplace(store=store, wire=call.wire(), clock=call.clock)
     n_waiting = 0
+    unread: list[Unread] = []
+    nonces: set[str] = set()
     found: dict[int, tuple[int, int]] = {}
     ours: list[_Ours] = []
+    known_ids = store.nonces_of_ids()
     for listed in _listed(place):
         if not isinstance(listed.get("processing_status"), str):
             listed = place.wire.retrieve(str(listed["id"])).batch
-        if listed.get("processing_status") != "ended":
-            n_waiting += 1
+        is_waiting = listed.get("processing_status") != "ended"
+        n_waiting += is_waiting
+        if str(listed["id"]) in known_ids:
+            nonces.add(known_ids[str(listed["id"])])
             continue
-        batch = _read(place, listed, known=store.batch_ids())
+        if is_waiting:
+            unread.append(_unread(listed))
+            continue
+        batch = _read(place, listed)
         if batch is None:
+            unread.append(_unread(listed))
             continue
+        if not batch.nonce:
+            continue
+        nonces.add(batch.nonce)
         n_before = len(found)
         for position, (row, draw) in enumerate(zip(batch.fingerprints, batch.draws, strict=True)):
             request = wanted.get((row.tobytes(), int(draw)))
@@ -76,13 +91,21 @@ def recover_run(call: Call, store: Store) -> Run:
             ours.append(batch)
     found = found | {request: where for request, where in _known_here(place, call).items() if request not in found}
     if not found:
+        store.settle_unrecorded(nonces, unread, call.clock.now())
         more = f" {n_waiting} batches there have not ended yet and cannot be read." if n_waiting else ""
         raise FrameMismatchError(
             f"No batch on the server holds a row of this frame.{more}",
             "Nothing was sent, nothing was billed.",
             "Give recover() exactly the options of the lost submit: model, system, max_tokens and so on.",
         )
-    return _record(call, store, ours, found)
+    run = _record(call, store, ours, found)
+    store.settle_unrecorded(nonces, unread, call.clock.now())
+    run.show(blocking=True)
+    return run
+
+
+def _unread(listed: dict[str, Any]) -> Unread:
+    return Unread(time_of(listed.get("created_at")), n_requests_of(listed))
 
 
 def _known_here(place: Workplace, call: Call) -> dict[int, tuple[int, int]]:
@@ -105,15 +128,15 @@ def _listed(place: Workplace) -> Iterator[dict[str, Any]]:
             return
 
 
-def _read(place: Workplace, listed: dict[str, Any], *, known: set[str]) -> _Ours | None:
-    """Return what an ended batch holds, or None where it is not ours or cannot be read any more."""
+def _read(place: Workplace, listed: dict[str, Any]) -> _Ours | None:
+    """Return what an ended batch holds (nothing, without a nonce, where it is not ours), or None where it is unread."""
     batch_id = str(listed["id"])
-    if batch_id in known or listed.get("archived_at"):
+    if listed.get("archived_at"):
         return None
     try:
         nonce = read_nonce(place, batch_id)
         if nonce is None:
-            return None
+            return _Ours(batch_id, "", _NO_FINGERPRINTS, _NO_DRAWS)
         blocks: list[bytes] = []
         place.wire.results(batch_id, blocks.append)
     except Exception as error:
@@ -175,9 +198,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
             batches=[_adopted(call, store, batch) for batch in ours],
             index=call.index,
         )
-    run = call.run_of(store, record)
-    run.show(blocking=True)
-    return run
+    return call.run_of(store, record)
 
 
 def _adopted(call: Call, store: Store, batch: _Ours) -> NewBatch:

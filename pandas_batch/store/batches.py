@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,6 +68,14 @@ class Batches(Ground):
             lambda c: c.execute("SELECT batch_id FROM batches WHERE batch_id IS NOT NULL").fetchall()
         )
         return {batch_id for (batch_id,) in rows}
+
+    def nonces_of_ids(self) -> dict[str, str]:
+        """Return the nonce of every batch that is bound to an id of the server, by that id."""
+        return dict(
+            self._database.read(
+                lambda c: c.execute("SELECT batch_id, nonce FROM batches WHERE batch_id IS NOT NULL").fetchall()
+            )
+        )
 
     def runs_of_batch(self, key: int) -> list[str]:
         """Return the ids of the runs that need a batch, oldest first."""
@@ -144,10 +153,11 @@ class Batches(Ground):
 
         return self._database.write(change)
 
-    def mark_posting(self, key: int) -> None:
+    def mark_posting(self, key: int, at: datetime) -> None:
         """Leave a mark beside the body of a batch that it is about to be posted: the database may be put back."""
         with explained(self.path):
-            open(self._batch_folder(key) / POSTED, "ab").close()
+            with open(self._batch_folder(key) / POSTED, "ab") as file:
+                file.write(f"{at.isoformat()}\n".encode("ascii"))
             sync_folder(self._batch_folder(key))
 
     def was_recorded_here(self, key: int) -> bool:

@@ -6,8 +6,9 @@ import difflib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +25,7 @@ from .ground import RUN_ID
 from .labels import ONLY_COUNTS, kind_of, read_index, write_index
 from .records import BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
+from .unrecorded import Unread, Unrecorded, names_of, read_unrecorded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,16 +103,69 @@ class Runs(Batches):
         """Let nothing be sent where the database has forgotten batches: what is new to it may be paid for already."""
         if not self.unrecorded or all(batch.batch_id is not None for batch in batches):
             return
+        unrecorded = self.unrecorded_batches()
+        unseen = [folder for folder in unrecorded if not folder.was_looked_for]
+        new = [batch for batch in batches if batch.batch_id is None]
+        shared = [
+            folder
+            for folder in unrecorded
+            if any(folder.holds_one_of(batch.fingerprints, batch.draws) for batch in new)
+        ]
+        if not unseen and not shared:
+            return
         for batch in batches:
             batch.spool.discard()
-        folders = ", ".join(self.unrecorded[:5]) + (", ..." if len(self.unrecorded) > 5 else "")
+        if unseen:
+            raise StoreError(
+                f"The database of the store at {self.path} knows nothing of batches that were posted (folders batches/"
+                f"{names_of(unseen)}): its log was not copied with it, or an older copy was put back.",
+                NOTHING_SENT + " What was posted before may be paid for already.",
+                "pandas_batch.recover(df, ...)   # with the options of the lost call: brings their answers home\n"
+                'or put the whole store back, store.db-wal included; or name another: store="folder"',
+            )
         raise StoreError(
-            f"The database of the store at {self.path} knows nothing of batches that were posted (folders batches/"
-            f"{folders}): its log was not copied with it, or an older copy was put back.",
-            NOTHING_SENT + " What was posted before may be paid for already.",
-            "pandas_batch.recover(df, ...)   # with the options of the lost call: brings their answers home\n"
-            'or put the whole store back, store.db-wal included; or name another: store="folder"',
+            f"Rows of this call were posted before, in batches that the database of the store at {self.path} knows "
+            f"nothing of and that did not come home yet (folders batches/{names_of(shared)}).",
+            NOTHING_SENT + " Those rows may be paid for already.",
+            "pandas_batch.recover(df, ...)   # with these options, when the batches have ended: brings them home\n"
+            "or pay for all rows of this call anew: reuse=False",
         )
+
+    def unrecorded_batches(self) -> list[Unrecorded]:
+        """Return the batches that were posted and that the database does not know; one known again is let go."""
+        found: list[Unrecorded] = []
+        for batch in read_unrecorded(self._batch_folder(int(name)) for name in self.unrecorded):
+            if batch.nonce is not None and self.batch_of_nonce(batch.nonce) is not None:
+                remove_folder(batch.folder)
+            else:
+                found.append(batch)
+        self.unrecorded = [batch.folder.name for batch in found]
+        return found
+
+    def settle_unrecorded(self, nonces: Collection[str], unread: Sequence[Unread], now: datetime) -> None:
+        """
+        Let go of posted batches that the server never got, its whole list having been read; note it of the others.
+
+        Parameters
+        ----------
+        nonces
+            Those of all batches of ours in the list.
+        unread
+            The batches in it whose custom_ids cannot be read.
+        now
+            The time.
+        """
+        unrecorded = self.unrecorded_batches()
+        # Another key lists another workspace: only where something of this store is listed does absence prove anything.
+        known = {batch.nonce for batch in unrecorded}
+        is_ours = any(nonce in known or self.batch_of_nonce(nonce) is not None for nonce in nonces)
+        with explained(self.path):
+            for batch in unrecorded:
+                if is_ours and batch.nonce not in nonces and batch.is_nowhere(unread, now):
+                    remove_folder(batch.folder)
+                else:
+                    batch.note_looked_for()
+        self.unrecorded_batches()
 
     def _write_run(
         self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]

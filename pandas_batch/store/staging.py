@@ -68,7 +68,7 @@ def _lease_name(folder_name: str) -> str:
 
 
 POSTED = "posted"
-"""Name of an empty file in the folder of a batch that was posted, or was about to be."""
+"""Name of a file in the folder of a batch that was posted, or was about to be: the time of each POST."""
 
 
 def sweep(store_path: Path, run_ids: Collection[str], batch_keys: Collection[int]) -> list[str]:
