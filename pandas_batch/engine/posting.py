@@ -283,11 +283,13 @@ class Poster:
         if created.batch is None:
             raise PandasBatchError("A created batch came without its description.")
         batch_id = str(created.batch["id"])
+        # One that has ended by the time its create is answered need not be polled (the simulator's may take no time).
+        has_ended = created.batch.get("processing_status") == "ended"
         try:
             bound = self._place.store.transition(
                 batch.key,
                 expect={"posting", "unknown"},
-                to="bound",
+                to="ended" if has_ended else "bound",
                 batch_id=batch_id,
                 proved=True,
                 workspace_id=created.workspace_id or batch.workspace_id,

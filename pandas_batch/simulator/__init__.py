@@ -30,7 +30,7 @@ from .faults import (
     spend_cap,
 )
 from .plan import FaultPlan
-from .rendering import Bill
+from .rendering import Bill, LiveMessage
 from .replies import Reply
 from .server import LoggedRequest, Simulator, serve
 
@@ -44,6 +44,7 @@ __all__ = [
     "FaultPlan",
     "ForeignResultsUrl",
     "ListLag",
+    "LiveMessage",
     "LoggedRequest",
     "LostAnswer",
     "Outage",

@@ -252,10 +252,14 @@ class RowFault(Fault):
         The rows for whose params this function returns True.
     kind, message
         Type and text of the error of ``"errored"`` rows.
+    asked
+        Which rows: those of batches (``"batch"``), those asked one by one through the Messages API (``"live"``), or
+        both.
 
     Notes
     -----
-    `times` counts batches. Of `share`, `marker` and `where` those given must all hold.
+    `times` counts batches, and messages asked live. Of `share`, `marker` and `where` those given must all hold. A
+    message asked live never expires, nor is it canceled: those outcomes leave it alone.
     """
 
     outcome: RowOutcome
@@ -264,10 +268,12 @@ class RowFault(Fault):
     where: Callable[[dict[str, Any]], bool] | None = None
     kind: str = ""
     message: str = ""
+    asked: Literal["both", "batch", "live"] = "both"
     times: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _check("outcome", self.outcome, RowOutcome)
+        _check("asked", self.asked, Literal["both", "batch", "live"])
 
 
 Damage = Literal[

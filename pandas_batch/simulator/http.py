@@ -56,6 +56,8 @@ class Response:
     cut
         None, or how the connection ends after the blocks, which are then not the whole body: ``"close"`` or
         ``"reset"``.
+    delay_s
+        How long the answer takes, in real seconds.
     """
 
     status: int = 200
@@ -65,6 +67,7 @@ class Response:
     framing: str = "chunked"
     n_promised: int = 0
     cut: str | None = None
+    delay_s: float = 0.0
 
 
 class HangUpError(Exception):

@@ -48,6 +48,8 @@ class Model:
         Whether the last message may be the assistant's.
     forced_tools
         Whether ``tool_choice`` may force a tool.
+    live
+        Whether the Messages API offers it; if not, batches alone do.
     decibytes_per_token
         UTF-8 bytes per token, times ten: the whole tokenizer of this simulator.
     min_cached_tokens
@@ -64,6 +66,7 @@ class Model:
     max_tokens: int = 128_000
     max_input_tokens: int = 1_000_000
     batch: bool = True
+    live: bool = True
     structured_outputs: bool = True
     thinking: Literal["none", "optional", "adaptive", "always"] = "adaptive"
     prefill: bool = False

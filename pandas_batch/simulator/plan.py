@@ -116,7 +116,15 @@ class FaultPlan:
     def for_rows(self, batch_id: str) -> list[RowFault]:
         """Return what is to happen to the rows of one batch."""
         with self._lock:
-            return [fault for fault in self._faults if isinstance(fault, RowFault) and fault.strikes(batch_id)]
+            faults = [fault for fault in self._faults if isinstance(fault, RowFault) and fault.asked != "live"]
+            return [fault for fault in faults if fault.strikes(batch_id)]
+
+    def for_message(self) -> list[RowFault]:
+        """Return what is to happen to one message that is asked live."""
+        with self._lock:
+            faults = [fault for fault in self._faults if isinstance(fault, RowFault) and fault.asked != "batch"]
+            faults = [fault for fault in faults if fault.outcome not in ("expired", "canceled")]
+            return [fault for fault in faults if fault.strikes("")]
 
     def results_base_url(self, base_url: str) -> str:
         """Return where batches say that their results are."""

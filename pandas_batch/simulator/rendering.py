@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .replies import Answer, OncePerRow, make_message, message_id, seeded
 from .tokens import CacheUse, PromptCache, count_input_tokens
 from .validation import ApiError, check_params, invalid
 
-__all__ = ["Bill", "bills_of", "settle"]
+__all__ = ["Bill", "LiveMessage", "answer_live", "bill_of", "bills_of", "settle"]
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -218,16 +218,20 @@ def _spoil(message: dict[str, Any], outcome: str, max_tokens: int) -> None:
 @dataclass(frozen=True, slots=True)
 class Bill:
     """
-    What one row of a batch was billed.
+    What one answer was billed.
 
     Attributes
     ----------
-    batch_id, custom_id, model
-        The row.
+    batch_id, custom_id
+        The row of a batch; both are empty for a message that was asked live.
+    model
+        Its model.
     usage
         The ``usage`` of its message.
     cost_usd
-        By the simulator's own price list, with the discount of batches; a `decimal.Decimal`.
+        By the simulator's own price list, with the discount of batches for their rows; a `decimal.Decimal`.
+    is_live
+        Whether it was asked through the Messages API, at the standard price.
     """
 
     batch_id: str
@@ -235,6 +239,7 @@ class Bill:
     model: str
     usage: dict[str, Any]
     cost_usd: Any
+    is_live: bool = False
 
 
 def bills_of(batch: Batch) -> Iterator[Bill]:
@@ -243,9 +248,77 @@ def bills_of(batch: Batch) -> Iterator[Bill]:
         row = _decode(line)
         if row["result"]["type"] != "succeeded":
             continue
-        message = row["result"]["message"]
-        if message["stop_reason"] == "refusal" and not message["content"]:
-            continue
-        model = find_model(message["model"])
-        if model is not None:
-            yield Bill(batch.id, row["custom_id"], model.id, message["usage"], model.cost_usd(message["usage"]))
+        bill = bill_of(row["result"]["message"], batch.id, row["custom_id"])
+        if bill is not None:
+            yield bill
+
+
+def bill_of(message: dict[str, Any], batch_id: str = "", custom_id: str = "") -> Bill | None:
+    """Return the bill of one message, of a batch or (without one) asked live; None where it is free."""
+    model = find_model(message["model"])
+    if model is None or (message["stop_reason"] == "refusal" and not message["content"]):
+        return None
+    is_live = not batch_id
+    cost_usd = model.cost_usd(message["usage"], batch=not is_live)
+    return Bill(batch_id, custom_id, model.id, message["usage"], cost_usd, is_live)
+
+
+# ---- one message, asked live
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMessage:
+    """
+    One request of the Messages API that was answered.
+
+    Attributes
+    ----------
+    params
+        As asked.
+    message
+        The answer; empty where the request was refused.
+    error
+        ``(type, message)`` where it was refused; None otherwise.
+    at_s
+        When it was heard, by the server's clock, in Unix seconds.
+    """
+
+    params: dict[str, Any]
+    message: dict[str, Any]
+    error: tuple[str, str] | None
+    at_s: float
+
+
+def answer_live(
+    params: Any,
+    *,
+    answer: Answer,
+    cache: PromptCache,
+    faults: list[RowFault],
+    api_version: str,
+    betas: Collection[str],
+    at_s: float,
+    seed: str,
+) -> dict[str, Any]:
+    """
+    Return the message that answers a request of the Messages API, by the rules of a row of a batch.
+
+    Raises
+    ------
+    ApiError
+        Where the request is refused, at once.
+    """
+    model = check_params(params, version=api_version, betas=betas, batch=False)
+    if params.get("stream"):
+        raise invalid("stream: the simulator does not stream")
+    pick = _picker(faults, 1, seed)
+    fault = pick(0, msgspec.Raw(_encode(params))) if pick else None
+    if fault is not None and fault.outcome in _ROW_ERRORS:
+        kind, text = _ROW_ERRORS[fault.outcome]
+        raise ApiError(fault.kind or kind, fault.message or text)
+    use = cache.use(params, model, at_s)
+    _check_downloads(params)
+    message = make_message(answer, params, model, use, seeded(seed).getrandbits(_ID_BITS), service_tier="standard")
+    if fault is not None:
+        _spoil(message, fault.outcome, params["max_tokens"])
+    return message

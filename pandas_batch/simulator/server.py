@@ -25,7 +25,7 @@ from .faults import ErrorAnswer, Fault, LostAnswer, Outage
 from .http import Connection, Listener, Request, Response
 from .losing import error_response, lose
 from .plan import FaultPlan
-from .rendering import Bill, bills_of
+from .rendering import Bill, LiveMessage, bill_of, bills_of
 from .replies import Answer
 from .routing import Caller, caller_of, route
 from .service import Limits, Service
@@ -87,6 +87,7 @@ class Simulator:
         *,
         seconds_per_batch: float | Callable[[int], float] = 2.0,
         seconds_to_cancel: float = 1.0,
+        seconds_per_message: float | Callable[[dict[str, Any]], float] = 0.0,
         port: int = 0,
         path: str | Path | None = None,
         seed: int = 0,
@@ -116,6 +117,7 @@ class Simulator:
             answer=answer,
             seconds_per_batch=seconds_per_batch,
             seconds_to_cancel=seconds_to_cancel,
+            seconds_per_message=seconds_per_message,
             seed=seed,
             now_s=self.now_s,
             folder=self._folder,
@@ -164,6 +166,15 @@ class Simulator:
     def seconds_per_batch(self, seconds: float | Callable[[int], float]) -> None:
         self._service.seconds_per_batch = seconds
 
+    @property
+    def seconds_per_message(self) -> float | Callable[[dict[str, Any]], float]:
+        """How long a message that is asked live takes, in real seconds."""
+        return self._service.seconds_per_message
+
+    @seconds_per_message.setter
+    def seconds_per_message(self, seconds: float | Callable[[dict[str, Any]], float]) -> None:
+        self._service.seconds_per_message = seconds
+
     def client(self, **options: Any) -> anthropic.Anthropic:
         """Return a client of the official SDK that talks to this server; it is closed with the server."""
         import anthropic
@@ -189,9 +200,19 @@ class Simulator:
 
     @property
     def billed(self) -> list[Bill]:
-        """One bill for each row that was answered, decoys left out; deleted batches stay billed."""
+        """
+        One bill for each answer, decoys left out; deleted batches stay billed.
+
+        Messages that were asked live come last, at the standard price; their bills say ``is_live``.
+        """
         there = [batch for batch in (*self._service.deleted, *self.batches) if not batch.decoy]
-        return [bill for batch in there for bill in bills_of(batch)]
+        live = [bill_of(one.message) for one in self.messages if one.error is None]
+        return [bill for batch in there for bill in bills_of(batch)] + [bill for bill in live if bill is not None]
+
+    @property
+    def messages(self) -> list[LiveMessage]:
+        """The requests of the Messages API that were answered or refused so far, in the order they were heard."""
+        return list(self._service.messages)
 
     @property
     def billed_usd(self) -> Decimal:
@@ -326,6 +347,8 @@ class Simulator:
             response = lose(fault, response, request, connection)
         elif endpoint == "results" and response.status == 200:
             response = damaged(response, self.faults.for_download(object_id), connection)
+        if response.delay_s:
+            connection.stall(response.delay_s)
         connection.send(response, headers)
 
     def _do(self, request: Request, endpoint: str, object_id: str, headers: dict[str, str], late_s: float) -> Response:
@@ -355,6 +378,9 @@ def serve(answer: Answer = None, **options: Any) -> Simulator:
         longer than 24 hours expires.
     seconds_to_cancel
         How long a canceled batch takes to end.
+    seconds_per_message
+        How long a message that is asked live (``client.messages.create``) takes, in real seconds; or a function of its
+        params. It is billed when it is heard.
     port
         The port; 0 lets the system choose a free one.
     path

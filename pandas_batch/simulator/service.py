@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from .http import Request, Response
 from .intake import parse_create_body
 from .models import catalogue, find_model
 from .plan import FaultPlan
-from .rendering import settle
-from .replies import Answer, make_message
+from .rendering import LiveMessage, answer_live, settle
+from .replies import Answer
 from .routing import Caller
 from .tokens import PromptCache, count_input_tokens
 from .validation import ApiError, check_params, invalid
@@ -54,6 +55,8 @@ class Service:
         How long a batch takes, or a function of its number of requests.
     seconds_to_cancel
         How long a canceled batch takes to end.
+    seconds_per_message
+        How long a message that is asked live takes, in real seconds, or a function of its params.
     seed
         Decides every chance.
     now_s
@@ -68,6 +71,7 @@ class Service:
         answer: Answer,
         seconds_per_batch: float | Callable[[int], float],
         seconds_to_cancel: float,
+        seconds_per_message: float | Callable[[dict[str, Any]], float],
         seed: int,
         now_s: Callable[[], float],
         folder: Path,
@@ -78,6 +82,7 @@ class Service:
         self.answer = answer
         self.seconds_per_batch = seconds_per_batch
         self.seconds_to_cancel = seconds_to_cancel
+        self.seconds_per_message = seconds_per_message
         self.seed = seed
         self.now_s = now_s
         self.folder = folder
@@ -90,6 +95,8 @@ class Service:
         self._batches: dict[str, Batch] = {batch.id: batch for batch in Batch.load_all(folder)} if durable else {}
         self._n_made = max((batch.facts.sequence for batch in self._batches.values()), default=0)
         self.deleted: list[Batch] = []
+        self.messages: list[LiveMessage] = self._load_messages() if durable else []
+        self._numbers = itertools.count(len(self.messages))
 
     # ---- for the endpoints and for inspection
 
@@ -218,6 +225,9 @@ class Service:
         if queued + n_requests > self.limits.max_queued:
             raise ApiError("rate_limit_error", "Too many batch requests are in the processing queue.")
         batch = self.add_batch(request.take_body(), n_requests, caller, at_s=at_s)
+        if batch.facts.seconds == 0 and at_s <= self.now_s():
+            # One that takes no time has ended before its create is answered, and the answer says so.
+            return json_response(self._shown(batch, self.now_s()))
         return json_response(batch.to_json(min(at_s, batch.stops_at - 1e-6), self.base_url))
 
     def list_batches(self, query: dict[str, str], caller: Caller) -> Response:
@@ -292,14 +302,41 @@ class Service:
         )
 
     def message(self, request: Request, caller: Caller) -> Response:
-        """Answer one message at once."""
-        params = _decoded(request)
-        model = check_params(params, version=caller.api_version, betas=caller.betas, batch=False)
-        if params.get("stream"):
-            raise invalid("stream: the simulator does not stream")
-        use = self._cache.use(params, model, self.now_s())
-        draw = int.from_bytes(hashlib.blake2b(msgspec.json.encode(params), digest_size=11).digest(), "big")
-        return json_response(make_message(self.answer, params, model, use, draw, service_tier="standard"))
+        """Answer one message: its params are checked at once, and it is billed at the standard price."""
+        params, at_s = _decoded(request), self.now_s()
+        try:
+            message = answer_live(
+                params,
+                answer=self.answer,
+                cache=self._cache,
+                faults=self.faults.for_message(),
+                api_version=caller.api_version,
+                betas=caller.betas,
+                at_s=at_s,
+                seed=f"{self.seed}/live/{next(self._numbers)}",
+            )
+        except ApiError as error:
+            if isinstance(params, dict):
+                self._keep_message(LiveMessage(params, {}, (error.kind, error.message), at_s))
+            raise
+        self._keep_message(LiveMessage(params, message, None, at_s))
+        response = json_response(message)
+        seconds = self.seconds_per_message
+        response.delay_s = float(seconds(params) if callable(seconds) else seconds)
+        return response
+
+    def _keep_message(self, message: LiveMessage) -> None:
+        with self._lock:
+            self.messages.append(message)
+            if self.durable:
+                with (self.folder / "messages.jsonl").open("ab") as file:
+                    file.write(msgspec.json.encode(message) + b"\n")
+
+    def _load_messages(self) -> list[LiveMessage]:
+        path = self.folder / "messages.jsonl"
+        # A line without its end is of a server that was killed while it wrote: nobody has had that answer.
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [msgspec.json.decode(line, type=LiveMessage) for line in lines]
 
     @staticmethod
     def models(query: dict[str, str]) -> Response:

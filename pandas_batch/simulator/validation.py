@@ -143,7 +143,7 @@ def check_params(
     for name in ("model", "messages") if counting else ("model", "max_tokens", "messages"):
         if name not in params:
             raise invalid(f"{name}: Field required")
-    model = _check_model(params["model"], batch=batch)
+    model = _check_model(params["model"], batch=batch, live=not batch and not counting)
     if not counting:
         _check_max_tokens(params["max_tokens"], model, betas, batch=batch)
     if len(params) > (2 if counting else 3):
@@ -152,7 +152,7 @@ def check_params(
     return model
 
 
-def _check_model(name: object, *, batch: bool) -> Model:
+def _check_model(name: object, *, batch: bool, live: bool) -> Model:
     if not isinstance(name, str):
         raise invalid("model: Input should be a valid string")
     model = find_model(name)
@@ -160,6 +160,8 @@ def _check_model(name: object, *, batch: bool) -> Model:
         raise ApiError("not_found_error", f"model: {name}")
     if batch and not model.batch:
         raise invalid(f"model: {name} is not supported in the Message Batches API")
+    if live and not model.live:
+        raise invalid(f"model: {name} is not supported in the Messages API")
     return model
 
 
