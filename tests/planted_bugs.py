@@ -84,7 +84,8 @@ def _interrupts_start_over() -> None:
     def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
         honest(self, engine, interrupt)
         for batch in self.batch_records():
-            self._store.transition(batch.key, expect={"posting", "unknown", "bound"}, to="intent", batch_id=None)
+            if batch.state in ("posting", "unknown", "bound"):
+                self._store.update_batch(batch.key, state="intent", batch_id=None)
 
     AwaitedRun._interrupted = interrupted
     # The second line of defense would find the batch before it is posted again.

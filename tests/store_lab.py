@@ -101,7 +101,9 @@ def collect(store: Store, key: int, succeeded: np.ndarray, results: bytes = b"{}
     answers_part = store.answers_path(key).with_suffix(".part")
     answers_part.write_bytes(b"answers")
     store.commit_files({store.results_part_path(key): store.results_path(key), answers_part: store.answers_path(key)})
-    assert store.transition(key, expect=["intent", "bound"], to="ended")
+    if store.batch(key).state == "intent":
+        bind(store, key, f"msgbatch_of_{key}")
+    assert store.transition(key, expect=["bound"], to="ended")
     assert store.set_collected(key, succeeded)
 
 

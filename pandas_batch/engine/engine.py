@@ -22,11 +22,12 @@ from pandas_batch import exiting
 from pandas_batch.clock import Clock, tick_s
 from pandas_batch.errors import PandasBatchError, StoreError
 from pandas_batch.server_values import times_of
+from pandas_batch.store.states import AT_THE_SERVER, SETTLED, TO_SEND, WITHOUT_ID
 from pandas_batch.types import RunStatus
 
 from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run
-from .last_words import TO_SEND, words_at_the_end
+from .last_words import words_at_the_end
 from .memory import give_back_memory
 from .posting import Step, Workplace, backoff_s
 from .side_by_side import side_by_side
@@ -39,16 +40,10 @@ if TYPE_CHECKING:
 
 Observer = Callable[[RunStatus], None]
 
-SETTLED = frozenset({"collected", "gone", "withdrawn", "split"})
-"""States of a batch in which nothing is left to do."""
-
 _WATCH_S = 1.0
 _N_WORKERS = 3
 _LAST_ROUNDS = 2
 """How often what has ended is still brought home when the run cannot go on: it is paid for."""
-
-_UNPOSTED = ("intent", "refused", "posting", "unknown")
-"""States of a batch of which it is not known that the server has it."""
 
 
 class Engine:
@@ -356,7 +351,7 @@ class Engine:
     def _can_follow(self) -> bool:
         """Return whether batches of ours are under way that can be polled although the run has met an error."""
         return not self._is_deaf and any(
-            b.state in ("bound", "ended") and b.key in self._leases and b.key not in self._stopped_keys
+            b.state in AT_THE_SERVER and b.key in self._leases and b.key not in self._stopped_keys
             for b in self.store.batches_of_run(self.run_id)
         )
 
@@ -377,7 +372,7 @@ class Engine:
         steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
         dues += later_s
         for (batch, _), done in zip(steps, side_by_side(_take, steps, _N_WORKERS), strict=True):
-            if done.message or batch.state not in _UNPOSTED:
+            if done.message or batch.state not in WITHOUT_ID:
                 self._messages[batch.key] = done.message
             due_in_s = tools.taken(batch, done)
             give_back_memory(batch.n_requests)
@@ -386,7 +381,7 @@ class Engine:
                 dues.append(due_in_s)
             else:
                 self._stopped_keys.add(batch.key)
-            if batch.state in _UNPOSTED and done.due_in_s == 0.0:
+            if batch.state in WITHOUT_ID and done.due_in_s == 0.0:
                 first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
                 self._poll_due_s = self._now_s() + first_poll_s
         bound = [batch for batch in mine if batch.state == "bound"]

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pandas_batch.errors import NOTHING_SENT, clip
+from pandas_batch.store.states import RECORDED, TO_SEND, UNDECIDED
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
-
-TO_SEND = frozenset({"intent", "posting", "unknown"})
-"""States of a batch of which nobody knows yet that the server has it."""
 
 
 def where_they_are(batches: Sequence[BatchRecord]) -> str:
@@ -19,8 +17,8 @@ def where_they_are(batches: Sequence[BatchRecord]) -> str:
     n = len(batches)
     n_there = sum(batch.batch_id is not None for batch in batches)
     n_open = sum(batch.state == "bound" for batch in batches)
-    n_unknown = sum(batch.batch_id is None and batch.state in ("posting", "unknown") for batch in batches)
-    n_unsent = sum(batch.state in ("intent", "refused") for batch in batches)
+    n_unknown = sum(batch.batch_id is None and batch.state in UNDECIDED for batch in batches)
+    n_unsent = sum(batch.state in RECORDED for batch in batches)
     n_withdrawn = sum(batch.state == "withdrawn" for batch in batches)
     if not n_there and not n_unknown:
         return NOTHING_SENT

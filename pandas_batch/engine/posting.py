@@ -29,7 +29,9 @@ from .memory import give_back_cache
 from .spooling import SpoolBody, params_of_line, spool_lines
 
 if TYPE_CHECKING:
-    from pandas_batch.store import BatchRecord, NewBatch, Store
+    from collections.abc import Collection
+
+    from pandas_batch.store import BatchRecord, BatchState, NewBatch, Store
     from pandas_batch.wire.wire import Created, Wire
 
 CONNECT_PATIENCE_S = 600.0
@@ -337,7 +339,7 @@ class Poster:
         return Step(due_in_s=backoff_s(n_failures), message="The server cannot be reached; trying again.")
 
 
-def split_in_halves(store: Store, batch: BatchRecord, *, expect: set[str]) -> Step:
+def split_in_halves(store: Store, batch: BatchRecord, *, expect: Collection[BatchState]) -> Step:
     """Replace a batch that certainly was not made by its halves, where its state is one of `expect`."""
     store.split_batch(batch.key, split_spool(store, batch), expect=expect)
     return Step(due_in_s=0.0, message="The server found a batch too large; it goes in two halves.")

@@ -17,6 +17,7 @@ from pandas_batch.errors import RunNotFoundError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 from pandas_batch.results.result_lines import id_of
 from pandas_batch.server_values import n_requests_of, time_of, times_of
+from pandas_batch.store.states import WITHOUT_ID
 
 from .posting import Step, Workplace, backoff_s, split_in_halves
 
@@ -37,7 +38,6 @@ OVERLOADED_GRACE_S = 60.0
 FOREIGN_PATIENCE_S = 600.0
 """How long something else than the API may answer in its place before the run stops and says what does."""
 
-_WITHOUT_ID = frozenset({"intent", "posting", "unknown", "refused"})
 """States in which a batch may yet turn out to be on the server."""
 
 _PAGE = 100
@@ -154,10 +154,10 @@ class Reconciler:
             nonce = None
         reached("owner proved")
         owner = None if nonce is None else store.batch_of_nonce(nonce)
-        if owner is not None and owner.state in _WITHOUT_ID:
+        if owner is not None and owner.state in WITHOUT_ID:
             store.transition(
                 owner.key,
-                expect=_WITHOUT_ID,
+                expect=WITHOUT_ID,
                 to="bound",
                 batch_id=candidate_id,
                 proved=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pandas_batch.store.states import RECORDED, UNDECIDED
+
 from .collecting import Collector, Poller
 from .posting import Poster, Step, Workplace
 from .reconciling import Reconciler
@@ -84,7 +86,7 @@ class Steps:
             if step is None:
                 continue
             due_in_s = self._due_s.get(batch.key, 0.0) - now_s
-            if self._limited_until_s is not None and batch.state in ("intent", "refused"):
+            if self._limited_until_s is not None and batch.state in RECORDED:
                 # One batch alone finds out whether there is room again: each try uploads all of its body.
                 due_in_s = self._limited_until_s - now_s
                 if is_probed:
@@ -98,13 +100,13 @@ class Steps:
         return steps, dues
 
     def _step_of(self, batch: BatchRecord, *, posts_stopped: bool) -> TakeStep | None:
-        if batch.state in ("intent", "refused") and batch.cancel_asked:
+        if batch.state in RECORDED and batch.cancel_asked:
             return self._withdraw  # looked for in vain: it is canceled, not due once more
-        if batch.state in ("intent", "refused"):
+        if batch.state in RECORDED:
             if posts_stopped:
                 return None
             return self._post if batch.state == "intent" else self._again
-        if batch.state in ("posting", "unknown"):
+        if batch.state in UNDECIDED:
             return self._reconciler.step
         return self._collector.step if batch.state == "ended" else None
 
@@ -114,7 +116,7 @@ class Steps:
         self._due_s[batch.key] = self._now_s() + due_in_s
         if done.limited:
             self._limited_until_s = self._now_s() + due_in_s
-        elif batch.state in ("intent", "refused"):
+        elif batch.state in RECORDED:
             self._limited_until_s = None
         return due_in_s
 
@@ -143,7 +145,7 @@ class Steps:
         return self._poster.step(batch)
 
     def _withdraw(self, batch: BatchRecord) -> Step:
-        self._place.store.transition(batch.key, expect={"intent", "refused"}, to="withdrawn")
+        self._place.store.transition(batch.key, expect=RECORDED, to="withdrawn")
         return Step(due_in_s=0.0)
 
     def _now_s(self) -> float:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.amounts import usd
+from pandas_batch.store.states import SETTLED
 
 from .posting import Workplace
 from .reconciling import candidates_for, newer_batches, read_nonce
@@ -32,7 +33,6 @@ LOOK_UNTIL = timedelta(hours=24)
 PATIENCE_S = 5.0
 """How long whoever waits for a run waits for the look as well; what it finds later is told the next time."""
 
-_SETTLED = ("collected", "gone", "withdrawn")
 _BLOCK_BYTES = 1 << 20
 
 
@@ -89,7 +89,7 @@ def is_look_due(batches: Iterable[BatchRecord], run_id: str) -> bool:
 
 def _is_due(batch: BatchRecord, run_id: str) -> bool:
     is_open = batch.first_posted_at is not None and not batch.surplus_settled
-    return is_open and batch.run_id == run_id and batch.state in _SETTLED
+    return is_open and batch.run_id == run_id and batch.state in SETTLED
 
 
 def look_for_surplus(

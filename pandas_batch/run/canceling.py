@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pandas_batch.store.states import UNDECIDED
+
 if TYPE_CHECKING:
     from .driving import DrivenRun
 
@@ -19,7 +21,7 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     mine = [batch for batch in run.batch_records() if batch.run_id == run.id]
     n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
     told = f"Run {run.id}: {n_canceling} of {len(mine)} batches are being canceled."
-    n_unknown = sum(batch.state in ("posting", "unknown") for batch in mine)
+    n_unknown = sum(batch.state in UNDECIDED for batch in mine)
     if n_unknown:
         told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
     unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]

@@ -14,6 +14,7 @@ from pandas_batch.engine.engine import Engine, Observer
 from pandas_batch.engine.posting import refused_words
 from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.run.joining import RunAnswers
+from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
 from .bound import Bound
@@ -302,7 +303,7 @@ class DrivenRun:
 
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this run."""
-        return all(batch.state in ("collected", "gone", "withdrawn") for batch in self.batch_records())
+        return all(batch.state in SETTLED for batch in self.batch_records())
 
     def _go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return the engine to wait for, or None where nothing is left to do."""

@@ -26,6 +26,7 @@ from pandas_batch.results.row_status import (
     is_any,
     status_codes,
 )
+from pandas_batch.store.states import SETTLED
 from pandas_batch.types import ROW_STATUSES
 
 from .stretches import Places, is_all, places_of
@@ -95,7 +96,7 @@ class RunAnswers:
         self.batches = {batch.key: batch for batch in batches}
         self._tables: dict[int, pa.Table] = {}
         self._any_schema = schema
-        self._schema = schema if all(batch.state in ("collected", "gone", "withdrawn") for batch in batches) else None
+        self._schema = schema if all(batch.state in SETTLED for batch in batches) else None
         self._codes: np.ndarray | None = None
         self.typed: dict[str, Any] = {}
         self.invalid: dict[int, str] = {}

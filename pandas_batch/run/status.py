@@ -12,6 +12,7 @@ from pandas_batch.errors import clip
 from pandas_batch.results.row_status import FAILED
 from pandas_batch.run.asking_again import retry_line
 from pandas_batch.run.joining import RunAnswers
+from pandas_batch.store.states import TO_SEND
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def state_of(batches: Sequence[BatchRecord], *, is_blocked: bool) -> str:
     states = {batch.state for batch in batches}
     if is_blocked or "refused" in states:
         return "blocked"
-    if states & {"intent", "posting", "unknown"}:
+    if states & TO_SEND:
         return "submitting"
     if any(batch.state == "bound" and batch.cancel_initiated_at is not None for batch in batches):
         return "canceling"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandas_batch.amounts import usd
 from pandas_batch.engine.gone import look_for_gone
-from pandas_batch.engine.last_words import TO_SEND, where_they_are
+from pandas_batch.engine.last_words import where_they_are
 from pandas_batch.engine.surplus import is_look_due, look_for_surplus
 from pandas_batch.errors import WaitTimeout, clip
+from pandas_batch.store.states import AT_THE_SERVER, TO_SEND, UNDECIDED, WITHOUT_ID
 
 from .driving import DrivenRun
 
@@ -117,7 +118,7 @@ class AwaitedRun(DrivenRun, ABC):
         return self
 
     def _is_submitted(self) -> bool:
-        return not any(batch.state in TO_SEND or batch.state == "refused" for batch in self.batch_records())
+        return not any(batch.state in WITHOUT_ID for batch in self.batch_records())
 
     def __await__(self) -> Generator[Any, None, pd.DataFrame]:
         return self.result_async().__await__()
@@ -182,7 +183,7 @@ class AwaitedRun(DrivenRun, ABC):
     def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
         engine.stop_posting()
         batches = self.batch_records()
-        posted = [batch for batch in batches if batch.state in ("bound", "ended", "collected", "posting", "unknown")]
+        posted = [batch for batch in batches if batch.state in AT_THE_SERVER | UNDECIDED | {"collected"}]
         note = (
             f"Run {self.id}: {len(posted)} of {len(batches)} batches are posted and go on; nothing was canceled.\n"
             "  Run the same line again to go on, or:\n"
@@ -209,7 +210,7 @@ class AwaitedRun(DrivenRun, ABC):
     def _money_note(self) -> str:
         batches = self.batch_records()
         n_posted = sum(batch.batch_id is not None for batch in batches)
-        n_under_way = sum(batch.state in ("bound", "ended") for batch in batches)
+        n_under_way = sum(batch.state in AT_THE_SERVER for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
         return (
             f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server{under_way}, "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .locks import Lease
-from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch, RunRecord
+from .records import BatchRecord, NewBatch, RunRecord
 from .spools import SpoolWriter, request_lines
+from .states import BATCH_STATES, IN_FLIGHT, BatchState
 from .store import Store
 from .tables import fingerprints_of, requests_table, rows_table
 
@@ -12,6 +13,7 @@ __all__ = [
     "BATCH_STATES",
     "IN_FLIGHT",
     "BatchRecord",
+    "BatchState",
     "Lease",
     "NewBatch",
     "RunRecord",

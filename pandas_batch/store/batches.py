@@ -20,10 +20,11 @@ from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
 from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file, sync_folder
 from .ground import Ground
-from .records import BATCH_STATES, IN_FLIGHT, BatchRecord, NewBatch, new_record
+from .records import BatchRecord, NewBatch, new_record
 from .segments import find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
 from .staging import POSTED
+from .states import IN_FLIGHT, BatchState, check_transition
 
 _NONCE = re.compile(r"[a-z0-9]{1,32}")
 
@@ -57,7 +58,7 @@ class Batches(Ground):
             )
         return [found[key] for key in keys]
 
-    def batches_where(self, *, state: str | Collection[str]) -> list[BatchRecord]:
+    def batches_where(self, *, state: BatchState | Collection[BatchState]) -> list[BatchRecord]:
         """Return the batches in a state, or in one of several, oldest first."""
         states = [state] if isinstance(state, str) else list(state)
         return self._database.read(lambda c: queries.batches_in(c, states))
@@ -113,7 +114,7 @@ class Batches(Ground):
         fingerprints, draws = self.requests_of(key)
         return custom_ids(self.batch(key).nonce, fingerprints, draws)
 
-    def transition(self, key: int, *, expect: Collection[str], to: str, **changes: Any) -> bool:
+    def transition(self, key: int, *, expect: Collection[BatchState], to: BatchState, **changes: Any) -> bool:
         """
         Move a batch from one of the states `expect` to the state `to`, changing other fields with it.
 
@@ -126,9 +127,8 @@ class Batches(Ground):
         bool
             Whether the batch was moved; the change is on the medium then.
         """
-        if to not in BATCH_STATES:
-            raise ValueError(f"{to!r} is no state of a batch")
-        expected = [expect] if isinstance(expect, str) else list(expect)
+        check_transition(expect, to)
+        expected = list(expect)
         return self._change(key, {**changes, "state": to}, expected)
 
     def update_batch(self, key: int, **changes: Any) -> None:
@@ -190,7 +190,9 @@ class Batches(Ground):
 
     # --- splitting
 
-    def split_batch(self, key: int, children: Sequence[NewBatch], *, expect: Collection[str]) -> list[int] | None:
+    def split_batch(
+        self, key: int, children: Sequence[NewBatch], *, expect: Collection[BatchState]
+    ) -> list[int] | None:
         """
         Replace a batch that was too large by smaller ones that hold its requests in the same order.
 
@@ -201,6 +203,7 @@ class Batches(Ground):
         list of int or None
             Keys of the new batches; None where the state of the batch was none of `expect`.
         """
+        check_transition(expect, "split")
         parent = self.batch(key)
         if sum(len(child.draws) for child in children) != parent.n_requests:
             raise ValueError(f"{len(children)} parts do not hold the {parent.n_requests} requests of batch {key}")

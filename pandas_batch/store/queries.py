@@ -12,7 +12,6 @@ import numpy as np
 from .records import (
     BATCH_COLUMNS,
     FIXED_BATCH_COLUMNS,
-    IN_FLIGHT,
     RUN_COLUMNS,
     BatchRecord,
     RunRecord,
@@ -22,6 +21,7 @@ from .records import (
     run_from,
 )
 from .segments import Candidate
+from .states import IN_FLIGHT, RECORDED
 
 _RUNS = ", ".join(RUN_COLUMNS)
 _BATCHES = ", ".join(BATCH_COLUMNS)
@@ -183,8 +183,8 @@ def add_surplus(connection: sqlite3.Connection, key: int, found: Mapping[str, fl
 def ask_cancel(connection: sqlite3.Connection, run_id: str) -> None:
     """Withdraw what a run has recorded and not posted, and mark the rest of its own batches as canceled."""
     connection.execute(
-        "UPDATE batches SET state = 'withdrawn', cancel_asked = 1 WHERE run_id = ? AND state IN ('intent', 'refused')",
-        (run_id,),
+        f"UPDATE batches SET state = 'withdrawn', cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(RECORDED)})",
+        (run_id, *RECORDED),
     )
     connection.execute(
         f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(IN_FLIGHT)})", (run_id, *IN_FLIGHT)

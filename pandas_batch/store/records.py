@@ -9,23 +9,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .states import BatchState
+
 if TYPE_CHECKING:
     import numpy as np
 
     from .spools import SpoolWriter
 
-BATCH_STATES = ("intent", "posting", "unknown", "bound", "ended", "collected", "refused", "gone", "split", "withdrawn")
-"""``intent``: recorded, not posted. ``posting``: a POST may be under way. ``unknown``: its answer was lost.
-``bound``: the server's id is known. ``ended``: the server has finished. ``collected``: the answers are here.
-``refused``: the server would not take it. ``gone``: the server no longer has it. ``split``: replaced by smaller
-ones."""
-
 DOUBTS = ("lost", "overloaded", "not_the_api", "too_large")
 """Why it is unknown whether a create was heard: its answer never came, the API was overloaded, something else than the
 API answered, or something else than the API found it too large."""
-
-IN_FLIGHT = ("intent", "posting", "unknown", "bound", "ended")
-"""States of a batch whose answers may still come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +122,7 @@ class BatchRecord:
     betas: tuple[str, ...] = ()
     n_requests: int
     n_bytes: int
-    state: str = "intent"
+    state: BatchState = "intent"
     batch_id: str | None = None
     proved: bool = False
     attempts: int = 0
