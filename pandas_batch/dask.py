@@ -32,6 +32,7 @@ from pandas_batch.run.starting import Call, added_columns, attach_run, connectio
 from pandas_batch.run.submitted_rows import SubmittedRows
 
 from .clock import SYSTEM_CLOCK, Clock
+from .columns import COLUMN
 from .errors import InputError, StoreError
 
 if TYPE_CHECKING:
@@ -351,10 +352,8 @@ def _stored(store_path: str, run_id: str) -> tuple[Run, SubmittedRows]:
 def _with_empty_columns(meta: pd.DataFrame, options: Options, schema: Any) -> pd.DataFrame:
     """Return the empty frame that a partition with its answers looks like; no function is called to find out."""
     empty: dict[str, Any] = dict.fromkeys(added_columns(options, schema))
-    tokens = {name for name in options.column_names if name.endswith("tokens")}
     for name in options.column_names:
-        kind = "Int64" if name in tokens else {"cost_usd": "float64", "reused": "boolean"}.get(name)
-        dtype: Any = kind or text_dtype()
+        dtype: Any = text_dtype() if COLUMN[name].dtype == "text" else COLUMN[name].dtype
         array: Any = pd.array([], dtype=dtype)
         empty[options.prefix + name] = pd.Series([], dtype=object) if options.samples > 1 else array
     if schema is not None:

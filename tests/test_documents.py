@@ -26,7 +26,7 @@ import pytest
 
 import pandas_batch
 from pandas_batch import errors, simulator
-from pandas_batch.requests.option_checks import ALL_COLUMNS
+from pandas_batch.columns import COLUMN
 from pandas_batch.requests.options import Options
 from pandas_batch.results.pricing import rates as rates_of
 from pandas_batch.types import ROW_STATUSES
@@ -156,7 +156,7 @@ def test_every_option_is_in_the_readme() -> None:
 def test_every_column_status_and_error_is_in_the_readme() -> None:
     """What may come back is told in full: columns, the statuses of a row, and the tree of errors."""
     columns = section("The columns that are added")
-    assert set(ALL_COLUMNS) <= set(re.findall(r"`(\w+)`", columns))
+    assert set(COLUMN) <= set(re.findall(r"`(\w+)`", columns))
     assert set(ROW_STATUSES) <= names_in(first_cells(columns))
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__

@@ -12,10 +12,11 @@ import pandas as pd
 import pydantic
 import pytest
 
+from pandas_batch.columns import ALL_COLUMNS, CORE_COLUMNS
 from pandas_batch.errors import InputError, UnknownOptionError, clip
 from pandas_batch.requests import option_checks
 from pandas_batch.requests.option_checks import CHECKS
-from pandas_batch.requests.options import ALL_COLUMNS, CORE_COLUMNS, Options, parse_options
+from pandas_batch.requests.options import Options, parse_options
 from pandas_batch.types import DEFAULT_MODEL, Prompt
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pandas_batch.columns import COLUMN
 from pandas_batch.errors import KEY, InputError, is_one_line
 from pandas_batch.types import Prompt
 
@@ -16,27 +17,6 @@ from .keys import HOW_TO_GIVE_A_KEY
 from .parameters import check_parameter, check_unchecked_names, whole_number
 from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 
-CORE_COLUMNS = (
-    "output",
-    "status",
-    "stop_reason",
-    "input_tokens",
-    "output_tokens",
-    "tokens",
-    "cost_usd",
-    "error",
-)
-ALL_COLUMNS = (
-    *CORE_COLUMNS,
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "thinking_tokens",
-    "model",
-    "reused",
-    "custom_id",
-    "batch_id",
-    "message_id",
-)
 MAX_SAMPLES = 1000
 
 
@@ -155,12 +135,12 @@ def check_columns(value: Any, name: str) -> str | tuple[str, ...]:
             f'{name} is {shown(value)}; it has to be "core", "all", or a list of names.',
             hint='columns=["output", "error"]',
         )
-    unknown = [item for item in value if item not in ALL_COLUMNS]
+    unknown = [item for item in value if item not in COLUMN]
     if unknown:
-        close = difflib.get_close_matches(str(unknown[0]), ALL_COLUMNS, n=1)
+        close = difflib.get_close_matches(str(unknown[0]), COLUMN, n=1)
         raise InputError(
             f"{name} names {shown(unknown[0])}, which is not one of the columns that are added.",
-            hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(ALL_COLUMNS)}",
+            hint=f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COLUMN)}",
         )
     return tuple(dict.fromkeys(value))
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from pandas_batch.columns import ALL_COLUMNS, CORE_COLUMNS
 from pandas_batch.errors import InputError
 from pandas_batch.types import DEFAULT_MAX_TOKENS, DEFAULT_MODEL
 
-from .option_checks import ALL_COLUMNS as ALL_COLUMNS
 from .option_checks import CHECKS, EXAMPLES, check_environment_amount, is_plain_schema
-from .option_checks import CORE_COLUMNS as CORE_COLUMNS
 from .option_checks import is_per_row as is_per_row
 from .parameters import check_names, check_parameter
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.errors import InputError, clip
+from pandas_batch.stop_reasons import WHY_MISFIT
 
 from .json_schema import check_askable, misfits, resolved, with_single_types
 from .option_checks import is_plain_schema
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
 _SCHEMA_WORDS = frozenset({"type", "properties", "$ref", "$defs", "anyOf", "oneOf", "allOf", "$schema"})
 _INT64_MAX = 2**63 - 1
 _HINT = 'output_schema={"sentiment": Literal["pos", "neg"], "score": float}, a pydantic model, or a JSON schema'
-_CUT = {
-    "max_tokens": "the answer was cut at max_tokens",
-    "model_context_window_exceeded": "the answer was cut at the end of the context window",
-    "refusal": "the model refused to answer",
-    "pause_turn": "the model paused before it had answered",
-}
 
 
 class OutputSchema:
@@ -187,7 +182,7 @@ class OutputSchema:
                         rows[i] = self._checked(output.encode()[begin:].decode())
                         continue
                 stop = stop_reasons[i] if stop_reasons is not None else None
-                cut = _CUT.get(stop) if isinstance(stop, str) else None
+                cut = WHY_MISFIT.get(stop) if isinstance(stop, str) else None
                 invalid[i] = cut or f"the answer does not fit output_schema: {_reason(error)}"
         columns = {}
         for name, field in self._fields.items():

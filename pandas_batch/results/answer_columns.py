@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from pandas_batch.content_blocks import TEXT_BLOCKS
+
 from .answer_texts import joined_texts, text_of
 from .result_lines import (
     INVALID_TYPE,
@@ -185,7 +187,7 @@ class Columns:
         data, n_bytes = joined_texts(contents)
         first = len(self._statuses)
         for i in np.flatnonzero(n_bytes <= 0).tolist():
-            if any(block.type != "text" for block in contents[i]):
+            if any(block.type not in TEXT_BLOCKS for block in contents[i]):
                 self._wordless.append(first + i)
         for i, content in enumerate(contents):
             if len(content) > 1 and (n_last := _n_last_bytes(content)) is not None:
@@ -266,7 +268,7 @@ class Columns:
 
 def _n_last_bytes(content: Sequence[Block]) -> int | None:
     """Return the length of the last text block of an answer that has several; None where it has not."""
-    texts = [block for block in content if block.type == "text"]
+    texts = [block for block in content if block.type in TEXT_BLOCKS]
     last = text_of(texts[-1:]) if len(texts) > 1 else None
     return None if last is None else len(last)
 

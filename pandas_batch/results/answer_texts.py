@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pandas_batch.content_blocks import TEXT_BLOCKS
+
 from .result_lines import Block, without_surrogates
 
 _text_decoder = msgspec.json.Decoder(str)
@@ -37,10 +39,10 @@ def joined_texts(contents: Sequence[Sequence[Block]]) -> tuple[bytes | bytearray
     quoted: list[Any] = []
     absent: list[int] = []
     for content in contents:
-        if len(content) == 1 and content[0].type == "text":  # nearly all; a call for each would double the time
+        if len(content) == 1 and content[0].type in TEXT_BLOCKS:  # nearly all; a call for each would double the time
             quoted.append(content[0].text)
         else:
-            texts = [block.text for block in content if block.type == "text"]
+            texts = [block.text for block in content if block.type in TEXT_BLOCKS]
             if len(texts) > 1:
                 return _one_by_one(contents)
             if not texts:
@@ -103,7 +105,7 @@ def _one_by_one(contents: Iterable[Sequence[Block]]) -> tuple[bytes, np.ndarray]
 
 def text_of(content: Iterable[Block]) -> bytes | None:
     """Return the text of one answer, as UTF-8; None where there is none."""
-    parts = [_utf8_of(bytes(block.text)) for block in content if block.type == "text"]
+    parts = [_utf8_of(bytes(block.text)) for block in content if block.type in TEXT_BLOCKS]
     told = [part for part in parts if part is not None]
     return b"".join(told) if told else None
 

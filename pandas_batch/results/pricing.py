@@ -21,7 +21,9 @@ from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pandas_batch.content_blocks import TEXT_BLOCKS
 from pandas_batch.errors import clip
+from pandas_batch.stop_reasons import FREE_IF_EMPTY
 
 from .rates import EXACT, PER_MTOK, US_FACTOR, Prices, Rates, TokenRates, rates
 from .result_lines import has_all_tokens, has_whole_bill, usage_of
@@ -121,7 +123,7 @@ def _costs_of_batch(
     }
     unbilled = _is_any(words["status"], ("errored", "expired", "canceled"))
     succeeded = _is_any(words["status"], ("succeeded",))
-    refused = succeeded & _is_any(words["stop_reason"], ("refusal",))
+    refused = succeeded & _is_any(words["stop_reason"], FREE_IF_EMPTY)
     unbilled |= refused & ~columns["has_content"].fill_null(True).to_numpy(zero_copy_only=False)
     told = succeeded & _is_valid(columns["input_tokens"]) & _is_valid(columns["output_tokens"])
     told &= counts["cache_write_1h_tokens"] <= counts["cache_write_tokens"]
@@ -254,7 +256,7 @@ def cost_of_message(
     Decimal('0.00075')
     """
     content = message.get("content")
-    if message.get("stop_reason") == "refusal" and isinstance(content, list) and not _has_content(content):
+    if message.get("stop_reason") in FREE_IF_EMPTY and isinstance(content, list) and not _has_content(content):
         return Decimal(0)
     model = message.get("model")
     usage = _mapping(message.get("usage"))
@@ -292,7 +294,9 @@ def _is_whole(usage: Mapping[str, Any]) -> bool:
 
 def _has_content(content: Iterable[Any]) -> bool:
     return any(
-        block.get("type") != "text" or bool(block.get("text")) for block in content if isinstance(block, Mapping)
+        block.get("type") not in TEXT_BLOCKS or bool(block.get("text"))
+        for block in content
+        if isinstance(block, Mapping)
     )
 
 

@@ -14,9 +14,6 @@ CODE = {status: code for code, status in enumerate(ROW_STATUSES)}
 FAILED = ("errored", "expired", "canceled", "missing", "invalid")
 """Status of a row that was asked and has no usable answer."""
 
-CUT = ("max_tokens", "refusal", "pause_turn", "model_context_window_exceeded")
-"""Stop reasons of a succeeded row whose answer is not a whole one."""
-
 NOT_SENT = -1
 """In place of a request: the row has no prompt, or none that can be sent."""
 NOT_OF_THIS_RUN = -2

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_batch.results.row_status import CODE, CUT, FAILED, is_any
+from pandas_batch.results.row_status import CODE, FAILED, is_any
+from pandas_batch.stop_reasons import CUT
 
 if TYPE_CHECKING:
     from .joining import RunAnswers

@@ -6,7 +6,7 @@ row, and where rows and answers stand in the same order no text is copied at all
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from types import MappingProxyType
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.columns import COLUMN, names_made_as
 from pandas_batch.requests.text_dtype import text_array
 from pandas_batch.results.row_status import (
     CODE,
-    CUT,
     FAILED,
     NOT_OF_THIS_RUN,
     NOT_SENT,
@@ -26,6 +26,7 @@ from pandas_batch.results.row_status import (
     is_any,
     status_codes,
 )
+from pandas_batch.stop_reasons import CUT
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import ROW_STATUSES
 
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
 
-TEXT_COLUMNS = {"output", "stop_reason", "model", "message_id"}
-TOKEN_COLUMNS = {"input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "thinking_tokens"}
-TOLD_ONCE = TOKEN_COLUMNS | {"tokens", "cost_usd"}
-"""Columns that only the first of the rows bears that share a request."""
 TOKEN_PARTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 _WORDS = {
     "expired": "expired: the batch ended after 24 hours before this request was processed",
@@ -410,7 +407,7 @@ class RunAnswers:
         Parameters
         ----------
         names
-            Of `pandas_batch.requests.options.ALL_COLUMNS`.
+            Of `pandas_batch.columns.COLUMN`.
         rows
             Positions of the rows wanted; None is all.
         schema_prefix
@@ -488,7 +485,7 @@ class Gathered:
         self._shared = _seen_before(of_answer, len(answers.keys))
         if told_elsewhere is not None and told_elsewhere.any():
             self._shared = told_elsewhere if self._shared is None else self._shared | told_elsewhere
-        needed = {n for n in names if n in TEXT_COLUMNS | TOKEN_COLUMNS}
+        needed = set(names) & names_made_as("stored text", "stored count")
         if "tokens" in names:
             needed |= set(TOKEN_PARTS)
             if table is not None and "has_all_tokens" in table.column_names:
@@ -508,30 +505,26 @@ class Gathered:
 
     def columns(self, names: Sequence[str], reasons: Mapping[int, str], n_samples: int) -> dict[str, Any]:
         """Return the named columns as pandas arrays."""
-        made: dict[str, Any] = {}
-        for name in names:
-            if name == "status":
-                made[name] = text_array(words_of_codes(self.codes))
-            elif name == "error":
-                made[name] = text_array(self._errors(reasons, n_samples))
-            elif name == "tokens":
-                made[name] = self._tokens()
-            elif name == "cost_usd":
-                made[name] = self._cost()
-            elif name in TOKEN_COLUMNS:
-                made[name] = self._integers(name)
-            elif name in TEXT_COLUMNS:
-                made[name] = self._texts(name)
-            elif name == "reused":
-                reused = np.zeros(self._n, dtype=bool)
-                sent = self._of_answer >= 0
-                reused[sent] = self._answers.reused[self._of_answer[sent]]
-                made[name] = pd.arrays.BooleanArray(reused, np.zeros(self._n, dtype=bool))
-            else:
-                made[name] = self._of_batch(name)
-        return made
+        self._reasons, self._n_samples = reasons, n_samples
+        return {name: MAKERS[COLUMN[name].made_as](self, name) for name in names}
 
-    def _texts(self, name: str) -> Any:
+    def statuses(self, _: str) -> Any:
+        """Return what became of each row."""
+        return text_array(words_of_codes(self.codes))
+
+    def errors(self, _: str) -> Any:
+        """Return why rows have no usable answer."""
+        return text_array(self._errors(self._reasons, self._n_samples))
+
+    def are_reused(self, _: str) -> Any:
+        """Return whether each answer was bought by another run."""
+        reused = np.zeros(self._n, dtype=bool)
+        sent = self._of_answer >= 0
+        reused[sent] = self._answers.reused[self._of_answer[sent]]
+        return pd.arrays.BooleanArray(reused, np.zeros(self._n, dtype=bool))
+
+    def texts(self, name: str) -> Any:
+        """Return a column of texts as it is stored."""
         import pyarrow as pa
 
         if self._table is None:
@@ -549,7 +542,8 @@ class Gathered:
             return values, self._unanswered
         return values, np.asarray(column.is_null(), dtype=bool) | self._unanswered
 
-    def _integers(self, name: str) -> Any:
+    def integers(self, name: str) -> Any:
+        """Return a column of token counts as it is stored."""
         values, missing = self._numbers(name)
         return self._bought(values, missing)
 
@@ -558,7 +552,8 @@ class Gathered:
         nothing = missing if self._shared is None else self._shared | missing
         return pd.arrays.IntegerArray(np.where(nothing, 0, values), missing.copy())
 
-    def _tokens(self) -> Any:
+    def tokens(self, _: str) -> Any:
+        """Return all tokens of each answer."""
         total, missing = self._numbers("input_tokens")
         total = np.where(missing, 0, total)
         for name in TOKEN_PARTS[1:]:
@@ -572,7 +567,8 @@ class Gathered:
         total[missing] = 0
         return self._bought(total, missing)
 
-    def _cost(self) -> Any:
+    def costs(self, _: str) -> Any:
+        """Return what each answer cost, in USD."""
         free = is_any(self.codes, ("errored", "expired", "canceled", "skipped", "unsent"))
         usd = np.full(self._n, np.nan)
         if self._table is not None:
@@ -633,23 +629,50 @@ class Gathered:
         both = pc.binary_join_element_wise(kind, message, pa.scalar(": ", pa.large_string()))
         return pc.if_else(pc.fill_null(pc.equal(message, ""), True), kind, both).dictionary_encode()
 
-    def _of_batch(self, name: str) -> Any:
+    def _places_in_batches(self) -> Iterator[tuple[int, int, int]]:
+        """Yield each row that was sent, the key of its batch, and its position there."""
+        sent = np.flatnonzero(self._of_answer >= 0)
+        requests = self._of_answer[sent]
+        keys, positions = self._answers.keys[requests], self._answers.positions[requests]
+        yield from zip(sent.tolist(), keys.tolist(), positions.tolist(), strict=True)
+
+    def batch_ids(self, _: str) -> Any:
+        """Return the batch of each request."""
         import pyarrow as pa
 
-        answers = self._answers
+        ids = {key: batch.batch_id if batch.proved else None for key, batch in self._answers.batches.items()}
         values: list[str | None] = [None] * self._n
-        sent = np.flatnonzero(self._of_answer >= 0)
-        keys = answers.keys[self._of_answer[sent]]
-        if name == "batch_id":
-            ids = {key: batch.batch_id if batch.proved else None for key, batch in answers.batches.items()}
-            for row, key in zip(sent.tolist(), keys.tolist(), strict=True):
-                values[row] = ids.get(key)
-        else:
-            by_key = {key: answers.custom_ids_of(key) for key in np.unique(keys).tolist()}
-            positions = answers.positions[self._of_answer[sent]]
-            for row, key, position in zip(sent.tolist(), keys.tolist(), positions.tolist(), strict=True):
-                values[row] = by_key[key][position].decode()
+        for row, key, _position in self._places_in_batches():
+            values[row] = ids.get(key)
         return text_array(pa.array(values, type=pa.large_string()))
+
+    def custom_ids(self, _: str) -> Any:
+        """Return the id of each request in its batch."""
+        import pyarrow as pa
+
+        by_key: dict[int, np.ndarray] = {}
+        values: list[str | None] = [None] * self._n
+        for row, key, position in self._places_in_batches():
+            if key not in by_key:
+                by_key[key] = self._answers.custom_ids_of(key)
+            values[row] = by_key[key][position].decode()
+        return text_array(pa.array(values, type=pa.large_string()))
+
+
+MAKERS: Mapping[str, Callable[[Gathered, str], Any]] = MappingProxyType(
+    {
+        "stored text": Gathered.texts,
+        "stored count": Gathered.integers,
+        "status": Gathered.statuses,
+        "error": Gathered.errors,
+        "tokens": Gathered.tokens,
+        "cost": Gathered.costs,
+        "reused": Gathered.are_reused,
+        "custom_id": Gathered.custom_ids,
+        "batch_id": Gathered.batch_ids,
+    }
+)
+"""What makes a column, by the word that `pandas_batch.columns` names its maker with."""
 
 
 def _seen_before(of_answer: np.ndarray, n_requests: int) -> np.ndarray | None:

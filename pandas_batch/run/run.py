@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.columns import BORNE_ONCE
 from pandas_batch.engine.collecting import gone_error
 from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
-from pandas_batch.run.joining import TOLD_ONCE
 
 from .bound import Bound, insert_columns
 from .waiting import AwaitedRun
@@ -165,7 +165,7 @@ class Run(AwaitedRun):
         for name in names:
             if not isinstance(frame[name], pd.Series) or name not in columns:
                 return name, 0
-            is_told_once = of_run.n_samples == 1 and name.removeprefix(self._options.prefix) in TOLD_ONCE
+            is_told_once = of_run.n_samples == 1 and name.removeprefix(self._options.prefix) in BORNE_ONCE
             row = first_difference(frame[name], columns[name], may_be_told_elsewhere=shared if is_told_once else None)
             if row is not None:
                 return name, row

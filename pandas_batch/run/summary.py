@@ -11,6 +11,7 @@ from pandas_batch.amounts import usd
 from pandas_batch.estimates.bill import Estimate
 from pandas_batch.results.row_status import exact_sum
 from pandas_batch.run.stretches import is_all
+from pandas_batch.stop_reasons import CUT, STOP_REASONS
 from pandas_batch.types import DEFAULT_MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from pandas_batch.types import RunStatus
 
 _COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
-_WORDS = {
-    "max_tokens": "were cut at max_tokens",
-    "refusal": "were refused by the model",
-    "pause_turn": "paused before they were finished",
-    "model_context_window_exceeded": "filled the model's context window",
-}
 
 
 def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None, max_tokens: Any = None) -> list[str]:
@@ -46,11 +41,12 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
     """
     run = expression or f'pandas_batch.load("{run_id}")'
     told = []
-    stop_reasons = _count_values(answers, "stop_reason") if _words_of(answers, "stop_reason") & _WORDS.keys() else {}
-    parts = [f"{stop_reasons[reason]:,} {words}" for reason, words in _WORDS.items() if stop_reasons.get(reason)]
+    stop_reasons = _count_values(answers, "stop_reason") if _words_of(answers, "stop_reason") & {*CUT} else {}
+    cut = [reason for reason in STOP_REASONS if reason.is_cut and stop_reasons.get(reason.name)]
+    parts = [f"{stop_reasons[reason.name]:,} {reason.of_rows}" for reason in cut]
     if parts:
         more = 4 * (max_tokens if isinstance(max_tokens, int) else DEFAULT_MAX_TOKENS)
-        limit = f", max_tokens={more}" if stop_reasons.get("max_tokens") else ""
+        limit = f", max_tokens={more}" if any(reason.needs_room for reason in cut) else ""
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: {run}.retry_failed(errors="all"{limit})'
