@@ -23,11 +23,11 @@ def test_what_is_cut_is_said_and_asked_again(clock, reason: StopReason):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             run.result()
+            again = run.retry_failed(errors="all")
         told = [str(one.message) for one in caught]
         cut = [text for text in told if reason.of_rows and reason.of_rows in text]
         assert len(cut) == reason.is_cut
         assert ["max_tokens=32" in text for text in cut] == [reason.needs_room] * len(cut)
-        again = run.retry_failed(errors="all")
         assert (again.id != run.id) == reason.is_cut
         assert set(again.result()["output"]) == ({"whole"} if reason.is_cut else {"hm", "whole"})
 
