@@ -8,6 +8,7 @@ milliseconds.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ N_ROWS = 12
 BATCH_ROWS = 5
 BATCH_SIZES = (BATCH_ROWS, N_ROWS - 1 - 2 * BATCH_ROWS)
 """Sizes of the batches of a run: two of its rows are one request."""
+HANGS_AFTER_S = 120.0
 INTERRUPTED = 3
 """Exit status of a child that an interrupt has ended."""
 
@@ -255,6 +257,8 @@ def _fork(job: Job, gate: int, opener: int) -> int:
     try:
         os.close(opener)
         os.read(gate, 1)
+        # A child that hangs says where, and ends: the laboratory waits for it.
+        faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
         do(job)
         status = 0
     except KeyboardInterrupt:

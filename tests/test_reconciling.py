@@ -249,3 +249,20 @@ def test_what_another_process_recorded_is_looked_for_before_it_is_posted(api, cl
     again = ask(FRAME, api, clock).result()
     assert again["output"].equals(out["output"])
     assert (api.calls("create"), len(api.billed)) == (1, 3)
+
+
+def test_a_batch_that_was_never_posted_outlives_a_candidate_that_is_not_its_own(api, clock):
+    """What another process recorded and did not post is posted once, also where a batch of its size is taken for it."""
+    api.faults.add(ErrorAnswer("create", 403))
+    run = ask(FRAME, api, clock)
+    with pytest.raises(anthropic.PermissionDeniedError):
+        run.result()
+    store, (batch,) = run.store, run.store.batches_of_run(run.id)
+    times = ("posted_at", "server_posted_at", "watermark_at", "watermark_id")
+    store.update_batch(batch.key, state="intent", attempts=0, error=None, **dict.fromkeys(times))
+    store._recorded_here.clear()  # as in the next process
+    clock.advance(60)
+    api.add_decoy(3)
+    again = ask(FRAME, api, clock).result()
+    assert again["status"].tolist() == ["succeeded"] * 3
+    assert (api.calls("create"), len(mine(api))) == (2, 1)

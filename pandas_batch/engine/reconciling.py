@@ -185,6 +185,11 @@ class Reconciler:
 
     def _wait_or_post_again(self, batch: BatchRecord, server_at: datetime | None) -> Step:
         place = self._place
+        if batch.posted_at is None:
+            # Recorded by an earlier process, and a batch of its size stood on the server that proved to be another's:
+            # nothing says that it was ever posted, so there is no lost answer to wait for.
+            place.store.transition(batch.key, expect={"unknown"}, to="intent", candidate_id=None, counts={})
+            return Step(due_in_s=0.0)
         n_scans = self._n_empty_scans[batch.key] = self._n_empty_scans.get(batch.key, 0) + 1
         # The server's clock on both sides where it is known: the machine's may have been set meanwhile.
         if server_at is not None and batch.server_posted_at is not None:
