@@ -194,10 +194,8 @@ class Reconciler:
         # The server's clock on both sides where it is known: the machine's may have been set meanwhile.
         if server_at is not None and batch.server_posted_at is not None:
             waited_s = (server_at - batch.server_posted_at).total_seconds()
-        elif batch.posted_at is not None:
-            waited_s = (place.clock.now() - batch.posted_at).total_seconds()
         else:
-            waited_s = 0.0
+            waited_s = (place.clock.now() - batch.posted_at).total_seconds()
         grace_s = place.lost_answer_grace_s
         if batch.doubt == "overloaded":
             grace_s = min(grace_s, OVERLOADED_GRACE_S)
