@@ -23,7 +23,7 @@ from dask.base import compute
 from dask.dataframe.extensions import register_dataframe_accessor, register_series_accessor
 from dask.delayed import delayed
 
-from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES
+from pandas_batch.custom_ids import FINGERPRINT_BYTES
 from pandas_batch.requests.options import Options, parse_options
 from pandas_batch.requests.text_dtype import text_dtype
 from pandas_batch.run.preparing import Found, n_batches_of, n_bytes_of, needs_of

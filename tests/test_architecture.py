@@ -34,7 +34,7 @@ LIBRARIES = {
     "wire": "anthropic httpx2",
     "requests": "numpy pandas pyarrow msgspec anthropic pydantic pydantic_core",
     "results": "msgspec numpy pyarrow genai_prices",
-    "ground": "",
+    "ground": "numpy",
     "simulator": "msgspec anthropic httpx2",
 }
 

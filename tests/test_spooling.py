@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pandas_batch.custom_ids import custom_ids
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
-from pandas_batch.requests.fingerprints import custom_ids
 from pandas_batch.store import Store
 
 ENDS = st.tuples(st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)), st.lists(st.text(max_size=9), max_size=5))

@@ -8,7 +8,6 @@ answer was lost is looked for (`pandas_batch.engine.reconciling`), never repeate
 from __future__ import annotations
 
 import secrets
-import string
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,6 @@ _NOT_SPLIT = (
 )
 
 _MAX_BACKOFF_S = 60.0
-_NONCE_ALPHABET = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +115,6 @@ class Workplace:
             "Nothing was sent, nothing was billed; the batch goes on where it is, and nothing is lost.",
             "Use a key of that workspace and run the same line again.",
         )
-
-
-def new_nonce() -> str:
-    """Return 12 random characters that no other batch will have (62 bits)."""
-    return "".join(secrets.choice(_NONCE_ALPHABET) for _ in range(12))
 
 
 def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = _MAX_BACKOFF_S) -> float:
@@ -347,7 +340,7 @@ def split_in_halves(store: Store, batch: BatchRecord, *, expect: Collection[Batc
 
 def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
     """Write the requests of `batch` as two new batches, under ids of their own."""
-    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.custom_ids import custom_ids, new_nonce
     from pandas_batch.store import NewBatch
 
     fingerprints, draws = store.requests_of(batch.key)

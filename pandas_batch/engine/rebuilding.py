@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pandas_batch.custom_ids import prefix_of
 from pandas_batch.errors import StoreError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def decode_batch(
     return decode_to_file(
         source,
         target,
-        prefix=f"pb1_{batch.nonce}_".encode(),
+        prefix=prefix_of(batch.nonce),
         n_requests=batch.n_requests,
         at=at,
         prices=prices,

@@ -323,7 +323,7 @@ def read_nonce(place: Workplace, batch_id: str) -> str | None:
 
     No more is downloaded than the lines up to that one.
     """
-    from pandas_batch.requests.fingerprints import parse_custom_id
+    from pandas_batch.custom_ids import parse_custom_id
 
     rest = b""
 

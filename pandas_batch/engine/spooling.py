@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.custom_ids import N_CHARS
+
 if TYPE_CHECKING:
     from pandas_batch.store import SpoolWriter
 
 _HEAD = b'{"requests":[\n'
 _TAIL = b"\n]}"
-_ID_CHARS = 47
 _LINE_START = b'{"custom_id":"'
 _LINE_PARAMS = b'","params":'
-LINE_OVERHEAD = len(_LINE_START) + _ID_CHARS + len(_LINE_PARAMS) + len(b"}") + len(b",\n")
+LINE_OVERHEAD = len(_LINE_START) + N_CHARS + len(_LINE_PARAMS) + len(b"}") + len(b",\n")
 """Bytes of a request on the wire beyond its params."""
 BODY_OVERHEAD = len(_HEAD) + len(_TAIL)
 
@@ -56,11 +57,11 @@ class SpoolBody:
         n = len(custom_ids)
         # What stands between two middles differs by the custom_id only, so all of it is made at once.
         end = after + b"},\n"
-        template = b"%b%b%b%b%b" % (end, _LINE_START, bytes(_ID_CHARS), _LINE_PARAMS, before)
+        template = b"%b%b%b%b%b" % (end, _LINE_START, bytes(N_CHARS), _LINE_PARAMS, before)
         between = np.empty((n, len(template)), np.uint8)
         between[:] = np.frombuffer(template, np.uint8)
         id_at = len(end) + len(_LINE_START)
-        between[:, id_at : id_at + _ID_CHARS] = custom_ids.view(np.uint8).reshape(n, _ID_CHARS)
+        between[:, id_at : id_at + N_CHARS] = custom_ids.view(np.uint8).reshape(n, N_CHARS)
         parts: list[bytes] = [b""] * (2 * n)
         parts[0::2] = between.view(f"S{len(template)}").ravel().tolist()
         parts[1::2] = middles
@@ -94,9 +95,9 @@ def params_of_line(line: bytes) -> bytes:
     >>> params_of_line(b'{"custom_id":"' + b"x" * 47 + b'","params":{"model":"m"}}')
     b'{"model":"m"}'
     """
-    return line[len(_LINE_START) + _ID_CHARS + len(_LINE_PARAMS) : -1]
+    return line[len(_LINE_START) + N_CHARS + len(_LINE_PARAMS) : -1]
 
 
 def custom_id_of_line(line: bytes) -> bytes:
     """Return the custom_id of a request line."""
-    return line[len(_LINE_START) : len(_LINE_START) + _ID_CHARS]
+    return line[len(_LINE_START) : len(_LINE_START) + N_CHARS]

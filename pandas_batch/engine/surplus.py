@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.amounts import usd
+from pandas_batch.custom_ids import prefix_of
 from pandas_batch.store.states import SETTLED
 
 from .posting import Workplace
@@ -159,7 +160,7 @@ def _cost_usd(
         blocks = iter(partial(file.read, _BLOCK_BYTES), b"")
         decoded = decode_results(
             blocks,
-            prefix=f"pb1_{batch.nonce}_".encode(),
+            prefix=prefix_of(batch.nonce),
             n_requests=batch.n_requests,
             custom_ids=place.store.custom_ids_of(batch.key),
         )

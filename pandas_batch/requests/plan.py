@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.custom_ids import FINGERPRINT_BYTES, custom_ids
 from pandas_batch.errors import InputError, PromptError, clip
 
 from .certain_refusals import check_request
 from .contents import Content, few_shot_messages, read_content
-from .fingerprints import FINGERPRINT_BYTES, custom_ids, fingerprint_json, fingerprint_strings
+from .fingerprints import fingerprint_json, fingerprint_strings
 from .group import Group
 from .groups import group_rows, of_rows, rows_by_group
 from .options import Options

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from .fingerprints import FINGERPRINT_BYTES, fingerprint_strings, fingerprint_texts
+from pandas_batch.custom_ids import FINGERPRINT_BYTES
+
+from .fingerprints import fingerprint_strings, fingerprint_texts
 from .plain_values import exact_text, is_sendable_text
 
 if TYPE_CHECKING:

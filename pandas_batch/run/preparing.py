@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from pandas_batch.engine.posting import new_nonce
+from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.spooling import BODY_OVERHEAD, LINE_OVERHEAD, SpoolBody
 from pandas_batch.errors import InputError, StoreError
 from pandas_batch.failpoints import reached
@@ -276,7 +276,7 @@ def _spool(
     base_url: str,
 ) -> tuple[list[NewBatch], np.ndarray, np.ndarray]:
     """Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position."""
-    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
 
     keys = np.empty(len(rows), dtype=np.int64)

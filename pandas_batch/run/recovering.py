@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.custom_ids import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.engine.collecting import look_again
 from pandas_batch.engine.posting import Workplace
 from pandas_batch.engine.reconciling import read_nonce
 from pandas_batch.engine.spooling import SpoolBody
 from pandas_batch.errors import FrameMismatchError
-from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.results.result_lines import id_of, iter_lines
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 from pandas_batch.server_values import n_requests_of, time_of
@@ -203,7 +203,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
 
 def _adopted(call: Call, store: Store, batch: _Ours) -> NewBatch:
     """Return the batch as the store takes it, with the bodies that the frame still tells (a retry needs them)."""
-    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
 
     rows = {row.tobytes(): int(at) for row, at in zip(call.needs.fingerprints, call.needs.rows, strict=True)}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.gone import look_for_gone
-from pandas_batch.engine.posting import new_nonce
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.errors import InputError, RunNotFoundError, outside_level
 from pandas_batch.run.asking_again import worth_asking
@@ -190,7 +190,7 @@ class _Again:
 
 def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Again]:
     """Return `requests` with their changes, from the spools they were posted from."""
-    from pandas_batch.requests.fingerprints import parse_custom_id
+    from pandas_batch.custom_ids import parse_custom_id
 
     answers = run.answers_of_run()
     keys, positions = answers.keys[requests], answers.positions[requests]
@@ -242,7 +242,7 @@ def _write(
     reused: np.ndarray,
 ) -> list[NewBatch]:
     """Write the bodies of the retry's batches, and the new places of their requests into the arrays."""
-    from pandas_batch.requests.fingerprints import custom_ids
+    from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
 
     record = run.record

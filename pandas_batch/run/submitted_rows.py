@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from pandas_batch.requests.fingerprints import FINGERPRINT_BYTES
+from pandas_batch.custom_ids import FINGERPRINT_BYTES
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 
 from .preparing import distinct, halves_of

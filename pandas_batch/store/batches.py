@@ -109,7 +109,7 @@ class Batches(Ground):
 
     def custom_ids_of(self, key: int) -> np.ndarray:
         """Return the custom_ids of a batch by position (dtype S47)."""
-        from pandas_batch.requests.fingerprints import custom_ids
+        from pandas_batch.custom_ids import custom_ids
 
         fingerprints, draws = self.requests_of(key)
         return custom_ids(self.batch(key).nonce, fingerprints, draws)

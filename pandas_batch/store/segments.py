@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pandas_batch.custom_ids import FINGERPRINT_BYTES
+
 from .failures import missing, not_whole
 from .files import private_writer
-
-FINGERPRINT_BYTES = 16
 
 _MAGIC = b"pbseg\x001\n"
 _HEADER = struct.Struct("<8sQ48x")

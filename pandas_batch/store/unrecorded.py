@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pandas_batch.custom_ids import parse_custom_id
 from pandas_batch.errors import StoreError
-from pandas_batch.requests.fingerprints import parse_custom_id
 
 from .files import write_durably
 from .segments import Candidate, find_requests, read_segment
