@@ -58,12 +58,30 @@ COLUMNS = (
     Column("custom_id", "the id of the request in its batch", "text", "custom_id"),
     Column("batch_id", "the batch that the request was in", "text", "batch_id"),
     Column("message_id", "the id of the answer", "text", "stored text"),
+    Column("thinking", "what the model thought, where the API tells it", "text", "content text", "named"),
+    Column("tool_calls", 'calls of your tools: a list of {"id", "name", "input"}', "object", "content list", "named"),
+    Column("citations", "all citations of the text, a list", "object", "content list", "named"),
+    Column("content", "the content blocks of the answer, as they came", "object", "content list", "named"),
 )
 COLUMN = {column.name: column for column in COLUMNS}
 
 CORE_COLUMNS = tuple(column.name for column in COLUMNS if column.choice == "core")
 ALL_COLUMNS = tuple(column.name for column in COLUMNS if column.choice != "named")
 BORNE_ONCE = frozenset(column.name for column in COLUMNS if column.is_borne_once)
+
+
+def names_of_choice(columns: str | tuple[str, ...]) -> tuple[str, ...]:
+    """
+    Return the names that a checked ``columns=`` stands for.
+
+    Examples
+    --------
+    >>> names_of_choice(("output",)), names_of_choice("core") == CORE_COLUMNS
+    (('output',), True)
+    """
+    if isinstance(columns, str):
+        return ALL_COLUMNS if columns == "all" else CORE_COLUMNS
+    return columns
 
 
 def names_made_as(*makers: str) -> frozenset[str]:

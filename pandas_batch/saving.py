@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Hashable
 from pathlib import Path
@@ -65,7 +66,7 @@ def save(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         if kind == ".parquet":
-            _uniquely_named(frame).to_parquet(part)
+            _without_nests(_uniquely_named(frame)).to_parquet(part)
         elif kind == ".csv":
             flat = _flat(frame)
             # With these line ends (RFC 4180) a lone carriage return in a text is quoted too.
@@ -102,6 +103,21 @@ def _uniquely_named(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     names: list[Hashable] = list(_label_names(frame))
     return frame.set_axis(frame.index.set_names(names), axis=0)
+
+
+def _without_nests(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with JSON in place of lists of dicts: no one type of Parquet fits what tools are called with."""
+    made = frame.copy(deep=False)
+    for at in range(frame.shape[1]):
+        values = frame.iloc[:, at]
+        if values.dtype == object and any(_is_nest(value) for value in values):
+            texts = [json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in values]
+            made.isetitem(at, pd.Series(texts, index=frame.index, dtype=object))
+    return made
+
+
+def _is_nest(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
 
 
 def _flat(frame: pd.DataFrame) -> pd.DataFrame:

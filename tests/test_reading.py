@@ -126,7 +126,7 @@ def test_images_that_are_gone_keep_their_answers(api: simulator.Simulator, clock
 
 
 def test_an_answer_that_is_a_call_says_where_it_is(api: simulator.Simulator, clock: Clock, tmp_path: Path) -> None:
-    """Content that no column holds is told of once, with a line that brings it out whole."""
+    """Content that the output does not hold is told of once, with a line that shows it."""
     call = {"type": "tool_use", "id": "toolu_1", "name": "label", "input": {"mood": "very-calm"}}
     words = {"type": "text", "text": "I call."}
     contents = {"a": [call], "b": [words, call], "c": [words]}
@@ -142,5 +142,8 @@ def test_an_answer_that_is_a_call_says_where_it_is(api: simulator.Simulator, clo
     with pytest.warns(UserWarning, match="3 rows answered with content that the column output does not hold") as told:
         run.result()
     assert len(told) == 1
-    assert f'pandas_batch.load("{run.id}").to_jsonl("{run.id}.jsonl")' in str(told[0].message)
+    line = str(told[0].message).rpartition(": ")[2]
+    assert line.startswith(f'pandas_batch.load("{run.id}").result(columns=["output", ') and '"tool_calls"' in line
+    moods = [None if calls is None else calls[0]["input"]["mood"] for calls in eval(line)["tool_calls"]]
+    assert moods == ["very-calm", "very-calm", None, "very-calm"]
     assert run.to_jsonl(tmp_path / "raw.jsonl").read_text().count("very-calm") == 2

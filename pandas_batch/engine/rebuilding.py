@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
@@ -72,6 +72,20 @@ def answers_of(
     except (OSError, pa.ArrowException, ValueError):
         pass  # the checksum is whole and the file is not: it is made anew as any other damaged one
     return _made_anew(store, batch, path, prices)
+
+
+def contents_of(store: Store, batch: BatchRecord, positions: Sequence[int]) -> list[list[Any] | None]:
+    """Return the content blocks of some answers of a collected batch, from its raw results."""
+    from pandas_batch.results.answer_contents import read_contents
+
+    with store.open_results(batch.key) as raw:
+        return read_contents(
+            iter(lambda: raw.read(_BLOCK_BYTES), b""),
+            positions,
+            prefix=f"pb1_{batch.nonce}_".encode(),
+            n_requests=batch.n_requests,
+            custom_ids=store.custom_ids_of(batch.key),
+        )
 
 
 def _made_anew(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pandas_batch.columns import ALL_COLUMNS, CORE_COLUMNS
+from pandas_batch.columns import names_of_choice
 from pandas_batch.errors import InputError
 from pandas_batch.types import DEFAULT_MAX_TOKENS, DEFAULT_MODEL
 
@@ -104,9 +104,7 @@ class Options:
     @property
     def column_names(self) -> tuple[str, ...]:
         """The columns that are added, without their prefix."""
-        if isinstance(self.columns, str):
-            return ALL_COLUMNS if self.columns == "all" else CORE_COLUMNS
-        return self.columns
+        return names_of_choice(self.columns)
 
     def to_json(self) -> dict[str, Any]:
         """

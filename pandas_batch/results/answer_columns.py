@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from pandas_batch.content_blocks import TEXT_BLOCKS
+from pandas_batch.content_blocks import TEXT_BLOCKS, column_beside_output
 
 from .answer_texts import joined_texts, text_of
 from .result_lines import (
@@ -53,6 +53,7 @@ ANSWER_SCHEMA = pa.schema(
         ("error_type", _WORDS),
         ("error_message", pa.large_string()),
         ("last_text_from", pa.int64()),
+        ("beside_output", _WORDS),
         ("has_all_tokens", pa.bool_()),
         ("has_whole_bill", pa.bool_()),
         ("cost_usd", pa.float64()),
@@ -61,7 +62,8 @@ ANSWER_SCHEMA = pa.schema(
 )
 """One row per position of a batch. Token counts are null where the server did not tell them; ``has_content`` is
 whether the answer holds anything but empty text (a refusal without it is not billed). ``last_text_from`` is the byte of
-``output`` at which the last of several text blocks begins; ``has_all_tokens`` and ``has_whole_bill`` are whether its
+``output`` at which the last of several text blocks begins; ``beside_output`` the column of a result that holds what
+``output`` does not; ``has_all_tokens`` and ``has_whole_bill`` are whether its
 usage could be read."""
 
 _PRICES = ("cost_usd", "cost_usd_standard")
@@ -111,6 +113,7 @@ class Vocabulary:
         self.service_tier = Words()
         self.inference_geo = Words()
         self.error_type = Words()
+        self.beside_output = Words()
 
 
 class Columns:
@@ -140,6 +143,7 @@ class Columns:
         self._errors: dict[int, Result] = {}
         self._wordless: list[int] = []
         self._last_text_from: dict[int, int] = {}
+        self._beside_output: dict[int, str] = {}
 
     def add(self, lines: Sequence[Line], position: int = 0) -> None:
         """Append rows, of which the first stands at `position` of its batch."""
@@ -189,11 +193,20 @@ class Columns:
         for i in np.flatnonzero(n_bytes <= 0).tolist():
             if any(block.type not in TEXT_BLOCKS for block in contents[i]):
                 self._wordless.append(first + i)
+                self._note_beside(first + i, contents[i], has_text=False)
         for i, content in enumerate(contents):
-            if len(content) > 1 and (n_last := _n_last_bytes(content)) is not None:
-                self._last_text_from[first + i] = int(n_bytes[i]) - n_last
+            if len(content) > 1:
+                if (n_last := _n_last_bytes(content)) is not None:
+                    self._last_text_from[first + i] = int(n_bytes[i]) - n_last
+                if n_bytes[i] > 0:
+                    self._note_beside(first + i, content, has_text=True)
         self._n_text_bytes.append(n_bytes)
         self._texts.append(data)
+
+    def _note_beside(self, row: int, content: Sequence[Block], *, has_text: bool) -> None:
+        column = column_beside_output([block.type for block in content], has_text=has_text)
+        if column is not None:
+            self._beside_output[row] = column
 
     def unreadable(self) -> list[tuple[int, str]]:
         """Return row and reason of each line that could not be read."""
@@ -236,6 +249,7 @@ class Columns:
             "inference_geo": vocabulary.inference_geo.to_array(self._geos),
             "message_id": pa.array(self._message_ids, pa.large_string(), memory_pool=_POOL),
             "last_text_from": self._last_texts_to_array(data, n_text_bytes, repair=repair),
+            "beside_output": self._beside_to_array(),
             "has_all_tokens": pa.array(self._all_tokens, pa.bool_(), memory_pool=_POOL),
             "has_whole_bill": pa.array(self._whole_bill, pa.bool_(), memory_pool=_POOL),
             "error_type": error_types,
@@ -254,6 +268,13 @@ class Columns:
                 begin = len(data[first : first + begin].decode("utf-8", "replace").encode())
             begins[row] = begin
         return pa.array(begins, pa.int64(), memory_pool=_POOL)
+
+    def _beside_to_array(self) -> pa.Array:
+        word = self._vocabulary.beside_output
+        codes = np.full(len(self._statuses), UNKNOWN, np.int32)
+        for row, column in self._beside_output.items():
+            codes[row] = word[column]
+        return word.to_array(codes)
 
     def _errors_to_arrays(self) -> tuple[pa.Array, pa.Array]:
         codes = np.full(len(self._statuses), UNKNOWN, np.int32)

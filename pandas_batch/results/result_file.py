@@ -111,8 +111,8 @@ class Found:
     ----------
     starts, ends
         Byte offsets of the line that answers each position; -1 where there is none.
-    chosen
-        Lines that had to be read already, because several differ for one position.
+    chosen, chosen_lines
+        Lines that had to be read already, because several differ for one position, and their bytes.
     n_lines
         Number of lines that are not blank.
     unknown_ids, n_unknown_ids
@@ -126,6 +126,7 @@ class Found:
     starts: np.ndarray
     ends: np.ndarray
     chosen: dict[int, Line] = field(default_factory=dict)
+    chosen_lines: dict[int, bytes] = field(default_factory=dict)
     n_lines: int = 0
     unknown_ids: list[str] = field(default_factory=list)
     n_unknown_ids: int = 0
@@ -267,6 +268,7 @@ def _choose_one(found: Found, position: int, lines: Sequence[bytes]) -> None:
     read = [read_line(line) for line in lines]
     sound = [line for line in read if not reason_of(line.result)]
     found.chosen[position] = (sound or read)[0]
+    found.chosen_lines[position] = lines[read.index(found.chosen[position])]
     if any(line != sound[0] for line in sound[1:]):
         found.conflicts.append(position)
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from pandas_batch.columns import COLUMN, names_made_as
 from pandas_batch.requests.text_dtype import text_array
+from pandas_batch.results.answer_contents import PICK
 from pandas_batch.results.row_status import (
     CODE,
     FAILED,
@@ -193,6 +194,12 @@ class RunAnswers:
         if not self._prices or not unpriced_models(table):
             return table
         return add_costs(table, at=batch.created_at, prices=self._prices)
+
+    def contents_of(self, key: int, positions: Sequence[int]) -> list[list[Any] | None]:
+        """Return the content blocks of some answers of a collected batch, as they came."""
+        from pandas_batch.engine.rebuilding import contents_of
+
+        return contents_of(self._store, self.batches[key], positions)
 
     def custom_ids_of(self, key: int) -> np.ndarray:
         """Return the custom_ids of a batch by position (dtype S47)."""
@@ -658,6 +665,35 @@ class Gathered:
             values[row] = by_key[key][position].decode()
         return text_array(pa.array(values, type=pa.large_string()))
 
+    @cached_property
+    def _contents(self) -> list[list[Any] | None]:
+        """The content blocks of each answer, from the raw results."""
+        contents: list[list[Any] | None] = [None] * self._n
+        of_key: dict[int, tuple[list[int], list[int]]] = {}
+        for row, key, position in self._places_in_batches():
+            if not self._unanswered[row]:
+                rows, positions = of_key.setdefault(key, ([], []))
+                rows.append(row)
+                positions.append(position)
+        for key, (rows, positions) in of_key.items():
+            for row, content in zip(rows, self._answers.contents_of(key, positions), strict=True):
+                contents[row] = content
+        return contents
+
+    def content_texts(self, name: str) -> Any:
+        """Return a column of texts that only the raw results hold."""
+        import pyarrow as pa
+
+        values = [None if content is None else PICK[name](content) for content in self._contents]
+        return text_array(pa.array(values, type=pa.large_string()))
+
+    def content_lists(self, name: str) -> Any:
+        """Return a column of lists that only the raw results hold."""
+        values = np.full(self._n, None, dtype=object)
+        for row, content in enumerate(self._contents):
+            values[row] = None if content is None else PICK[name](content)
+        return pd.Series(values, dtype=object).array
+
 
 MAKERS: Mapping[str, Callable[[Gathered, str], Any]] = MappingProxyType(
     {
@@ -670,6 +706,8 @@ MAKERS: Mapping[str, Callable[[Gathered, str], Any]] = MappingProxyType(
         "reused": Gathered.are_reused,
         "custom_id": Gathered.custom_ids,
         "batch_id": Gathered.batch_ids,
+        "content text": Gathered.content_texts,
+        "content list": Gathered.content_lists,
     }
 )
 """What makes a column, by the word that `pandas_batch.columns` names its maker with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.columns import BORNE_ONCE
+from pandas_batch.columns import BORNE_ONCE, COLUMN, names_of_choice
 from pandas_batch.engine.collecting import gone_error
 from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
+from pandas_batch.requests.option_checks import check_columns
 
 from .bound import Bound, insert_columns
 from .waiting import AwaitedRun
@@ -97,7 +99,7 @@ class Run(AwaitedRun):
 
     # ---------------------------------------------------------------- the answers
 
-    def result(self, partial: bool = False) -> pd.DataFrame:
+    def result(self, partial: bool = False, *, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
         """
         Return the frame with the answers as columns, waiting for them first.
 
@@ -105,6 +107,8 @@ class Run(AwaitedRun):
         ----------
         partial
             Do not wait: rows without an answer yet have status ``pending``.
+        columns
+            Other columns than those that were asked for: ``"core"``, ``"all"``, or a list of names. Nothing is paid.
 
         Returns
         -------
@@ -114,17 +118,35 @@ class Run(AwaitedRun):
 
         Raises
         ------
+        InputError
+            The frame has a column of its own with the name of one that is asked for only now.
         ResultsGoneError
             The server no longer has the results (29 days after the batch was made, or deleted).
         """
+        names = self._options.column_names if columns is None else names_of_choice(check_columns(columns, "columns"))
         if not partial:
             self.wait_for_answers()
-            self._warn_once()
-        columns, _ = self._columns(self._options.column_names)
+            self._warn_once(names)
+        if columns is not None:
+            self._refuse_own_columns(names)
+        made, _ = self._columns(names)
         frame = self._bound.frame
         if frame is None:
             frame = pd.DataFrame(index=self._bound.index(self._store, self.id))
-        return insert_columns(frame, columns)
+        return insert_columns(frame, made)
+
+    def _refuse_own_columns(self, names: tuple[str, ...]) -> None:
+        """Refuse to write over columns of the frame that were not looked at when the run was made."""
+        frame, prefix = self._bound.frame, self._options.prefix
+        if frame is None or self._options.overwrite:
+            return
+        later = [prefix + name for name in names if name not in self._options.column_names]
+        found = self.first_difference([name for name in later if name in frame.columns], names)
+        if found is not None:
+            raise InputError(
+                f"The frame has a column {found[0]!r} of its own, which result(columns=...) would replace.",
+                hint=f'df.claude_batch.merge("{self.id}", columns=[...], prefix="claude_")   # other names',
+            )
 
     def wait_for_answers(self) -> None:
         """Wait until every answer is home; raise `ResultsGoneError` where some cannot be had any more."""
@@ -145,21 +167,34 @@ class Run(AwaitedRun):
         """Return the added columns as an Arrow table, in the order of the rows; texts are not copied."""
         import pyarrow as pa
 
-        columns, _ = self._columns(self._options.column_names)
-        return pa.table({name: _to_arrow(values) for name, values in columns.items()})
+        names = self._options.column_names
+        columns, _ = self._columns(names)
+        of_lists = {self._options.prefix + name for name in names if COLUMN[name].dtype == "object"}
+        # No type of Arrow fits what different tools are called with.
+        made = {name: _to_json_texts(values) if name in of_lists else values for name, values in columns.items()}
+        return pa.table({name: _to_arrow(values) for name, values in made.items()})
 
-    def first_difference(self, names: Sequence[str]) -> tuple[str, int] | None:
+    def first_difference(
+        self, names: Sequence[str], column_names: tuple[str, ...] | None = None
+    ) -> tuple[str, int] | None:
         """
         Return where columns of its frame are not what this run writes there: the name of the first, and the row.
 
         None where they are; what a file has made of them meanwhile is no difference.
+
+        Parameters
+        ----------
+        names
+            Of columns of the frame.
+        column_names
+            The columns that the run writes there; None: those that were asked for.
         """
         from .agreeing import first_difference
 
         frame = self._bound.frame
         if frame is None:
             raise ValueError("the run has no frame")
-        columns, _ = self._columns(self._options.column_names)
+        columns, _ = self._columns(column_names or self._options.column_names)
         of_run, of_row = self.answers_of_run(), self._bound.request_of_row
         shared = of_run.shared_rows(of_run.request_of_row if of_row is None else of_row)
         for name in names:
@@ -180,14 +215,14 @@ class Run(AwaitedRun):
         labels = self._bound.index(self._store, self.id)
         return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
 
-    def _warn_once(self) -> None:
+    def _warn_once(self, names: tuple[str, ...]) -> None:
         if self._warned:
             return
         self._warned = True
-        for text in self._warnings():
+        for text in self._warnings(names):
             warnings.warn(text, UserWarning, stacklevel=outside_level())
 
-    def _warnings(self) -> list[str]:
+    def _warnings(self, names: tuple[str, ...]) -> list[str]:
         from .summary import warnings_of
 
         engine = self._engine
@@ -195,7 +230,7 @@ class Run(AwaitedRun):
         return [
             *(engine.warnings if engine is not None else ()),
             *([f"Run {self.id}: {besides}"] if besides else ()),
-            *warnings_of(self.answers(), self.id, self.expression, self.record.options.get("max_tokens")),
+            *warnings_of(self.answers(), self.id, self.expression, self.record.options.get("max_tokens"), names),
         ]
 
     def cost_of_rows(self, positions: np.ndarray) -> float | None:
@@ -343,6 +378,10 @@ def _run_of_another_process(store_path: str, run_id: str, bound: Bound) -> Run:
             f'pandas_batch.load("{run_id}", store=...)   # where that store can be reached',
         )
     return Run.of(opened, opened.find_run(run_id), bound=bound)
+
+
+def _to_json_texts(values: Any) -> list[str | None]:
+    return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
 
 
 def _to_arrow(values: Any) -> Any:

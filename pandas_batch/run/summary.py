@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pandas_batch.amounts import usd
+from pandas_batch.columns import CORE_COLUMNS
 from pandas_batch.estimates.bill import Estimate
 from pandas_batch.results.row_status import exact_sum
 from pandas_batch.run.stretches import is_all
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
     from pandas_batch.store import RunRecord
     from pandas_batch.types import RunStatus
 
+_BESIDE = {"tool_calls": "calls of tools", "thinking": "thinking alone", "content": "files or other blocks"}
 _COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
 
 
-def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None, max_tokens: Any = None) -> list[str]:
+def warnings_of(
+    answers: RunAnswers,
+    run_id: str,
+    expression: str | None = None,
+    max_tokens: Any = None,
+    names: Sequence[str] = CORE_COLUMNS,
+) -> list[str]:
     """
     Return what a user has to be told once about the answers of a run.
 
@@ -38,6 +46,8 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
         What to type for it.
     max_tokens
         What its answers were limited to, where that is one number.
+    names
+        The columns that are asked for.
     """
     run = expression or f'pandas_batch.load("{run_id}")'
     told = []
@@ -51,13 +61,17 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
             f'To ask these again: {run}.retry_failed(errors="all"{limit})'
         )
-    n_elsewhere = _n_content_elsewhere(answers)
-    if n_elsewhere:
-        rows = "1 row" if n_elsewhere == 1 else f"{n_elsewhere:,} rows"
+    beside = _count_values(answers, "beside_output") if _words_of(answers, "beside_output") else {}
+    beside = {column: n for column, n in beside.items() if not {column, "content"} & {*names}}
+    if beside:
+        n_beside = sum(beside.values())
+        rows = "1 row" if n_beside == 1 else f"{n_beside:,} rows"
+        asked = ", ".join(f'"{column}"' for column in dict.fromkeys((*names, *sorted(beside))))
+        kinds = ", ".join(_BESIDE[column] for column in sorted(beside))
         told.append(
-            f"Run {run_id}: {rows} answered with content that the column output does not hold (calls of tools, for "
-            "instance). It is paid and kept, and stands whole in the raw results: "
-            f'pandas_batch.load("{run_id}").to_jsonl("{run_id}.jsonl"); columns="all" has the custom_id of each row.'
+            f"Run {run_id}: {rows} answered with content that the column output does not hold ({kinds}). "
+            "It is paid and kept, and costs nothing more: "
+            f"{run}.result(columns=[{asked}])"
         )
     if _words_of(answers, "service_tier") - {"batch"}:
         tiers = {tier: n for tier, n in _count_values(answers, "service_tier").items() if tier != "batch"}
@@ -73,20 +87,6 @@ def warnings_of(answers: RunAnswers, run_id: str, expression: str | None = None,
             f'Give it: prices={{"{unpriced[0]}": (input, output)}}, in USD per million tokens, without the discount.'
         )
     return told
-
-
-def _n_content_elsewhere(answers: RunAnswers) -> int:
-    """Return how many rows have an answer that calls a tool, or that has content and no text."""
-    import pyarrow.compute as pc
-
-    n = 0
-    for table, positions, mine in answers.over_tables():
-        is_wordless = pc.equal(pc.fill_null(pc.binary_length(table.column("output")), 0), 0)
-        is_call = pc.fill_null(pc.equal(table.column("stop_reason").cast("string"), "tool_use"), False)
-        found = np.asarray(pc.or_(is_call, pc.and_(is_wordless, table.column("has_content"))))[positions]
-        weights = answers.weights_of(mine)
-        n += int(found.sum() if weights is None else weights[found].sum())
-    return n
 
 
 def _words_of(answers: RunAnswers, name: str) -> set[str]:
