@@ -112,7 +112,7 @@ def _without_nests(frame: pd.DataFrame) -> pd.DataFrame:
         values = frame.iloc[:, at]
         if values.dtype == object and any(_is_nest(value) for value in values):
             texts = [json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in values]
-            made.isetitem(at, pd.Series(texts, index=frame.index, dtype=object))
+            made.isetitem(at, pd.Series(texts, dtype=object).array)
     return made
 
 

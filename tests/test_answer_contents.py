@@ -70,10 +70,8 @@ def test_rows_of_every_outcome_have_them_or_none(api, clock):
     run = ask(frame, api, clock)
     plain = run.result()
     created, fetched = api.calls("create"), api.calls("results")
-    for out in (
-        run.result(columns=["output", "content"]),
-        frame.claude_batch.merge(run, columns=["output", "content"]),
-    ):
+    names = ["output", "content"]
+    for out in (run.result(columns=names), frame.claude_batch.merge(run, columns=names)):
         pd.testing.assert_series_equal(out["output"], plain["output"])
         texts = [
             None if blocks is None else "".join(b["text"] for b in blocks if b["type"] == "text") or None
@@ -93,7 +91,8 @@ def test_samples_duplicates_reuse_and_retries(told, clock):
     assert out["tool_calls"][1] == [None, None] == out["tool_calls"][3]
     assert out["tool_calls"][0][1][0]["name"] == "look"
     shared = ask(frame, told, clock, columns=["content"], name="b").result()["content"]
-    assert shared[0] == shared[2] and shared[0] is not shared[2]
+    assert shared[0] == shared[2]
+    assert shared[0] is not shared[2]
     n_created = told.calls("create")
     again = ask(frame.iloc[:2], told, clock, columns=["content"], name="c").result()["content"]
     assert again.tolist() == shared[:2].tolist()

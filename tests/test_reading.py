@@ -143,7 +143,8 @@ def test_an_answer_that_is_a_call_says_where_it_is(api: simulator.Simulator, clo
         run.result()
     assert len(told) == 1
     line = str(told[0].message).rpartition(": ")[2]
-    assert line.startswith(f'pandas_batch.load("{run.id}").result(columns=["output", ') and '"tool_calls"' in line
+    assert line.startswith(f'pandas_batch.load("{run.id}").result(columns=["output", ')
+    assert '"tool_calls"' in line
     moods = [None if calls is None else calls[0]["input"]["mood"] for calls in eval(line)["tool_calls"]]
     assert moods == ["very-calm", "very-calm", None, "very-calm"]
     assert run.to_jsonl(tmp_path / "raw.jsonl").read_text().count("very-calm") == 2

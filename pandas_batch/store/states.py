@@ -42,6 +42,7 @@ TRANSITIONS: Mapping[BatchState, Mapping[BatchState, str]] = MappingProxyType(
         },
         "posting": {
             "bound": "the create answered with an id, or the batch was found",
+            "ended": "the create answered that it has ended already",
             "unknown": "no answer, or none of the API's own",
             "intent": "the API asked to come again later",
             "refused": "the API's own error object says no",
@@ -49,6 +50,7 @@ TRANSITIONS: Mapping[BatchState, Mapping[BatchState, str]] = MappingProxyType(
         },
         "unknown": {
             "bound": "found on the server",
+            "ended": "the create answered after all, and says that it has ended",
             "intent": "looked for in vain during the grace: posted again",
             "split": "looked for in vain, and something found it too large",
         },
