@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import dask
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -288,7 +289,9 @@ class ClaudeBatchDaskFrame:
             merged(part, run.id, store_path, {**again, **shown}, first_row)
             for part, first_row in zip(self._ddf.to_delayed(), first_rows, strict=True)
         ]
-        return dd.from_delayed(parts, meta=meta, divisions=self._ddf.divisions, verify_meta=False)
+        # Else Dask would make texts of lists: of samples, and of what tools are called with.
+        with dask.config.set({"dataframe.convert-string": False}):
+            return dd.from_delayed(parts, meta=meta, divisions=self._ddf.divisions, verify_meta=False)
 
 
 class ClaudeBatchDaskSeries:

@@ -201,3 +201,18 @@ def test_the_accessor_is_there_where_dask_is() -> None:
     code = "import dask.dataframe as dd, pandas_batch; print(hasattr(dd.DataFrame, 'claude_batch'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_labels_are_a_category_of_the_lazy_frame_too(cluster: Any, here: tuple[simulator.Simulator, Any]) -> None:
+    """The lazy frame knows the categories, and what was asked for by name has its dtype."""
+    api, options = here
+    api.answer = lambda params: {"label": "no"}
+    names = ["output", "content", "thinking"]
+    out = dd.from_pandas(rows(4), npartitions=2).claude_batch.submit(
+        "prompt", output_schema=["yes", "no"], columns=names, **options
+    )
+    done = out.compute()
+    assert done["label"].dtype == out.dtypes["label"] == pd.CategoricalDtype(["yes", "no"])
+    assert (done["label"] == "no").all()
+    assert (done.dtypes == out.dtypes).all()
+    assert done["content"].str[0].str["type"].tolist() == ["text"] * 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -16,8 +17,12 @@ import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 from typing_extensions import TypedDict
 
+import pandas_batch
+from pandas_batch import simulator
+from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError
 from pandas_batch.requests.json_schema import misfits, with_single_types
 from pandas_batch.requests.schema import OutputSchema
@@ -436,3 +441,79 @@ def test_a_schema_that_is_nested_too_deep_is_told() -> None:
         deep = {"type": "object", "properties": {"x": deep}, "required": ["x"], "additionalProperties": False}
     with pytest.raises(InputError, match="nested"):
         OutputSchema.of(deep).output_config()
+
+
+LABELS = ["positive", "negative", "mixed"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([], "without labels"),
+        (["a", "b", "a"], "'a' twice"),
+        (["a", 5], "holds 5"),
+        (["a", " "], "not blank"),
+        (["a", None], "holds None"),
+        (["a", "\ud800"], "a label is text"),
+        ([["a"]], "a label is text"),
+        ({"a", "b"}, "not a type"),
+    ],
+)
+def test_labels_that_are_none_are_refused(labels: Any, reason: str) -> None:
+    """Duplicates, blanks and what is no text are refused before anything is sent."""
+    with pytest.raises(InputError) as caught:
+        parse_and_plan(labels)
+    assert reason in str(caught.value)
+
+
+def parse_and_plan(labels: Any) -> None:
+    pd.DataFrame({"p": ["a"]}).claude_batch.preview("p", output_schema=labels)
+
+
+@UNHURRIED
+@given(st.lists(st.text(min_size=1).filter(lambda text: bool(text.strip())), min_size=1, max_size=6, unique=True))
+def test_each_label_is_read_back_and_nothing_else_is(labels: list[str]) -> None:
+    """Whatever the labels are, the column is a category of them in their order; another word is invalid."""
+    schema = OutputSchema.of(labels)
+    assert OutputSchema.of(json.loads(schema.text)).text == schema.text == OutputSchema.of(tuple(labels)).text
+    outputs = [json.dumps({"label": label}) for label in labels]
+    columns, invalid = schema.to_columns([*outputs, '{"label": ""}', "positive", '{"label": ["a"]}', "{}", None])
+    assert columns["label"].dtype == pd.CategoricalDtype(labels)
+    assert columns["label"].tolist()[: len(labels)] == labels
+    assert sorted(invalid) == [len(labels) + i for i in range(4)]
+
+
+@cut_on_purpose
+def test_labels_are_one_category_column(api: simulator.Simulator, clock: Clock) -> None:
+    """Of rows of every outcome the column holds a label or none; load, merge, retry and files keep its categories."""
+    plan_outcomes(api)
+    api.answer = lambda params: {"label": LABELS[len(params["messages"][-1]["content"]) % 3]}
+    frame = all_outcomes()
+    run = ask(frame, api, clock, output_schema=LABELS, schema_prefix="is_", name="labels")
+    out = run.result()
+    dtype = pd.CategoricalDtype(LABELS)
+    assert out["is_label"].dtype == dtype
+    assert (out["is_label"].notna() == (out["status"] == "succeeded")).all()
+    labels = out["is_label"].tolist()
+    for again in (
+        pandas_batch.load(run.id).result(),
+        frame.claude_batch.merge(run.id),
+        ask(out, api, clock, output_schema=LABELS, schema_prefix="is_", name="labels").result(),
+        ask(pd.read_csv(io.StringIO(out.to_csv()), index_col="label"), api, clock, output_schema=LABELS,
+            schema_prefix="is_", name="labels").result(),
+    ):  # fmt: skip
+        assert again["is_label"].dtype == dtype
+        assert again["is_label"].astype(object).fillna("").tolist() == pd.Series(labels).fillna("").tolist()
+    api.faults.clear()
+    healed = run.retry_failed(errors="all").result()
+    assert healed["is_label"].dtype == dtype
+    assert healed["is_label"].notna().sum() == (healed["status"] == "succeeded").sum() > out["is_label"].notna().sum()
+    lists = ask(frame, api, clock, output_schema=LABELS, schema_prefix="is_", samples=2).result()["is_label"]
+    assert {label for both in lists for label in both} <= {*LABELS, np.nan, None}
+
+
+def test_labels_are_asked_for_as_an_enum() -> None:
+    """Over the wire they are an object of one field with an enum."""
+    (request,) = pd.DataFrame({"p": ["a"]}).claude_batch.preview("p", output_schema=LABELS)
+    field = request["params"]["output_config"]["format"]["schema"]["properties"]["label"]
+    assert field["enum"] == LABELS

@@ -7,7 +7,7 @@ import re
 from .keys import HOW_TO_GIVE_A_KEY
 
 _SCHEMA = 'output_schema={"sentiment": str, "score": float}   # a pydantic model, or a JSON schema'
-_LABELS = 'output_schema={"label": Literal["pos", "neg"]}   # from typing import Literal'
+_LABELS = 'output_schema=["positive", "negative", "mixed"]'
 _TEMPLATE = 'prompt="Classify: {title}"   # a template over columns'
 _AT_ONCE = "leave it out: all rows go out in as few batches as they fit in, and the server works on them at once"
 _BATCHES = "leave it out: a batch takes up to 100,000 rows; more rows are cut into several by themselves"

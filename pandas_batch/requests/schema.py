@@ -17,7 +17,7 @@ from pandas_batch.stop_reasons import WHY_MISFIT
 
 from .json_schema import check_askable, misfits, resolved, with_single_types
 from .option_checks import is_plain_schema
-from .plain_values import is_sendable_text, kind_of, plain, quoted
+from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 from .text_dtype import text_dtype
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class OutputSchema:
     @classmethod
     def of(cls, schema: Any) -> OutputSchema:
         """
-        Read a pydantic model (or dataclass, or TypedDict), a JSON schema, or a dict of names to types.
+        Read a pydantic model (dataclass, TypedDict), a JSON schema, a dict of names to types, or a list of labels.
 
         Raises
         ------
@@ -79,7 +79,9 @@ class OutputSchema:
             if all(isinstance(key, str) for key in schema) and _is_json_schema(schema):
                 return cls._of_json(plain(dict(schema), "output_schema"))
             return cls._of_type(_model_of(schema), from_names=True)
-        is_value = isinstance(schema, str | int | float | list | tuple | set) or hasattr(schema, "model_dump")
+        if isinstance(schema, list | tuple):
+            return cls._of_json(_choice_of(schema))
+        is_value = isinstance(schema, str | int | float | set) or hasattr(schema, "model_dump")
         if is_value and not isinstance(schema, type):
             raise InputError(f"output_schema is {kind_of(schema)}, not a type.", hint=_HINT)
         return cls._of_type(schema, from_names=False)
@@ -222,6 +224,22 @@ class OutputSchema:
         if names[0] == "string" and field.get("format") in ("date", "date-time"):
             return field["format"]
         return names[0]
+
+
+def _choice_of(labels: Sequence[Any]) -> dict[str, Any]:
+    """Return the JSON schema of a choice of one of some labels, in their order."""
+    hint = 'output_schema=["positive", "negative", "mixed"]'
+    if not labels:
+        raise InputError("output_schema is a list without labels.", hint=hint)
+    seen = set()
+    for label in labels:
+        if not isinstance(label, str) or not label.strip() or not is_sendable_text(label):
+            raise InputError(f"output_schema holds {shown(label)}; a label is text that is not blank.", hint=hint)
+        if label in seen:
+            raise InputError(f"output_schema has the label {quoted(label, 40)} twice.", hint=hint)
+        seen.add(label)
+    field = {"type": "string", "enum": [exact_text(label) for label in labels]}
+    return {"type": "object", "properties": {"label": field}, "required": ["label"], "additionalProperties": False}
 
 
 def _too_deep() -> InputError:
