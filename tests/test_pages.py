@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pandas_batch import simulator
 from pandas_batch.store.migrations import MIGRATIONS
 from pandas_batch.store.states import MEANINGS, drawn
 
@@ -48,13 +49,14 @@ def test_every_folder_and_every_file_of_the_ground_has_a_line() -> None:
     assert {name for name in folders | files if name not in text} == set()
 
 
-def test_every_file_and_table_of_a_store_has_a_line(api, tmp_path: Path) -> None:
+def test_every_file_and_table_of_a_store_has_a_line(tmp_path: Path) -> None:
     """What a run leaves on disk stands on the page, and so does every table of the database."""
     text = page("ARCHITECTURE.md")
     frame = pd.DataFrame({"prompt": ["a", None]}, index=["x", "y"])
-    run = frame.claude_batch.start("prompt", client=api.client(), store=str(tmp_path / "s"), progress="off")
-    run.result()
-    assert run.engine is None or run.engine.join(20)
+    with simulator.serve(seconds_per_batch=0) as api:
+        run = frame.claude_batch.start("prompt", client=api.client(), store=str(tmp_path / "s"), progress="off")
+        run.result()
+        assert run.engine is None or run.engine.join(20)
     names = {path.name for path in (tmp_path / "s").rglob("*") if path.is_file() and path.parent.name != "locks"}
     names = {re.sub(r"^store\.db-", "-", name) for name in names}
     assert len(names) > 8
