@@ -116,6 +116,44 @@ class ClaudeBatchFrame:
 
         return start_run(self._frame, parse(options, prompt_col), blocking=False)
 
+    def trial(self, prompt_col: Hashable = None, n: Any = 5, **options: Any) -> pd.DataFrame:
+        """
+        Ask a few rows now, through the Messages API, and return them with the answers as columns.
+
+        The options, checks, columns and errors are those of `submit`, whose answers these are too: the same line over
+        all rows does not pay them again. They cost the standard price, twice that of a batch; it is told before, and
+        ``max_cost_usd`` holds. Sixteen rows are under way at once, fewer where the rate limit says so. A request whose
+        answer was lost on its way is asked once more: it can cost twice at worst. Interrupted, nothing more is asked;
+        what came is kept.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        n
+            How many rows, at most 50, spread over the frame: the first, the last and evenly between. Or a list of
+            labels; their rows come in the order of the frame.
+        **options
+            See the README.
+
+        Raises
+        ------
+        InputError
+            The call is wrong, or nothing answers messages; nothing was billed.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke.", "Fine."]})
+        >>> df.claude_batch.trial("review", n=2, client=client, progress="off")[["review", "output", "status"]]
+            review   output     status
+        0  Lovely.  Lovely.  succeeded
+        2    Fine.    Fine.  succeeded
+        """
+        from pandas_batch.run.starting import parse
+        from pandas_batch.run.trial import trial_rows
+
+        return trial_rows(self._frame, parse(options, prompt_col), n)
+
     def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Any) -> list[dict[str, Any]]:
         """
         Return the first `n` requests exactly as they would be sent. Nothing is sent, no key is needed.
@@ -226,6 +264,10 @@ class ClaudeBatchSeries:
     def start(self, **options: Any) -> Run:
         """Return a run at once; see `ClaudeBatchFrame.start`."""
         return self._calls.start(self._name, **options)
+
+    def trial(self, n: Any = 5, **options: Any) -> pd.DataFrame:
+        """Ask a few prompts now and return them with their answers; see `ClaudeBatchFrame.trial`."""
+        return self._calls.trial(self._name, n, **options)
 
     def preview(self, n: int = 3, **options: Any) -> list[dict[str, Any]]:
         """Return the first `n` requests; see `ClaudeBatchFrame.preview`."""

@@ -22,6 +22,15 @@ POINTS = (
 )
 """The instants, in the order in which a batch meets them."""
 
+LIVE_POINTS = (
+    "live asking recorded",
+    "live answered",
+    "live answer recorded",
+    "live results committed",
+    "live batch collected",
+)
+"""The same of a batch whose requests are asked one by one."""
+
 on_reached: Callable[[str], None] | None = None
 """Set by a test; called with the name of each instant."""
 

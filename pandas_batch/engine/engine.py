@@ -60,6 +60,8 @@ class Engine:
         Makes the status record that observers get.
     keep
         Tells, by the key of a batch that is home, of which positions a retry may need the requests again.
+    extend
+        Called when all batches are home: it may add others, and returns whether to look again.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Engine:
         prices: Mapping[str, tuple[float, float]] | None = None,
         warm_first: bool = False,
         keep: Callable[[int], bool | Collection[int]] = lambda key: True,
+        extend: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store = store
         self.run_id = run_id
@@ -91,6 +94,7 @@ class Engine:
         self._lost_answer_grace_s = lost_answer_grace_s
         self._prices = prices
         self._keep = keep
+        self._extend = extend
         self._warm_key = store.run(run_id).batch_keys[0] if warm_first else None
         self._wake = threading.Event()
         self.future: Future[None] = Future()
@@ -311,6 +315,8 @@ class Engine:
                 self._cancel = None
                 self._cancel_done.set()
             open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
+            if not open_batches and not self.posts_stopped and self._extend():
+                continue
             if not open_batches:
                 self.message = ""
                 self._leave()

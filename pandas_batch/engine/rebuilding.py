@@ -45,6 +45,7 @@ def decode_batch(
         n_requests=batch.n_requests,
         at=at,
         prices=prices,
+        has_discount=not batch.is_live,
         custom_ids=store.custom_ids_of(batch.key),
         models_asked=_models_asked(store, batch.key),
     )

@@ -10,6 +10,7 @@ from pandas_batch.store.states import RECORDED, UNDECIDED
 from .collecting import Collector, Poller
 from .posting import Poster, Step, Workplace
 from .reconciling import Reconciler
+from .settling import settle_if_left
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -18,6 +19,7 @@ INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
 
 _AFTER_PROBE_S = 0.05
+_LOOK_S = 1.0
 
 TakeStep = Callable[["BatchRecord"], Step]
 
@@ -48,6 +50,7 @@ class Steps:
         self._poster = Poster(place)
         self._reconciler = Reconciler(place)
         self._collector = Collector(place, prices=prices)
+        self._prices = prices
         self._warm_key = warm_key
         self._due_s: dict[int, float] = {}
         self._limited_until_s: float | None = None
@@ -108,6 +111,8 @@ class Steps:
             return self._post if batch.state == "intent" else self._again
         if batch.state in UNDECIDED:
             return self._reconciler.step
+        if batch.state == "live":
+            return self._settle
         return self._collector.step if batch.state == "ended" else None
 
     def taken(self, batch: BatchRecord, done: Step) -> float:
@@ -143,6 +148,13 @@ class Steps:
             if found is not None:
                 return found
         return self._poster.step(batch)
+
+    def _settle(self, batch: BatchRecord) -> Step:
+        """Bring home what was asked live, once nobody asks any more."""
+        is_home = settle_if_left(self._place.store, batch, clock=self._place.clock, prices=self._prices)
+        if is_home:
+            return Step(due_in_s=0.0)
+        return Step(due_in_s=_LOOK_S, message="Rows of this run are being asked live by another cell or kernel.")
 
     def _withdraw(self, batch: BatchRecord) -> Step:
         self._place.store.transition(batch.key, expect=RECORDED, to="withdrawn")

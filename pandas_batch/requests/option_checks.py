@@ -17,6 +17,7 @@ from .keys import HOW_TO_GIVE_A_KEY
 from .parameters import check_parameter, check_unchecked_names, whole_number
 from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 
+MAX_RETRIES = 10
 MAX_SAMPLES = 1000
 
 
@@ -258,6 +259,7 @@ EXAMPLES = {
     "timeout": "timeout=3600",
     "progress": 'progress="text"',
     "nested": "nested=True",
+    "retries": "retries=2",
 }
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "prompt_col": check_label,
@@ -291,4 +293,5 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "timeout": amount(zero=True, unit="seconds"),
     "progress": one_of("auto", "widget", "text", "off"),
     "nested": check_yes_or_no,
+    "retries": lambda value, name: whole_number(value, name, at_least=0, at_most=MAX_RETRIES),
 }

@@ -75,6 +75,7 @@ class Options:
     timeout: float | None = None
     progress: str = "auto"
     nested: bool = False
+    retries: int = 0
     budget_from_environment: bool = False
 
     def __repr__(self) -> str:

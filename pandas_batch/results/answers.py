@@ -134,6 +134,7 @@ def decode_to_file(
     n_requests: int,
     at: datetime,
     prices: Mapping[str, tuple[float, float]] | None = None,
+    has_discount: bool = True,
     custom_ids: Sequence[bytes] | np.ndarray | None = None,
     models_asked: Callable[[int], str | None] = lambda _: None,
 ) -> Decoded:
@@ -148,6 +149,8 @@ def decode_to_file(
         Where the answers go (Arrow IPC, mode 0600); the caller makes them durable and renames them.
     at, prices
         As in `pandas_batch.results.pricing.add_costs`.
+    has_discount
+        Whether they are of a batch; what was asked live has the standard price.
     models_asked
         Returns the model that the request at a position asked, for answers that do not tell theirs.
 
@@ -165,7 +168,7 @@ def decode_to_file(
     def write(batches: Iterator[pa.RecordBatch]) -> pa.Table:
         with _private_file(path) as file, _writer(file) as writer:
             for batch in batches:
-                priced = add_costs(pa.Table.from_batches([batch]), at=at, prices=prices)
+                priced = add_costs(pa.Table.from_batches([batch]), at=at, prices=prices, batch=has_discount)
                 writer.write_table(priced.select(ANSWER_SCHEMA.names))
         return read_answers(path)
 

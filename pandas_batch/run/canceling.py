@@ -18,7 +18,7 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     if engine is None:
         return f"Run {run.id} has ended already; there is nothing to cancel."
     engine.wait_for_cancel(_CANCEL_PATIENCE_S)
-    mine = [batch for batch in run.batch_records() if batch.run_id == run.id]
+    mine = [batch for batch in run.batch_records() if batch.run_id == run.id and not batch.is_live]
     n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
     told = f"Run {run.id}: {n_canceling} of {len(mine)} batches are being canceled."
     n_unknown = sum(batch.state in UNDECIDED for batch in mine)

@@ -73,6 +73,7 @@ class DrivenRun:
         self._make_wire = wire or self._wire_of_options
         self._status = StatusMaker(store, run_id, bound=self._bound, schema=schema, prices=options.prices)
         self._warned = False
+        self._retries_refused = False
         self._looked = False
         self._looked_for_gone = False
         self._driver: Engine | None = None
@@ -166,8 +167,9 @@ class DrivenRun:
         engine = self._engine
         alive = engine is not None and engine.is_alive
         besides = surplus_words(surplus_of(self.batch_records(), self.id))
+        goes_on = self._retry_is_due()
         if engine is None:
-            return self._status.make(now=self._clock.now(), message=besides or self._refusal())
+            return self._status.make(now=self._clock.now(), message=besides or self._refusal(), goes_on=goes_on)
         return self._status.make(
             now=self._clock.now(),
             is_blocked=engine.error is not None,
@@ -175,6 +177,7 @@ class DrivenRun:
             last_poll_at=engine.last_poll_at,
             next_poll_at=engine.next_poll_at,
             can_cancel=alive,
+            goes_on=goes_on,
         )
 
     def _refusal(self) -> str:
@@ -284,6 +287,7 @@ class DrivenRun:
             prices=self._options.prices,
             warm_first=self._options.warm_cache,
             keep=lambda key: self.answers_of_run().retriable_positions(key),
+            extend=self._extend,
         )
         return self._made
 
@@ -303,7 +307,31 @@ class DrivenRun:
 
     def is_settled(self) -> bool:
         """Return whether nothing is left to do for this run."""
-        return all(batch.state in SETTLED for batch in self.batch_records())
+        is_home = all(batch.state in SETTLED for batch in self.batch_records())
+        return is_home and not self._retry_is_due()
+
+    def _retry_is_due(self) -> bool:
+        """Return whether the run is about to ask rows again by itself."""
+        return self._options.retries > 0 and not self._retries_refused and self._is_retry_due()
+
+    def _is_retry_due(self) -> bool:
+        """Return whether rows are worth asking again, and it was not done often enough; see `Run`."""
+        return False
+
+    def _retry_once(self) -> str:
+        """Add a batch of rows that are asked again, and return why that was not done, or ""; see `Run`."""
+        return ""
+
+    def _extend(self) -> bool:
+        """Let the run ask again by itself where that is due; return whether there may be more to do."""
+        if not self._retry_is_due():
+            return False
+        refusal = self._retry_once()
+        if refusal:
+            self._retries_refused = True
+            if self._engine is not None:
+                self._engine.warnings.append(refusal)
+        return not refusal
 
     def _go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return the engine to wait for, or None where nothing is left to do."""

@@ -193,7 +193,7 @@ class RunAnswers:
 
         if not self._prices or not unpriced_models(table):
             return table
-        return add_costs(table, at=batch.created_at, prices=self._prices)
+        return add_costs(table, at=batch.created_at, prices=self._prices, batch=not batch.is_live)
 
     def contents_of(self, key: int, positions: Sequence[int]) -> list[list[Any] | None]:
         """Return the content blocks of some answers of a collected batch, as they came."""
@@ -335,11 +335,15 @@ class RunAnswers:
 
     # ---------------------------------------------------------------- sums over the requests
 
-    def over_tables(self) -> Iterator[tuple[pa.Table, np.ndarray, Places]]:
-        """Yield each collected batch, the positions in it that are ours, and the places of their requests."""
+    def over_tables(self, *, live: bool = True) -> Iterator[tuple[pa.Table, np.ndarray, Places]]:
+        """
+        Yield each collected batch, the positions in it that are ours, and the places of their requests.
+
+        Without `live`, what was asked one by one is left out.
+        """
         for key, mine in self._of_key.items():
             table = self._table(key)
-            if table is not None:
+            if table is not None and (live or not self.batches[key].is_live):
                 yield table, self.positions[mine], mine
 
     def weights_of(self, mine: Places) -> np.ndarray | None:
@@ -386,12 +390,13 @@ class RunAnswers:
             for table, positions, mine in self.over_tables()
         )
 
-    def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None]]:
-        """Yield the distinct answers, batch by batch, and when each batch was made: the date of its prices."""
+    def bought_at(self) -> Iterator[tuple[pa.Table, datetime | None, bool]]:
+        """Yield the distinct answers, batch by batch, the date of their prices, and whether they have the discount."""
         for key, mine in self._of_key.items():
             table = self._table(key)
             if table is not None:
-                yield table.take(self.positions[mine]), self.batches[key].created_at
+                batch = self.batches[key]
+                yield table.take(self.positions[mine]), batch.created_at, not batch.is_live
 
     def unpriced_models(self) -> list[str]:
         """Return the models of answers whose price is not known."""

@@ -20,7 +20,10 @@ from pandas_batch.errors import InputError, StoreError
 from pandas_batch.failpoints import reached
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
+from .others_asking import nobody_else_asks
+
 if TYPE_CHECKING:
+    from pandas_batch.clock import Clock
     from pandas_batch.requests.options import Options
     from pandas_batch.requests.plan import RequestPlan, Slice
     from pandas_batch.store import NewBatch, RunRecord, Store
@@ -179,6 +182,7 @@ def record(
     base_url: str,
     api_version: str,
     now: datetime,
+    clock: Clock,
     cost_usd_max: float | None,
     estimate: Mapping[str, Any] | None = None,
 ) -> tuple[RunRecord, bool]:
@@ -199,7 +203,9 @@ def record(
     """
     from pandas_batch.store import RunRecord
 
-    with store.preparing():
+    with nobody_else_asks(
+        store, needs.fingerprints, needs.draws, base_url=base_url, clock=clock, prices=options.prices
+    ):
         existing = store.newest_of_identity(needs.identity)
         if existing is not None:
             return existing, False
@@ -207,12 +213,11 @@ def record(
         missing = found.missing
         draws = needs.draws
         if not options.reuse:
-            # Draws nobody else asks for: these answers neither replace nor serve those of other runs.
-            draws = (draws.astype(np.int64) + _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)).astype(np.uint16)
+            draws = drawn_apart(draws)
         of_missing: Any = missing if len(missing) < needs.n_requests else slice(None)  # a slice copies nothing
         rows, fingerprints = needs.rows[of_missing], needs.fingerprints[of_missing]
         _need_room(store, plan, rows)
-        batches, keys_of_missing, positions_of_missing = _spool(
+        batches, keys_of_missing, positions_of_missing = spooled(
             store, plan, rows, fingerprints, draws[of_missing], options, base_url
         )
         reached("run planned")
@@ -246,6 +251,11 @@ def record(
     return recorded, True
 
 
+def drawn_apart(draws: np.ndarray) -> np.ndarray:
+    """Return draws that nobody else asks for: their answers neither replace nor serve those of other runs."""
+    return (draws.astype(np.int64) + _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)).astype(np.uint16)
+
+
 def new_run_id(now: datetime) -> str:
     """Return an id that sorts by time and cannot collide."""
     return f"run_{now:%y%m%d_%H%M%S}_{secrets.token_hex(3)}"
@@ -266,7 +276,7 @@ def _need_room(store: Store, plan: RequestPlan, rows: np.ndarray) -> None:
         )
 
 
-def _spool(
+def spooled(
     store: Store,
     plan: RequestPlan,
     rows: np.ndarray,
@@ -274,8 +284,14 @@ def _spool(
     draws: np.ndarray,
     options: Options,
     base_url: str,
+    *,
+    live_nonce: str | None = None,
 ) -> tuple[list[NewBatch], np.ndarray, np.ndarray]:
-    """Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position."""
+    """
+    Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position.
+
+    With `live_nonce`, they are few, and become the one live batch of that nonce.
+    """
     from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
 
@@ -295,15 +311,17 @@ def _spool(
                     spool=body.close(),
                     base_url=base_url,
                     betas=options.betas,
+                    is_live=live_nonce is not None,
                 )
             )
 
     n_done = 0
+    is_warming = options.warm_cache and live_nonce is None
     for made in _slices(plan, rows):
-        for part in _cut(made, body, warm=options.warm_cache and not batches and body is None):
+        for part in _cut(made, body, warm=is_warming and not batches and body is None):
             if part.opens or body is None:
                 close(n_done)
-                body, nonce, start = SpoolBody(store.new_spool()), new_nonce(), n_done
+                body, nonce, start = SpoolBody(store.new_spool()), live_nonce or new_nonce(), n_done
             stop = n_done + len(part.middles)
             ids = custom_ids(nonce, fingerprints[n_done:stop], draws[n_done:stop], start=n_done - start)
             body.write_lines(ids, made.before, part.middles, made.after)

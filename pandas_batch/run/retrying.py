@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from pandas_batch.types import MAX_BATCH_REQUESTS
 from .preparing import BATCH_BYTES, new_run_id
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pandas_batch.requests.changes import Changes
     from pandas_batch.store import NewBatch, RunRecord, Store
 
@@ -31,14 +34,10 @@ AnyRun = TypeVar("AnyRun", bound="DrivenRun")
 def retry_run(run: AnyRun, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> AnyRun:
     """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
-    from pandas_batch.requests.options import budget_of_environment, check_option
 
     if errors not in ("transient", "all"):
         raise InputError(f"errors={errors!r} is neither 'transient' nor 'all'.", hint='run.retry_failed(errors="all")')
-    given = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
-    budget_usd = run.options.max_cost_usd if given is None else given
-    if budget_usd is None:
-        budget_usd = budget_of_environment()  # where a run was only read, it did not matter whether this can be
+    budget_usd, from_environment = budget_of(run, max_cost_usd)
     store, parent = run.store, run.record
     changes = Changes.of(overrides, parent.options, base_url=parent.base_url, api_version=parent.api_version)
     if not look_for_gone(store, run.id, wire=run.wire, clock=run.clock):
@@ -58,13 +57,26 @@ def retry_run(run: AnyRun, *, errors: str, max_cost_usd: float | None, overrides
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
         if not later:
-            recorded = _record(run, parent, errors, changes, asked, budget_usd=budget_usd)
+            recorded = _record(run, parent, errors, changes, asked, budget=(budget_usd, from_environment))
             if recorded is None:
                 warnings.warn(_nothing_to_ask(run, errors), UserWarning, stacklevel=outside_level())
                 return run
             return run.sibling(recorded.id)
     # Another retry: of what the retries made since have left, whose answers are paid for.
     return retry_run(run.sibling(later[0].id), errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
+
+
+def budget_of(run: DrivenRun, max_cost_usd: float | None) -> tuple[float | None, bool]:
+    """Return the budget of a call on a run, in USD, and whether it is the environment's."""
+    from pandas_batch.requests.options import budget_of_environment, check_option
+
+    if max_cost_usd is not None:
+        given: float = check_option("max_cost_usd", max_cost_usd)
+        return given, False
+    if run.options.max_cost_usd is not None:
+        return run.options.max_cost_usd, run.options.budget_from_environment
+    # Where a run was only read, it did not matter whether this can be.
+    return budget_of_environment(), True
 
 
 def _nothing_to_ask(run: DrivenRun, errors: str) -> str:
@@ -118,7 +130,13 @@ def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
 
 
 def _record(
-    run: DrivenRun, parent: RunRecord, errors: str, changes: Changes, asked: str, *, budget_usd: float | None
+    run: DrivenRun,
+    parent: RunRecord,
+    errors: str,
+    changes: Changes,
+    asked: str,
+    *,
+    budget: tuple[float | None, bool],
 ) -> RunRecord | None:
     """Write the retry down; None where there is nothing to ask again."""
     store = run.store
@@ -130,8 +148,9 @@ def _record(
     positions = table.column("position").to_numpy().copy()
     draws = table.column("draw").to_numpy().copy()
     reused = np.ones(len(keys), dtype=bool)
-    again = _again(run, requests, changes)
-    again = _without_answered(run, again, keys, positions, draws)
+    again = requests_again(run, requests, changes)
+    again = without_answered(run, again, keys, positions, draws)
+    budget_usd, from_environment = budget
     if again and budget_usd is not None and budget_usd != float("inf"):
         from pandas_batch.estimates.bill import check_budget
         from pandas_batch.estimates.retry_bill import estimate_bodies
@@ -140,24 +159,34 @@ def _record(
         check_budget(
             estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now()),
             budget_usd,
-            from_environment=run.options.budget_from_environment and budget_usd is run.options.max_cost_usd,
+            from_environment=from_environment,
         )
-    batches = _write(run, again, keys, positions, draws, reused)
+    batches = written(run, again, keys, positions, draws, reused)
     record = replace(
         parent,
         id=new_run_id(run.clock.now()),
         created_at=run.clock.now(),
         parent_id=parent.id,
         n_reused=int(reused.sum()),
+        n_extensions=0,
+        n_retried=0,
         cost_usd_max=None,
         retry_digest=asked,
     )
-    requests_table = table.set_column(2, "batch_key", _array(keys, "int64"))
-    requests_table = requests_table.set_column(3, "position", _array(positions, "int32"))
-    requests_table = requests_table.set_column(4, "reused", _array(reused, "bool"))
     return store.add_run(
-        record, rows=store.rows_of(run.id), requests=requests_table, batches=batches, index=store.index_of(run.id)
+        record,
+        rows=store.rows_of(run.id),
+        requests=in_table(table, keys, positions, reused),
+        batches=batches,
+        index=store.index_of(run.id),
     )
+
+
+def in_table(table: pa.Table, keys: np.ndarray, positions: np.ndarray, reused: np.ndarray) -> pa.Table:
+    """Return the table of a run's requests with other places for their answers."""
+    table = table.set_column(2, "batch_key", _array(keys, "int64"))
+    table = table.set_column(3, "position", _array(positions, "int32"))
+    return table.set_column(4, "reused", _array(reused, "bool"))
 
 
 def _array(values: np.ndarray, kind: str) -> Any:
@@ -180,7 +209,7 @@ def _requests_to_retry(run: DrivenRun, errors: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Again:
+class Again:
     """A request that is to be asked again: its number in the run, its params, its fingerprint."""
 
     request: int
@@ -188,7 +217,7 @@ class _Again:
     address: np.ndarray
 
 
-def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Again]:
+def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None = None) -> list[Again]:
     """Return `requests` with their changes, from the spools they were posted from."""
     from pandas_batch.custom_ids import parse_custom_id
 
@@ -197,7 +226,7 @@ def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Agai
     table = run.store.requests_table_of(run.id)
     addresses = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
     addresses = addresses[: 16 * table.num_rows].reshape(-1, 16)
-    again: list[_Again] = []
+    again: list[Again] = []
     for key in np.unique(keys).tolist():
         wanted = dict(zip(positions[keys == key].tolist(), requests[keys == key].tolist(), strict=True))
         with run.store.open_spool(key) as spool:
@@ -206,9 +235,9 @@ def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Agai
                 if parsed is not None and parsed.position in wanted:
                     request, params = wanted.pop(parsed.position), params_of_line(line)
                     address = addresses[request]
-                    if changes.given:
+                    if changes is not None and changes.given:
                         params, address = changes.apply(params)
-                    again.append(_Again(request, params, address))
+                    again.append(Again(request, params, address))
         if wanted:
             raise InputError(
                 f"{len(wanted):,} of the failed requests of run {run.id} are not in the store any more.",
@@ -217,15 +246,24 @@ def _again(run: DrivenRun, requests: np.ndarray, changes: Changes) -> list[_Agai
     return sorted(again, key=lambda one: one.request)
 
 
-def _without_answered(
-    run: DrivenRun, again: list[_Again], keys: np.ndarray, positions: np.ndarray, draws: np.ndarray
-) -> list[_Again]:
-    """Point to the answers that another run has paid for, or waits for, and return what is left to ask."""
-    if not run.record.options.get("reuse", True):
+def without_answered(
+    run: DrivenRun,
+    again: list[Again],
+    keys: np.ndarray,
+    positions: np.ndarray,
+    draws: np.ndarray,
+    *,
+    in_flight: bool = True,
+) -> list[Again]:
+    """Point to the answers that another run has paid for, or (`in_flight`) waits for, and return what is left."""
+    if not again or not run.record.options.get("reuse", True):
         return again
     requests = np.array([one.request for one in again])
     found, places = run.store.find_answers(
-        np.vstack([one.address for one in again]), draws[requests], base_url=run.record.base_url
+        np.vstack([one.address for one in again]),
+        draws[requests],
+        base_url=run.record.base_url,
+        in_flight=in_flight,
     )
     # With `errors="all"` an answer that was cut is asked again, and not taken for an answer.
     is_other = (found >= 0) & ((found != keys[requests]) | (places != positions[requests]))
@@ -233,15 +271,21 @@ def _without_answered(
     return [one for one, answered in zip(again, is_other.tolist(), strict=True) if not answered]
 
 
-def _write(
+def written(
     run: DrivenRun,
-    again: list[_Again],
+    again: list[Again],
     keys: np.ndarray,
     positions: np.ndarray,
     draws: np.ndarray,
     reused: np.ndarray,
+    *,
+    live_nonce: str | None = None,
 ) -> list[NewBatch]:
-    """Write the bodies of the retry's batches, and the new places of their requests into the arrays."""
+    """
+    Write the bodies of the retry's batches, and the new places of their requests into the arrays.
+
+    With `live_nonce` they become the one live batch of that nonce, whatever their size.
+    """
     from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
 
@@ -249,9 +293,10 @@ def _write(
     batches: list[NewBatch] = []
     start = 0
     while start < len(again):
-        body, nonce = SpoolBody(run.store.new_spool()), new_nonce()
+        body, nonce = SpoolBody(run.store.new_spool()), live_nonce or new_nonce()
         stop = start
-        while stop < len(again) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < BATCH_BYTES:
+        most_bytes = math.inf if live_nonce else BATCH_BYTES
+        while stop < len(again) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < most_bytes:
             one, position = again[stop], stop - start
             draw = draws[one.request : one.request + 1]
             custom_id = custom_ids(nonce, one.address[None, :], draw, start=position)[0]
@@ -266,6 +311,7 @@ def _write(
                 spool=body.close(),
                 base_url=record.base_url,
                 betas=tuple(record.options.get("betas", ())),
+                is_live=live_nonce is not None,
             )
         )
         start = stop

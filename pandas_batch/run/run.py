@@ -346,6 +346,51 @@ class Run(AwaitedRun):
 
         return retry_run(self, errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
 
+    def _is_retry_due(self) -> bool:
+        from .repeating import is_due
+
+        return is_due(self)
+
+    def _retry_once(self) -> str:
+        from .repeating import retry_once
+
+        return retry_once(self)
+
+    def finish_now(self, max_cost_usd: float | None = None) -> pd.DataFrame:
+        """
+        Bring the run to its end now: cancel its batches, and ask what they do not answer through the Messages API.
+
+        What the batches have answered is kept, at their price. The rest costs the standard price, which is told before
+        anything is canceled; those rows have no ``batch_id``. Killed or interrupted half-way, the same call goes on: no
+        answer that came is lost, at most the requests that were under way are asked again.
+
+        Parameters
+        ----------
+        max_cost_usd
+            The most that the rows may cost which are asked now; None: what the run was given, or
+            ``PANDAS_BATCH_MAX_COST_USD``.
+
+        Returns
+        -------
+        DataFrame
+            What `result` returns.
+
+        Raises
+        ------
+        BudgetError
+            It could cost more, or has no known price. Nothing was canceled, nothing was asked.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> run.finish_now(max_cost_usd=1.00)["status"].tolist()
+        ['succeeded', 'succeeded']
+        """
+        from .finishing import finish_run
+
+        return finish_run(self, max_cost_usd)
+
     def delete(self, *, server: bool = False, force: bool = False) -> None:
         """
         Remove the run and everything that no other run points at, really: files, database pages, log.

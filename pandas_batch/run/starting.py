@@ -198,6 +198,7 @@ def _record(call: Call, store: Store) -> RunRecord:
         base_url=call.base_url,
         api_version=call.api_version,
         now=call.clock.now(),
+        clock=call.clock,
         cost_usd_max=0.0 if estimate is None else estimate.cost_usd_max,
         estimate=None if estimate is None else estimate.to_json(),
     )

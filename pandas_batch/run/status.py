@@ -44,7 +44,7 @@ def state_of(batches: Sequence[BatchRecord], *, is_blocked: bool) -> str:
         return "submitting"
     if any(batch.state == "bound" and batch.cancel_initiated_at is not None for batch in batches):
         return "canceling"
-    if "bound" in states:
+    if states & {"bound", "live"}:
         return "in_progress"
     if "ended" in states:
         return "ended"
@@ -157,10 +157,13 @@ class StatusMaker:
         last_poll_at: datetime | None = None,
         next_poll_at: datetime | None = None,
         can_cancel: bool = False,
+        goes_on: bool = False,
     ) -> RunStatus:
-        """Return the status of the run now."""
+        """Return the status of the run now; with `goes_on`, although all is home, it is about to ask rows again."""
         record, batches, answers = self._refresh()
         state = state_of(batches, is_blocked=is_blocked)
+        if goes_on and state == "collected":
+            state = "submitting"
         counts, totals = self._counts_of(answers), self._totals_of(answers)
         n_answered = sum(
             counts.get(s, 0) for s in ("succeeded", "errored", "expired", "canceled", "missing", "invalid")

@@ -73,8 +73,10 @@ def warnings_of(
             "It is paid and kept, and costs nothing more: "
             f"{run}.result(columns=[{asked}])"
         )
-    if _words_of(answers, "service_tier") - {"batch"}:
-        tiers = {tier: n for tier, n in _count_values(answers, "service_tier").items() if tier != "batch"}
+    # What was asked live is told by its cost, and has no other tier than it should.
+    if _words_of(answers, "service_tier", live=False) - {"batch"}:
+        counted = _count_values(answers, "service_tier", live=False)
+        tiers = {tier: n for tier, n in counted.items() if tier != "batch"}
     else:
         tiers = {}
     if tiers:
@@ -89,18 +91,18 @@ def warnings_of(
     return told
 
 
-def _words_of(answers: RunAnswers, name: str) -> set[str]:
+def _words_of(answers: RunAnswers, name: str, *, live: bool = True) -> set[str]:
     """Return the words that a column of few words may hold: to count them takes a look at every row."""
-    chunks = [chunk for table, _, _ in answers.over_tables() for chunk in table.column(name).chunks]
+    chunks = [chunk for table, _, _ in answers.over_tables(live=live) for chunk in table.column(name).chunks]
     return {word for chunk in chunks for word in chunk.dictionary.to_pylist()}
 
 
-def _count_values(answers: RunAnswers, name: str) -> dict[str, int]:
+def _count_values(answers: RunAnswers, name: str, *, live: bool = True) -> dict[str, int]:
     """Return how many rows have which value in a column of few words (``stop_reason``, ``service_tier``)."""
     import pyarrow as pa
 
     counted: dict[str, int] = {}
-    for table, positions, mine in answers.over_tables():
+    for table, positions, mine in answers.over_tables(live=live):
         column = table.column(name).unify_dictionaries()
         words = column.chunk(0).dictionary.to_pylist() if column.num_chunks else []
         indices = pa.chunked_array([chunk.indices for chunk in column.chunks], pa.int32())
@@ -188,7 +190,7 @@ def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> fl
     from pandas_batch.results.pricing import add_costs
 
     spared = 0.0
-    for table, at in answers.bought_at():
+    for table, at, has_discount in answers.bought_at():
         read, written = (table.column(f"cache_{kind}_tokens").fill_null(0) for kind in ("read", "write"))
         cached = table.filter(pc.greater(pc.add(read, written), 0))
         if not cached.num_rows:
@@ -203,7 +205,9 @@ def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> fl
             "cache_write_1h_tokens": nothing,
         }.items():
             plain = plain.set_column(plain.column_names.index(name), name, values)
-        without, with_cache = (add_costs(priced, at=at, prices=prices).column("cost_usd") for priced in (plain, cached))
+        without, with_cache = (
+            add_costs(priced, at=at, prices=prices, batch=has_discount).column("cost_usd") for priced in (plain, cached)
+        )
         if without.null_count or with_cache.null_count:
             return None
         spared += pc.sum(without).as_py() - pc.sum(with_cache).as_py()

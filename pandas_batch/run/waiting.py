@@ -197,6 +197,10 @@ class AwaitedRun(DrivenRun, ABC):
             # IPython shows no notes of a KeyboardInterrupt.
             sys.stderr.write(note + "\n")
 
+    def raise_for(self, engine: Engine) -> None:
+        """Raise what has stopped the run, if something has, with a note that tells where its money is."""
+        self._raise_for(engine)
+
     def _raise_for(self, engine: Engine) -> None:
         if engine.error is not None and not self.is_settled():
             error = engine.error

@@ -18,8 +18,9 @@ from pandas_batch.errors import StoreError
 
 from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
-from .files import commit_files, commit_folders, private_writer, remove_folder, sync_file, sync_folder
+from .files import commit_files, commit_folders, open_private, private_writer, remove_folder, sync_file, sync_folder
 from .ground import Ground
+from .live_log import ANSWERED, ASKED, LiveLog, answered_lines, asked_positions
 from .records import BatchRecord, NewBatch, new_record
 from .segments import find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
@@ -156,7 +157,7 @@ class Batches(Ground):
     def mark_posting(self, key: int, at: datetime) -> None:
         """Leave a mark beside the body of a batch that it is about to be posted: the database may be put back."""
         with explained(self.path):
-            with open(self._batch_folder(key) / POSTED, "ab") as file:
+            with os.fdopen(open_private(self._batch_folder(key) / POSTED), "ab") as file:
                 file.write(f"{at.isoformat()}\n".encode("ascii"))
             sync_folder(self._batch_folder(key))
 
@@ -258,10 +259,10 @@ class Batches(Ground):
         return segment.fingerprints, segment.draws
 
     def find_answers(
-        self, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str
+        self, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str, in_flight: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """
-        Look up requests that have an answer here, or will have one.
+        Look up requests that have an answer here, or (with `in_flight`) will have one in a batch.
 
         A position that succeeded comes before one in flight, and of both the newest batch. A batch that is
         being canceled is not in flight.
@@ -271,13 +272,22 @@ class Batches(Ground):
         batch_keys, positions
             int64 and int32 arrays, one entry per request; -1 where there is none.
         """
-        found = self._database.read(lambda c: queries.candidates(c, base_url, self.path / "batches", _REQUESTS))
+        folder = self.path / "batches"
+        found = self._database.read(lambda c: queries.candidates(c, base_url, folder, _REQUESTS, in_flight=in_flight))
         with explained(self.path):
             return find_requests(fingerprints, draws, found)
 
-    def set_collected(self, key: int, mask: np.ndarray) -> bool:
+    def find_live(self, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str) -> list[int]:
+        """Return the keys of batches whose requests are being asked live, and that hold one of these."""
+        folder = self.path / "batches"
+        found = self._database.read(lambda c: queries.live_candidates(c, base_url, folder, _REQUESTS))
+        with explained(self.path):
+            keys, _ = find_requests(fingerprints, draws, found)
+        return [int(key) for key in np.unique(keys[keys >= 0])]
+
+    def set_collected(self, key: int, mask: np.ndarray, *, expect: str = "ended", **changes: Any) -> bool:
         """
-        Move a batch from ``ended`` to ``collected``, and record which positions have an answer to be used again.
+        Move a batch from `expect` to ``collected``, and record which positions have an answer to be used again.
 
         Returns
         -------
@@ -287,7 +297,7 @@ class Batches(Ground):
         mask = self._mask_of(key, mask)
 
         def change(connection: Any) -> bool:
-            if not queries.update_batch(connection, key, {"state": "collected"}, ["ended"]):
+            if not queries.update_batch(connection, key, {**changes, "state": "collected"}, [expect]):
                 return False
             queries.set_succeeded(connection, key, mask)
             return True
@@ -333,6 +343,20 @@ class Batches(Ground):
     def answers_path(self, key: int) -> Path:
         """Return where the decoded answers are."""
         return self._batch_folder(key) / _ANSWERS
+
+    def live_log(self, key: int) -> LiveLog:
+        """Return the files in which is recorded what is asked live of a batch, and what is answered."""
+        return LiveLog(self._batch_folder(key), self.path)
+
+    def live_answers(self, key: int) -> Iterator[bytes]:
+        """Yield the answers to a live batch that came whole, as lines of results."""
+        with explained(self.path):
+            yield from answered_lines(self._batch_folder(key))
+
+    def live_asked(self, key: int) -> Collection[int]:
+        """Return the positions of a live batch that were asked, or were about to be."""
+        with explained(self.path):
+            return asked_positions(self._batch_folder(key))
 
     def new_results_part(self, key: int) -> io.BufferedWriter:
         """Return a writer on an empty, private `results_part_path`."""
@@ -389,7 +413,7 @@ class Batches(Ground):
         with explained(self.path):
             if (folder / _RESULTS).exists():
                 compress_file(folder / _RESULTS, folder / _RESULTS_PACKED)
-            remove_files([folder / _RESULTS_PART])
+            remove_files([folder / _RESULTS_PART, folder / ANSWERED, folder / ASKED])
             if (folder / _SPOOL).exists():
                 self._reduce_spool(key, folder, keep=keep_requests)
 

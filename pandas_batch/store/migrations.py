@@ -28,7 +28,9 @@ _VERSION_1 = (
         index_kind TEXT,
         api_version TEXT NOT NULL,
         estimate TEXT NOT NULL,
-        retry_digest TEXT
+        retry_digest TEXT,
+        n_extensions INTEGER NOT NULL,
+        n_retried INTEGER NOT NULL
     )
     """,
     "CREATE INDEX runs_by_identity ON runs (identity)",
@@ -70,7 +72,8 @@ _VERSION_1 = (
         first_watermark_id TEXT,
         first_watermark_at TEXT,
         surplus TEXT NOT NULL,
-        surplus_settled INTEGER NOT NULL
+        surplus_settled INTEGER NOT NULL,
+        is_live INTEGER NOT NULL
     )
     """,
     "CREATE INDEX batches_by_state ON batches (state)",

@@ -126,6 +126,44 @@ def split_batches(connection: sqlite3.Connection) -> dict[int, tuple[tuple[int, 
     }
 
 
+def extend_run(
+    connection: sqlite3.Connection,
+    run_id: str,
+    n_before: int,
+    batches: Sequence[BatchRecord],
+    keys: Sequence[int],
+    changes: Mapping[str, Any],
+) -> bool:
+    """Add batches to a run that was extended `n_before` times, and let it need `keys`; return whether it was so."""
+    clause, values = assignments(changes, RUN_COLUMNS, fixed=("number", "id", "identity"))
+    done = connection.execute(
+        f"UPDATE runs SET {clause}, n_extensions = n_extensions + 1 WHERE id = :run_id AND n_extensions = :n_before"
+        if clause
+        else "UPDATE runs SET n_extensions = n_extensions + 1 WHERE id = :run_id AND n_extensions = :n_before",
+        values | {"run_id": run_id, "n_before": n_before},
+    )
+    if done.rowcount != 1:
+        return False
+    for batch in batches:
+        insert_batch(connection, batch)
+    (place,) = connection.execute(
+        "SELECT COALESCE(MAX(place), -1) FROM run_batches WHERE run_id = ?", (run_id,)
+    ).fetchone()
+    link_batches(connection, run_id, keys, first_place=place + 1)
+    # What another run has posted, and this one does not wait for any more, is no business of it.
+    needed = set(keys)
+    others = connection.execute(
+        "SELECT batch_key FROM run_batches JOIN batches ON key = batch_key "
+        "WHERE run_batches.run_id = ? AND batches.run_id != ? AND state != 'split'",
+        (run_id, run_id),
+    ).fetchall()
+    connection.executemany(
+        "DELETE FROM run_batches WHERE run_id = ? AND batch_key = ?",
+        [(run_id, key) for (key,) in others if key not in needed],
+    )
+    return True
+
+
 def update_index_kind(connection: sqlite3.Connection, run_id: str, kind: str) -> None:
     """Say what kind of labels a run has now."""
     connection.execute("UPDATE runs SET index_kind = ? WHERE id = ?", (kind, run_id))
@@ -208,25 +246,36 @@ def _mask(n: int, bits: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=n).astype(bool)
 
 
-def candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name: str) -> list[Candidate]:
+def candidates(
+    connection: sqlite3.Connection, base_url: str, folder: Path, name: str, *, in_flight: bool = True
+) -> list[Candidate]:
     """
     Return the batches in which answers may be found, the preferred ones last.
 
-    First those in flight (one that was canceled no longer counts), then those with answers; of each
-    the newest last.
+    First those in flight (one that was canceled no longer counts; left out without `in_flight`), then those with
+    answers; of each the newest last.
     """
     rows = connection.execute(
         f"""
         SELECT batches.key, succeeded.n_requests, succeeded.bits FROM batches
         LEFT JOIN succeeded ON succeeded.batch_key = batches.key
         WHERE base_url = ? AND (
-            bits IS NOT NULL OR (state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL AND NOT cancel_asked)
+            bits IS NOT NULL
+            OR (? AND state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL AND NOT cancel_asked)
         )
         ORDER BY bits IS NOT NULL, batches.key
         """,
-        (base_url, *IN_FLIGHT),
+        (base_url, int(in_flight), *IN_FLIGHT),
     )
     return [Candidate(key, folder / str(key) / name, None if bits is None else _mask(n, bits)) for key, n, bits in rows]
+
+
+def live_candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name: str) -> list[Candidate]:
+    """Return the batches whose requests are being asked one by one."""
+    rows = connection.execute(
+        "SELECT key FROM batches WHERE base_url = ? AND state = 'live' ORDER BY key", (base_url,)
+    ).fetchall()
+    return [Candidate(key, folder / str(key) / name, None) for (key,) in rows]
 
 
 def delete_run(connection: sqlite3.Connection, run_id: str) -> list[int] | None:

@@ -54,6 +54,10 @@ class RunRecord:
         What it was expected to cost, as `pandas_batch.estimates.estimate.Estimate` writes it; empty where nobody asked.
     retry_digest
         What makes two retries of a run the same one; None where the run is no retry.
+    n_extensions
+        How often batches were added to the run after it was recorded; each time its requests were written anew.
+    n_retried
+        How many of these were retries that the run has made by itself.
     """
 
     id: str
@@ -75,6 +79,8 @@ class RunRecord:
     api_version: str = ""
     estimate: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_digest: str | None = None
+    n_extensions: int = 0
+    n_retried: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +119,8 @@ class BatchRecord:
         Batches of the server that were made of the same requests besides, with what they cost in USD (None: unknown).
     surplus_settled
         Whether the last look for such batches has been taken.
+    is_live
+        Whether its requests are asked one by one through the Messages API, at the standard price; it is never posted.
     """
 
     key: int
@@ -151,6 +159,7 @@ class BatchRecord:
     first_watermark_at: datetime | None = None
     surplus: Mapping[str, float | None] = field(default_factory=dict)
     surplus_settled: bool = False
+    is_live: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +177,8 @@ class NewBatch:
         The body of its POST, written and closed.
     batch_id
         Given for a batch that is on the server already and was found again: it is recorded as ``bound``.
+    is_live
+        Whether its requests are to be asked one by one: it is recorded as ``live``. Its maker holds `live_lease`.
     """
 
     nonce: str
@@ -177,6 +188,12 @@ class NewBatch:
     base_url: str
     betas: tuple[str, ...] = ()
     batch_id: str | None = None
+    is_live: bool = False
+
+
+def live_lease(nonce: str) -> str:
+    """Return the name of the lease that whoever asks the requests of a live batch holds, from before it is recorded."""
+    return f"live-{nonce}"
 
 
 def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
@@ -189,9 +206,10 @@ def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
         betas=tuple(batch.betas),
         n_requests=len(batch.draws),
         n_bytes=batch.spool.n_bytes,
-        state="intent" if batch.batch_id is None else "bound",
+        state="live" if batch.is_live else "intent" if batch.batch_id is None else "bound",
         batch_id=batch.batch_id,
         proved=batch.batch_id is not None,
+        is_live=batch.is_live,
     )
 
 
@@ -204,7 +222,7 @@ _TIMES = frozenset(
 )
 _JSON = frozenset({"options", "estimate", "counts", "surplus"})
 _TUPLES = frozenset({"betas", "tried_ids", "split_into"})
-_FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled"})
+_FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled", "is_live"})
 
 RUN_COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("batch_keys", "schema_version"))
 BATCH_COLUMNS = tuple(f.name for f in fields(BatchRecord))
@@ -278,4 +296,4 @@ def assignments(
     return clause, {name: to_cell(name, value) for name, value in changes.items()}
 
 
-FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests"})
+FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests", "is_live"})

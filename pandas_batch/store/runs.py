@@ -238,10 +238,68 @@ class Runs(Batches):
         with explained(self.path):
             return read_table(self._run_folder(run_id) / "rows.arrow")
 
+    def extend_run(
+        self, run: RunRecord, requests: pa.Table, batches: Sequence[NewBatch], **changes: Any
+    ) -> list[int] | None:
+        """
+        Add batches to a run: all of them with its new table of requests, or nothing.
+
+        Parameters
+        ----------
+        run
+            The run as it was read.
+        requests
+            Its requests, as `add_run` takes them.
+        batches
+            The new batches.
+        **changes
+            Other fields of the run to change with it.
+
+        Returns
+        -------
+        list of int or None
+            Keys of the new batches; None where another has extended the run since `run` was read.
+        """
+        self._refuse_if_older(batches)
+        _check_columns(requests, REQUEST_COLUMNS)
+        with explained(self.path, NOTHING_RECORDED), self._recording():
+            if self.run(run.id).n_extensions != run.n_extensions:
+                for batch in batches:
+                    batch.spool.discard()
+                return None
+            keys = self._take_keys(len(batches))
+            requests, used = _with_real_keys(requests, keys)
+            records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
+            # Under a name of its own: which table holds is decided by the commit, and by nothing before it.
+            table = self._requests_path(run.id, run.n_extensions + 1)
+            placed: list[Path] = []
+            done = False
+            try:
+                folders = self._write_batches(keys, batches, placed)
+                part = table.with_name(f"requests.{secrets.token_hex(4)}.part")
+                write_table(part, requests)
+                commit_file(part, table)
+                commit_folders(folders)
+                done = self._database.write(
+                    lambda c: queries.extend_run(c, run.id, run.n_extensions, records, [*keys, *used], changes)
+                )
+            finally:
+                if not done:
+                    self._take_back(keys, None, placed, batches)
+            if not done:
+                return None
+            self._recorded_here |= dict.fromkeys(keys, os.getpid())
+        return keys
+
+    def _requests_path(self, run_id: str, n_extensions: int) -> Path:
+        name = f"requests.{n_extensions}.arrow" if n_extensions else "requests.arrow"
+        return self._run_folder(run_id) / name
+
     def requests_table_of(self, run_id: str) -> pa.Table:
         """Return the requests table of a run; where a batch was split, with the places in its successors."""
+        path = self._requests_path(run_id, self.run(run_id).n_extensions)
         with explained(self.path):
-            table = read_table(self._run_folder(run_id) / "requests.arrow")
+            table = read_table(path)
         keys = table.column("batch_key").to_numpy()
         positions = table.column("position").to_numpy()
         moved_keys, moved = self.resolve(keys, positions)

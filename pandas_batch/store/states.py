@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 BatchState = Literal[
-    "intent", "posting", "unknown", "refused", "bound", "ended", "collected", "gone", "split", "withdrawn"
+    "intent", "posting", "unknown", "refused", "bound", "ended", "collected", "gone", "split", "withdrawn", "live"
 ]
 
 BATCH_STATES: tuple[BatchState, ...] = get_args(BatchState)
@@ -29,6 +29,7 @@ MEANINGS: Mapping[BatchState, str] = MappingProxyType(
         "gone": "the server no longer has it, as far as is known",
         "split": "replaced by smaller batches, as it was too large",
         "withdrawn": "canceled before it was posted; it never will be",
+        "live": "no batch of the server: its requests are asked one by one through the Messages API",
     }
 )
 
@@ -78,6 +79,9 @@ TRANSITIONS: Mapping[BatchState, Mapping[BatchState, str]] = MappingProxyType(
         },
         "split": {},
         "withdrawn": {},
+        "live": {
+            "collected": "nobody asks any more; what came is decoded",
+        },
     }
 )
 """From each state, those that may follow, and why a batch moves there."""
@@ -135,7 +139,7 @@ def drawn() -> str:
     >>> drawn().splitlines()[1]
     '    [*] --> intent: recorded'
     """
-    lines = ["stateDiagram-v2", "    [*] --> intent: recorded"]
+    lines = ["stateDiagram-v2", "    [*] --> intent: recorded", "    [*] --> live: recorded, to be asked one by one"]
     for state, following in TRANSITIONS.items():
         lines += [f"    {state} --> {to}: {why}" for to, why in following.items() if to != state]
         if not following:

@@ -72,6 +72,8 @@ class Unrecorded:
         """Return whether a server whose list lacks its nonce never got it: not so where one unread may be it."""
         if self.nonce is None or not self.posted or any(self.folder.glob("results*")):
             return False
+        if any(self.folder.glob("live.*")):  # what was asked one by one stands in no list
+            return False
         if now - max(self.posted) < _APPEARS_WITHIN:
             return False
         try:

@@ -48,9 +48,11 @@ from .failures import (
     server_time,
 )
 from .flows import Flow
+from .messages import Asked, message_flow
 from .sending import is_async
 
 __all__ = [
+    "Asked",
     "Body",
     "Created",
     "Page",
@@ -148,6 +150,10 @@ class Wire:
     def count_tokens(self, params: Mapping[str, Any], *, betas: Sequence[str] = ()) -> int:
         """Return the server's estimate of the input tokens of one request."""
         return self.drive(count_tokens_flow(params, betas=betas))
+
+    def ask(self, params: bytes, *, betas: Sequence[str] = ()) -> Asked:
+        """Ask one request of the Messages API, once."""
+        return self.drive(message_flow(params, betas=betas))
 
     def close(self) -> None:
         """Close what is ours: the loop thread, the copy, and a client that nobody passed in."""

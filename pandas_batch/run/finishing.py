@@ -1,0 +1,150 @@
+"""``run.finish_now()``: cancel what has not begun, keep what was answered, ask the rest through the Messages API.
+
+Nothing of it has to be remembered: whatever was killed when, the batches are canceled or not, the live answers are
+there or not, and the same call goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_batch.amounts import usd
+from pandas_batch.display.live_progress import LiveProgress
+from pandas_batch.engine.engine import SETTLED
+from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.settling import settle_left_behind
+from pandas_batch.errors import outside_level
+from pandas_batch.estimates.bill import check_budget
+from pandas_batch.estimates.retry_bill import estimate_bodies
+from pandas_batch.results.row_status import CODE
+from pandas_batch.types import MAX_BATCH_REQUESTS
+
+from .asking_again import worth_asking
+from .extending import extended
+from .live_batch import ask_live, at_standard_price, lost_words, put_away, wait_for
+from .others_asking import new_live_nonce, nobody_else_asks
+from .retrying import Again, budget_of, requests_again
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pandas_batch.store import BatchRecord
+
+    from .waiting import AwaitedRun
+
+_TICK_S = 0.25
+
+
+def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
+    """Bring the run to its end now; see `pandas_batch.run.run.Run.finish_now`."""
+    budget_usd, from_environment = budget_of(run, max_cost_usd)
+    run.look_for_gone()
+    settle_left_behind(run.store, clock=run.clock, prices=run.options.prices)
+    again = requests_again(run, _unanswered(run))
+    if not again:
+        return run.result()
+    for batch in run.batch_records():
+        Workplace(store=run.store, wire=run.wire(), clock=run.clock).check_server(batch)
+    told = at_standard_price(
+        estimate_bodies([one.params for one in again], options=run.options, wire=None, at=run.clock.now())
+    )
+    if budget_usd is not None and told.cost_usd_max is not None and told.cost_usd_max > budget_usd:
+        bodies = [one.params for one in again]
+        counted = estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now())
+        told = at_standard_price(counted)
+    check_budget(told, budget_usd, from_environment=from_environment)
+    progress = LiveProgress(run.options.progress, f"finishing {run.id}", len(again), clock=run.clock)
+    progress.tell(
+        f"Run {run.id}: canceling its batches; what they do not answer, at most {len(again):,} rows, is asked now "
+        f"through the Messages API at the standard price: at most {usd(told.cost_usd_max)}."
+    )
+    try:
+        _cancel(run)
+        _ask_rest(run, progress)
+    finally:
+        progress.close()
+    return run.result()
+
+
+def _unanswered(run: AwaitedRun) -> np.ndarray:
+    """Return the requests of a run that have no answer, and may get one."""
+    answers = run.answers_of_run()
+    unanswered: np.ndarray = worth_asking(answers, "transient") | (answers.codes_of_requests() == CODE["pending"])
+    return np.flatnonzero(unanswered)
+
+
+def _open_batches(run: AwaitedRun) -> list[BatchRecord]:
+    """Return the batches that this run has posted, or is to post, and that have not come home."""
+    return [
+        batch
+        for batch in run.batch_records()
+        if batch.run_id == run.id and batch.state not in SETTLED and not batch.is_live
+    ]
+
+
+def _cancel(run: AwaitedRun) -> None:
+    """Cancel the run's own batches, and wait until what they have answered is here."""
+    if not _open_batches(run):
+        return
+    engine = run.canceled_by(force=False)
+    if engine is None:
+        return
+    try:
+        with engine.waited_for():
+            while _open_batches(run):
+                if engine.wait(_TICK_S) and _open_batches(run):
+                    run.raise_for(engine)
+                    engine = run.canceled_by(force=False) or engine
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(
+            f"Run {run.id}: its batches are being canceled; what they have answered is kept, nothing was asked live.\n"
+            f"  To go on: {run.expression}.finish_now()"
+        )
+        raise
+
+
+def _ask_rest(run: AwaitedRun, progress: LiveProgress) -> None:
+    again = requests_again(run, _unanswered(run))
+    n_before = 0
+    asked: set[int] = set()
+    while again:
+        part = again[:MAX_BATCH_REQUESTS]
+        n_asked = _ask(run, part, progress, n_before)
+        n_before += n_asked
+        asked |= {one.request for one in part}
+        # What has failed now has failed; what another has asked meanwhile is looked at again.
+        again = [one for one in requests_again(run, _unanswered(run)) if one.request not in asked]
+
+
+def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int:
+    """Ask some requests live, and return how many there were; those answered meanwhile are not asked."""
+    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
+    with nobody_else_asks(
+        run.store,
+        np.vstack([one.address for one in again]),
+        draws,
+        base_url=run.record.base_url,
+        clock=run.clock,
+        prices=run.options.prices,
+    ):
+        # Another call of the same may have asked them while we waited.
+        record, left = run.record, set(_unanswered(run).tolist())
+        nonce, lease = new_live_nonce(run.store)
+        try:
+            keys = extended(run, record, [one for one in again if one.request in left], live_nonce=nonce)
+        except BaseException:
+            lease.close()
+            raise
+    if not keys:
+        lease.close()
+        return 0
+    asker = ask_live(run, keys[0], lease, wire=run.wire(), on_answer=lambda n: progress.update(n_before + n))
+    wait_for(asker, run, timeout=run.options.timeout, again=f"{run.expression}.finish_now()", on_end=lambda: None)
+    put_away(run, keys[0])
+    if said := lost_words(asker):
+        warnings.warn(f"Run {run.id}: {said}", UserWarning, stacklevel=outside_level())
+    return asker.n_done

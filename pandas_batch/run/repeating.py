@@ -1,0 +1,87 @@
+"""``retries=n``: once the last batch has ended, what is worth asking again goes into a new batch of the same run.
+
+How often that was done is recorded with the batch it led to: killed at any instant, a run asks neither more often nor
+twice. What failed was not billed, so that the bound of the run holds for its retries too; a row without a result may
+have been, and counts once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pandas_batch.amounts import usd
+from pandas_batch.errors import InputError
+from pandas_batch.estimates.retry_bill import estimate_bodies
+from pandas_batch.results.row_status import CODE
+
+from .asking_again import worth_asking
+from .extending import extended
+from .retrying import Again, requests_again
+
+if TYPE_CHECKING:
+    from .driving import DrivenRun
+
+
+def is_due(run: DrivenRun) -> bool:
+    """Return whether the run is to ask rows again by itself, now that all its batches have ended."""
+    if run.options.retries <= run.record.n_retried:
+        return False
+    batches = run.batch_records()
+    if any(batch.state not in ("collected", "withdrawn") for batch in batches):
+        return False
+    # What was canceled was canceled on purpose.
+    if any(batch.cancel_asked and batch.run_id == run.id for batch in batches):
+        return False
+    return bool(worth_asking(run.answers_of_run(), "transient").any())
+
+
+def retry_once(run: DrivenRun) -> str:
+    """
+    Add a batch of what is worth asking again, if that is due; return why it was not, or "".
+
+    The caller looks at the run again: another kernel may have been faster.
+    """
+    with run.store.preparing():
+        if not is_due(run):
+            return ""
+        record = run.record
+        requests = np.flatnonzero(worth_asking(run.answers_of_run(), "transient"))
+        try:
+            again = requests_again(run, requests)
+        except InputError as error:
+            return error.what
+        bound_usd = _bound_usd(run, again, online=False)
+        budget_usd = run.options.max_cost_usd
+        if budget_usd is not None and np.isfinite(budget_usd):
+            if bound_usd is None or bound_usd > budget_usd:
+                bound_usd = _bound_usd(run, again, online=True)
+            if bound_usd is None or bound_usd > budget_usd:
+                most = "an amount that is not known" if bound_usd is None else usd(bound_usd)
+                return (
+                    f"Run {run.id}: {len(again):,} failed rows were not asked again by themselves: with them the run "
+                    f"could cost {most}, above max_cost_usd={budget_usd:.12g}."
+                )
+        known = record.cost_usd_max is not None and bound_usd is not None
+        changes = {
+            "n_retried": record.n_retried + 1,
+            "cost_usd_max": max(record.cost_usd_max or 0.0, bound_usd or 0.0) if known else None,
+        }
+        extended(run, record, again, changes=changes)
+    return ""
+
+
+def _bound_usd(run: DrivenRun, again: Sequence[Again], *, online: bool) -> float | None:
+    """Return what the run may have cost in the end; None where that is not known."""
+    answers = run.answers_of_run()
+    paid_usd = answers.totals().paid_usd
+    codes = answers.codes_of_requests()
+    # A row without a result may have been billed already.
+    maybe_billed = [one.params for one in again if codes[one.request] == CODE["missing"]]
+    bodies = [one.params for one in again] + maybe_billed
+    told = estimate_bodies(bodies, options=run.options, wire=run.wire() if online else None, at=run.clock.now())
+    if paid_usd is None or told.cost_usd_max is None:
+        return None
+    return paid_usd + told.cost_usd_max
