@@ -56,6 +56,7 @@ OPTIONS: dict[str, list[Any]] = {
     "samples": [0, 1.5, 10_000, "3", True],
     "betas": [5, ["two words, and a comma"], [5], {"beta": True}, ["bêta"]],
     "extra_params": ["temperature", {"messages": []}, {"model": "x"}, {"a": np.nan}, {"a": {1, 2}}, {1: 2}],
+    "retries": [-1, 11, 1.5, "2", True],
     "prefix": [5, None, "\ud83d"],
     "overwrite": ["no", 0],
     "columns": ["output", [], ["outputs"], [5], 5, {"output": 1}],

@@ -58,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "timeout": None,
     "progress": "auto",
     "nested": False,
+    "retries": 0,
 }
 
 PLAIN: dict[str, Any] = {
@@ -92,6 +93,7 @@ PLAIN: dict[str, Any] = {
     "timeout": 3600,
     "progress": "off",
     "nested": True,
+    "retries": 2,
     "stop_sequences": ["END"],
     "thinking": {"type": "enabled", "budget_tokens": np.int32(2048)},
     "metadata": {"user_id": "u1"},

@@ -103,7 +103,7 @@ def test_the_accessor_is_registered_on_frames_and_series() -> None:
     """`import pandas_batch` is all it takes; both accessors offer the same calls."""
     assert isinstance(pd.DataFrame().claude_batch, ClaudeBatchFrame)
     assert isinstance(pd.Series(dtype=object).claude_batch, ClaudeBatchSeries)
-    calls = ["submit", "asubmit", "start", "preview", "estimate", "attach", "merge"]
+    calls = ["submit", "asubmit", "start", "trial", "preview", "estimate", "attach", "merge"]
     for accessor in (ClaudeBatchFrame, ClaudeBatchSeries):
         assert [name for name in vars(accessor) if not name.startswith("_")] == calls
 

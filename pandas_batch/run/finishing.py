@@ -14,13 +14,13 @@ import numpy as np
 
 from pandas_batch.amounts import usd
 from pandas_batch.display.live_progress import LiveProgress
-from pandas_batch.engine.engine import SETTLED
 from pandas_batch.engine.posting import Workplace
 from pandas_batch.engine.settling import settle_left_behind
 from pandas_batch.errors import outside_level
 from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.results.row_status import CODE
+from pandas_batch.store.states import SETTLED
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .asking_again import worth_asking

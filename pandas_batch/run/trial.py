@@ -19,6 +19,7 @@ from pandas_batch.engine.posting import new_nonce
 from pandas_batch.errors import InputError, clip, outside_level
 from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.estimate import estimate_requests
+from pandas_batch.requests.plain_values import shown
 
 from .live_batch import ask_live, at_standard_price, lost_words, put_away, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
@@ -104,7 +105,7 @@ def rows_to_try(index: pd.Index, n: Any) -> np.ndarray:
         return _labelled(index, n)
     if not 1 <= n <= MOST_ROWS:
         raise InputError(
-            f"n={n} is not between 1 and {MOST_ROWS}: a trial asks a few rows, at the standard price.",
+            f"n={shown(int(n))} is not between 1 and {MOST_ROWS}: a trial asks a few rows, at the standard price.",
             hint="n=5\ndf.claude_batch.submit(...)   # asks all rows in a batch, at half the price",
         )
     n_rows = len(index)
@@ -116,7 +117,7 @@ def rows_to_try(index: pd.Index, n: Any) -> np.ndarray:
 def _labelled(index: pd.Index, labels: Any) -> np.ndarray:
     if isinstance(labels, str | bytes | bool | float) or not isinstance(labels, Iterable):
         raise InputError(
-            f"n={clip(repr(labels), 60)} is neither a number of rows nor a list of labels.",
+            f"n={shown(labels)} is neither a number of rows nor a list of labels.",
             hint="n=5   # spread over the frame\nn=[label, ...]   # these rows",
         )
     wanted = list(labels)
@@ -125,8 +126,8 @@ def _labelled(index: pd.Index, labels: Any) -> np.ndarray:
     except TypeError:
         unknown = wanted
     if unknown or not wanted:
-        shown = ", ".join(clip(repr(label), 60) for label in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
-        what = f"The frame has no rows labelled {shown}." if unknown else "n=[] names no row."
+        named = ", ".join(clip(repr(label), 60) for label in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        what = f"The frame has no rows labelled {named}." if unknown else "n=[] names no row."
         some = ", ".join(clip(repr(label), 60) for label in index[:2].tolist())
         raise InputError(what, hint=f"n=[{some}]   # labels of the frame's index" if len(index) else "n=5")
     positions = np.flatnonzero(index.isin(wanted))
