@@ -197,9 +197,7 @@ def test_the_readme_tells_the_run_whole() -> None:
         "store",
         "to_arrow",
         "wire",
-        "batch_records",
         "batches",
-        "canceled_by",
         "wait_for_answers",
     }
     assert public - inner <= shown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pandas_batch.clock import Clock
-from pandas_batch.engine.posting import new_nonce
+from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.settling import settle_if_left, settle_left_behind
 from pandas_batch.exiting import say
 from pandas_batch.store.records import live_lease

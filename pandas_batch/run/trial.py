@@ -13,9 +13,9 @@ import pandas as pd
 
 from pandas_batch.amounts import number, usd
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.custom_ids import new_nonce
 from pandas_batch.display.live_progress import LiveProgress
 from pandas_batch.display.progress import in_kernel
-from pandas_batch.engine.posting import new_nonce
 from pandas_batch.errors import InputError, clip, outside_level
 from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.estimate import estimate_requests
