@@ -46,6 +46,8 @@ class Job:
         A point at which it stands still, driving, until `until_file` is there; then it dies.
     begin_with
         A file that it waits for before it begins.
+    call
+        What it does: ``"submit"``, ``"trial"`` (of all its rows) or ``"finish"`` (start, and finish now).
     """
 
     store: str
@@ -63,6 +65,7 @@ class Job:
     interrupt_after_s: float | None = None
     planted: str | None = None
     grace_s: float = 600.0
+    call: str = "submit"
 
 
 def prompts(job: Job) -> list[str]:
@@ -91,6 +94,7 @@ def do(job: Job) -> None:
     from pandas_batch.clock import Clock
     from pandas_batch.run import preparing
     from pandas_batch.run.starting import parse, start_run
+    from pandas_batch.run.trial import trial_rows
 
     class LabClock(Clock):
         """The server's clock: whoever waits moves it for all."""
@@ -142,9 +146,15 @@ def do(job: Job) -> None:
         "preflight": False,
         "lost_answer_grace": job.grace_s,
     }
-    run = start_run(frame, parse(options, "prompt"), blocking=True, clock=LabClock())
+    if job.call == "trial":
+        out = trial_rows(frame, parse(options, "prompt"), job.n_rows, clock=LabClock())
+        leave(
+            job, {"output": out["output"].tolist(), "status": out["status"].tolist(), "cost_usd": sum(out["cost_usd"])}
+        )
+        return
+    run = start_run(frame, parse(options, "prompt"), blocking=job.call == "submit", clock=LabClock())
     Path(f"{job.out}.attached").touch()
-    out = run.result()
+    out = run.finish_now() if job.call == "finish" else run.result()
     engine = run.engine
     if engine is not None:
         engine.join(20)
@@ -156,6 +166,11 @@ def do(job: Job) -> None:
         "run": run.id,
         "ended_s": time.monotonic(),
     }
+    leave(job, told)
+
+
+def leave(job: Job, told: dict[str, Any]) -> None:
+    """Leave what came of a job in its file."""
     part = Path(f"{job.out}.part")
     part.write_text(json.dumps(told))
     part.rename(job.out)
@@ -202,6 +217,8 @@ PRELOADED = (
             "requests.plan",
             "run.retrying",
             "run.starting",
+            "run.trial",
+            "run.finishing",
             "store",
             "run.summary",
         )

@@ -290,7 +290,7 @@ def spooled(
     """
     Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position.
 
-    With `live_nonce`, they are few, and become the one live batch of that nonce.
+    With `live_nonce`, they become the one live batch of that nonce, whatever their size.
     """
     from pandas_batch.custom_ids import custom_ids
     from pandas_batch.store import NewBatch
@@ -316,9 +316,10 @@ def spooled(
             )
 
     n_done = 0
-    is_warming = options.warm_cache and live_nonce is None
     for made in _slices(plan, rows):
-        for part in _cut(made, body, warm=is_warming and not batches and body is None):
+        parts = _cut(made, body, warm=options.warm_cache and not batches and body is None)
+        # What is asked one by one has no size that a server could find too large.
+        for part in parts if live_nonce is None else [_Part(made.middles, opens=False)]:
             if part.opens or body is None:
                 close(n_done)
                 body, nonce, start = SpoolBody(store.new_spool()), live_nonce or new_nonce(), n_done
