@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -430,7 +432,14 @@ def test_the_files_of_a_trial_are_private_and_go_with_its_run(api, clock):
     tried(reviews(), api, clock)
     store = Store.find()
     assert store is not None
-    files = [path for path in (store.path / "batches").rglob("*") if path.is_file()]
+
+    def files_now() -> list[Path]:
+        return [path for path in (store.path / "batches").rglob("*") if path.is_file()]
+
+    until_s = time.monotonic() + 20
+    while any(path.name.startswith("live.") for path in files_now()) and time.monotonic() < until_s:
+        time.sleep(0.002)
+    files = files_now()
     assert files
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600} or os.name == "nt"
     assert not [path for path in files if path.name.startswith("live.")]

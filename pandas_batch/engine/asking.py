@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextvars
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pandas_batch import exiting
@@ -59,6 +60,8 @@ class Asker:
         Prices of the call.
     on_answer
         Called, in a thread of the asker, with the number of requests done so far.
+    keep
+        Tells, when the batch is home, of which positions a retry may need the requests again.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Asker:
         clock: Clock,
         prices: Mapping[str, tuple[float, float]] | None = None,
         on_answer: Callable[[int], None] = lambda n_done: None,
+        keep: Callable[[], Collection[int]],
     ) -> None:
         self.error: BaseException | None = None
         self.n_done = 0
@@ -83,6 +87,7 @@ class Asker:
         self._clock = clock
         self._prices = prices
         self._on_answer = on_answer
+        self._keep = keep
         self._log = store.live_log(key)
         self._requests: Iterator[tuple[int, bytes]] = store.spooled_requests(key)
         self._taking = threading.Lock()
@@ -152,20 +157,32 @@ class Asker:
             self._ask_all()
         except BaseException as error:
             self._fail(error)
+        kept: Collection[int] | None = None
         try:
             self._log.close()
             settle_live(self._store, self._store.batch(self._batch.key), clock=self._clock, prices=self._prices)
+            kept = self._keep()
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._close()
+        self._lease.close()
+        self.future.set_result(None)
+        if kept is not None:
+            self._compact(kept)
+        self._close()
+
+    def _compact(self, kept: Collection[int]) -> None:
+        """Make the batch small, after whoever waits has its answers; where that fails, another does it later."""
+        with suppress(Exception), self._store.lease(f"batch-{self._batch.key}") or nullcontext() as lease:
+            if lease is not None and not exiting.is_ending():
+                self._store.compact(self._batch.key, keep_requests=kept)
 
     def _close(self) -> None:
         self._log.close()
         self._lease.close()
         exiting.forget(self)
         self._over.set()
-        self.future.set_result(None)
+        if not self.future.done():
+            self.future.set_result(None)
 
     def _ask_all(self) -> None:
         threads = []

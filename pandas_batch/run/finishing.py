@@ -25,7 +25,7 @@ from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .asking_again import worth_asking
 from .extending import extended
-from .live_batch import ask_live, at_standard_price, lost_words, put_away, wait_for
+from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
 from .retrying import Again, budget_of, requests_again
 
@@ -144,7 +144,6 @@ def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_befo
         return 0
     asker = ask_live(run, keys[0], lease, wire=run.wire(), on_answer=lambda n: progress.update(n_before + n))
     wait_for(asker, run, timeout=run.options.timeout, again=f"{run.expression}.finish_now()", on_end=lambda: None)
-    put_away(run, keys[0])
     if said := lost_words(asker):
         warnings.warn(f"Run {run.id}: {said}", UserWarning, stacklevel=outside_level())
     return asker.n_done

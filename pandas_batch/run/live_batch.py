@@ -75,15 +75,6 @@ def wait_for(asker: Asker, run: DrivenRun, *, timeout: float | None, again: str,
         raise error
 
 
-def put_away(run: DrivenRun, key: int) -> None:
-    """Make a live batch small that is home; what does not fit the schema is no answer for other runs."""
-    lease = run.store.lease(f"batch-{key}")
-    if lease is None or run.store.batch(key).state != "collected":
-        return
-    with lease:
-        run.store.compact(key, keep_requests=run.answers_of_run().retriable_positions(key))
-
-
 def lost_words(asker: Asker) -> str:
     """Return what the user has to know of requests whose answers were lost; "" where none was."""
     if not asker.n_lost:
@@ -94,6 +85,16 @@ def lost_words(asker: Asker) -> str:
 
 def ask_live(run: DrivenRun, key: int, lease: Lease, *, wire: Wire, on_answer: Callable[[int], Any]) -> Asker:
     """Return what asks the requests of a recorded live batch, at work."""
-    asker = Asker(run.store, key, lease, wire=wire, clock=run.clock, prices=run.options.prices, on_answer=on_answer)
+    asker = Asker(
+        run.store,
+        key,
+        lease,
+        wire=wire,
+        clock=run.clock,
+        prices=run.options.prices,
+        on_answer=on_answer,
+        # What does not fit the schema is marked with it: it is no answer for other runs.
+        keep=lambda: run.answers_of_run().retriable_positions(key),
+    )
     asker.start()
     return asker

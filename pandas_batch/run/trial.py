@@ -21,7 +21,7 @@ from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.estimate import estimate_requests
 from pandas_batch.requests.plain_values import shown
 
-from .live_batch import ask_live, at_standard_price, lost_words, put_away, wait_for
+from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
 from .preparing import Found, Needs, drawn_apart, new_run_id, requests_table, rows_table, spooled
 from .run import Bound, Run
@@ -71,7 +71,6 @@ def trial_rows(frame: pd.DataFrame, options: Options, n: Any, *, clock: Clock = 
             again="the same trial, or submit(...): neither pays it again",
             on_end=progress.close,
         )
-        put_away(run, key)
         if said := lost_words(asker):
             warnings.warn(f"Run {run.id}: {said}", UserWarning, stacklevel=outside_level())
     tried = run.result()
