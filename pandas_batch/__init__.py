@@ -122,6 +122,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+def load_ipython_extension(ipython: Any) -> None:
+    """Register ``%claude_batch`` and ``%%claude_batch``; ``%load_ext pandas_batch`` calls this."""
+    import_module(".magics", __name__).register_magics(ipython)
+
+
 register()
 
 if "dask.dataframe" in sys.modules:

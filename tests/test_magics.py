@@ -1,0 +1,91 @@
+"""The magics of IPython: a prompt over a frame, and the runs of a store, without leaving the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+import pandas_batch
+from pandas_batch import simulator
+from pandas_batch.errors import InputError, RunNotFoundError
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[simulator.Simulator]:
+    with simulator.serve(seconds_per_batch=0) as api:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", api.base_url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "simulator")
+        yield api
+
+
+@pytest.fixture
+def ipython(api: simulator.Simulator, tmp_path: Path) -> Iterator[Any]:
+    """A shell of IPython with the extension loaded, and a frame in it."""
+    shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}), ipython_dir=str(tmp_path / "ipython"))
+    shell.run_line_magic("load_ext", "pandas_batch")
+    shell.user_ns["df"] = pd.DataFrame({"title": ["A", "B", None], "number": [1, 2, 3]}, index=["x", "y", "z"])
+    yield shell
+    shell.atexit_operations()
+
+
+def test_a_cell_is_a_template_over_a_frame(ipython: Any, api: simulator.Simulator) -> None:
+    """The frame with the answers is the value of the cell; the frame itself is never replaced."""
+    before = ipython.user_ns["df"].copy()
+    out = ipython.run_cell_magic("claude_batch", "df --prefix x_ --max-tokens 9 --name cell", "Classify: {title}\n")
+    assert out["x_status"].tolist() == ["succeeded", "succeeded", "skipped"]
+    assert out.index.tolist() == ["x", "y", "z"]
+    assert ipython.user_ns["df"].equals(before)
+    assert {request["messages"][-1]["content"] for request in api.batches[0].params} == {"Classify: A", "Classify: B"}
+    again = ipython.run_cell_magic(
+        "claude_batch", "df --prefix x_ --max-tokens 9 --name cell --to answers", "Classify: {title}"
+    )
+    assert ipython.user_ns["answers"].equals(again)
+    assert again.equals(out)
+    assert api.calls("create") == 1
+
+
+def test_the_runs_of_the_store_are_listed_watched_and_canceled(ipython: Any, api: simulator.Simulator) -> None:
+    """`%claude_batch` is `pandas_batch.runs()`; a name is enough to wait for a run or to cancel it."""
+    assert ipython.run_line_magic("claude_batch", "").empty
+    ipython.run_cell_magic("claude_batch", "df --name cell", "{title}?")
+    assert ipython.run_line_magic("claude_batch", "")["name"].tolist() == ["cell"]
+    assert ipython.run_line_magic("claude_batch", "watch cell").counts == {"succeeded": 2, "skipped": 1}
+    assert "nothing to cancel" in ipython.run_line_magic("claude_batch", "cancel cell")
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "words"),
+    [
+        ("nothing", "{title}?", "not there"),
+        ("number", "{title}?", "a int"),
+        ("df --nonsense 1", "{title}?", "nonsense"),
+        ("df --max-tokens many", "{title}?", "many"),
+        ("df --to 1x", "{title}?", "no name"),
+        ("df 'open", "{title}?", "quotation"),
+        ("", "{title}?", "frame"),
+        ("df", "  \n", "no text"),
+        ("df", "{titel}?", "titel"),
+    ],
+)
+def test_mistakes_in_a_cell_are_words_and_nothing_is_sent(
+    ipython: Any, api: simulator.Simulator, line: str, cell: str, words: str
+) -> None:
+    """What is not understood raises an `InputError` of three lines at most; a kernel is never ended by it."""
+    ipython.user_ns["number"] = 1
+    with pytest.raises(pandas_batch.PandasBatchError) as told:
+        ipython.run_cell_magic("claude_batch", line, cell)
+    assert words in str(told.value)
+    assert api.calls("create") == 0
+
+
+def test_mistakes_in_a_line_are_words(ipython: Any) -> None:
+    """An unknown verb, a missing run and an unknown one are told."""
+    for line, kind in (("wach cell", InputError), ("watch", InputError), ("watch nothing", RunNotFoundError)):
+        with pytest.raises(kind):
+            ipython.run_line_magic("claude_batch", line)
