@@ -41,10 +41,9 @@ def test_a_cell_is_a_template_over_a_frame(ipython: Any, api: simulator.Simulato
     assert out["x_status"].tolist() == ["succeeded", "succeeded", "skipped"]
     assert out.index.tolist() == ["x", "y", "z"]
     assert ipython.user_ns["df"].equals(before)
-    assert {request["messages"][-1]["content"] for request in api.batches[0].params} == {"Classify: A", "Classify: B"}
-    again = ipython.run_cell_magic(
-        "claude_batch", "df --prefix x_ --max-tokens 9 --name cell --to answers", "Classify: {title}"
-    )
+    assert [text.removeprefix("> ") for text in out["x_output"].iloc[:2]] == ["Classify: A", "Classify: B"]
+    line = "df --prefix x_ --max-tokens 9 --name cell --to answers"
+    again = ipython.run_cell_magic("claude_batch", line, "Classify: {title}")
     assert ipython.user_ns["answers"].equals(again)
     assert again.equals(out)
     assert api.calls("create") == 1
