@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def ipython(api: simulator.Simulator, tmp_path: Path) -> Iterator[Any]:
     shell.user_ns["df"] = pd.DataFrame({"title": ["A", "B", None], "number": [1, 2, 3]}, index=["x", "y", "z"])
     yield shell
     shell.atexit_operations()
+    atexit.unregister(shell.atexit_operations)  # not twice
 
 
 def test_a_cell_is_a_template_over_a_frame(ipython: Any, api: simulator.Simulator) -> None:
