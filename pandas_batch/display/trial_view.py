@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from pandas_batch.amounts import number, usd
+from pandas_batch.errors import clip
 
 _NO_MATH = "mathjax_ignore tex2jax_ignore"
 _MOST_CHARS = 2_000
@@ -66,9 +67,9 @@ def trial_html(rows: Sequence[TriedRow], said: str) -> str:
 
 def trial_text(rows: Sequence[TriedRow], said: str) -> str:
     """Return the same as plain text."""
-    parts = [
-        f"{row.label}  ({_figures(row)})\n{_indented('> ', row.prompt)}\n{_indented('  ', row.answer)}" for row in rows
-    ]
+    parts = []
+    for row in rows:
+        parts += [f"{clip(row.label, 60)}  ({_figures(row)})", _indented("> ", row.prompt), _indented("  ", row.answer)]
     return "\n".join([*parts, said])
 
 
@@ -82,4 +83,4 @@ def _cut(text: str) -> str:
 
 
 def _indented(before: str, text: str) -> str:
-    return "\n".join(before + line for line in _cut(text).splitlines() or [""])
+    return "\n".join(before + clip(line, _MOST_CHARS) for line in _cut(text).splitlines() or [""])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def where_they_are(batches: Sequence[BatchRecord]) -> str:
     """Return what of a run is on the server and what is not."""
+    batches = [batch for batch in batches if not batch.is_live]
     n = len(batches)
     n_there = sum(batch.batch_id is not None for batch in batches)
     n_open = sum(batch.state == "bound" for batch in batches)

@@ -226,7 +226,7 @@ def batch_status(batch: BatchRecord, *, run_id: str) -> BatchStatus:
         state = "canceling" if batch.cancel_initiated_at is not None else "in_progress"
     counts = batch.counts or {}
     return BatchStatus(
-        batch_id=batch.batch_id,
+        batch_id="asked live" if batch.is_live else batch.batch_id,
         state=state,
         n_requests=batch.n_requests,
         processing=counts.get("processing", 0 if counts else batch.n_requests),

@@ -182,7 +182,7 @@ class AwaitedRun(DrivenRun, ABC):
 
     def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
         engine.stop_posting()
-        batches = self.batch_records()
+        batches = [batch for batch in self.batch_records() if not batch.is_live]
         posted = [batch for batch in batches if batch.state in AT_THE_SERVER | UNDECIDED | {"collected"}]
         note = (
             f"Run {self.id}: {len(posted)} of {len(batches)} batches are posted and go on; nothing was canceled.\n"
@@ -212,7 +212,7 @@ class AwaitedRun(DrivenRun, ABC):
             raise error
 
     def _money_note(self) -> str:
-        batches = self.batch_records()
+        batches = [batch for batch in self.batch_records() if not batch.is_live]
         n_posted = sum(batch.batch_id is not None for batch in batches)
         n_under_way = sum(batch.state in AT_THE_SERVER for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
