@@ -164,10 +164,11 @@ class DaskCall(Call):
     def __init__(self, ddf: Any, options: Options, *, clock: Clock = SYSTEM_CLOCK) -> None:
         from pandas_batch.wire.clients import address_of
 
-        series = [name for name in options.not_remembered if isinstance(options.given(name), pd.Series)]
+        series = [name for name in options.not_remembered if isinstance(options.given(name), pd.Series | np.ndarray)]
         if series:
+            kind = "an array" if isinstance(options.given(series[0]), np.ndarray) else "a Series"
             raise InputError(
-                f"{series[0]} is a Series, which has no place in a Dask frame's partitions.",
+                f"{series[0]} is {kind}, which has no place in a Dask frame's partitions.",
                 hint=f"{series[0]}=lambda part: part[...]   # or a column of the frame",
             )
         if not options.dedupe:

@@ -579,3 +579,25 @@ def test_the_lines_to_type_fit_labels_of_any_kind(label: Any) -> None:
     with pytest.raises(ColumnNotFoundError) as told:
         plan(df, prompt_col="zzz")
     assert told.value.hint == f"the frame has {label!r}, 'text'"
+
+
+def test_an_array_is_one_value_per_row_and_a_list_is_not() -> None:
+    """An array as long as the frame goes by position, whatever the labels; of another length it is refused."""
+    frame = pd.DataFrame({"p": ["a", "b", "c"]}, index=["x", "x", "y"])
+    given = {
+        "max_tokens": np.array([1, 2, 3]),
+        "system": np.array(["s", "t", "u"]),
+        "prompt": np.array(["k", "l", "m"]),
+    }
+    requests = [request["params"] for request in frame.claude_batch.preview(**given)]
+    assert [(one["max_tokens"], one["system"], one["messages"][-1]["content"]) for one in requests] == [
+        (1, "s", "k"),
+        (2, "t", "l"),
+        (3, "u", "m"),
+    ]
+    made = frame.claude_batch.preview("p", max_tokens=lambda df: np.arange(1, len(df) + 1))
+    assert [request["params"]["max_tokens"] for request in made] == [1, 2, 3]
+    with pytest.raises(InputError, match="has 2 values; the frame has 3 rows"):
+        frame.claude_batch.preview("p", max_tokens=np.array([1, 2]))
+    (stops,) = frame.iloc[:1].claude_batch.preview("p", stop_sequences=["!", "?"])
+    assert stops["params"]["stop_sequences"] == ["!", "?"]

@@ -228,3 +228,17 @@ def test_tolerances_reach_the_comparison(api: simulator.Simulator, clock: FakeCl
     assert len(pandas_batch.compare_runs("a", "b", metric=share).reasons) == 2
     assert len(pandas_batch.compare_runs(a, b, metric=share, max_metric_drop=0.1).reasons) == 1
     assert pandas_batch.compare_runs(a, b, metric=share, max_metric_drop=0.1, max_more_failures=1).ok
+
+
+def test_a_name_that_another_prompt_has_is_said_before_anything_is_sent(api, clock):
+    """Another system under the same name is told of; other rows, the same line, or nothing to send are not."""
+    frame = pd.DataFrame({"prompt": ["a", "b"]})
+    ask(frame, api, clock, name="nightly", system="one").result()
+    ask(frame, api, clock, name="nightly", system="one").result()
+    ask(pd.DataFrame({"prompt": ["c"]}), api, clock, name="nightly", system="one").result()
+    with pytest.warns(UserWarning, match="'nightly' is that of run .* another system:") as told:
+        ask(frame, api, clock, name="nightly", system="two").result()
+    assert len(told) == 1
+    with pytest.raises(UserWarning):
+        ask(frame, api, clock, name="nightly", system="three")
+    assert api.calls("create") == 3

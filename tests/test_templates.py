@@ -249,3 +249,17 @@ def test_a_run_is_named_by_a_text(value: object) -> None:
     """Whatever else is given in place of an id or a name is told in words."""
     with pytest.raises(InputError, match="its id or its name"):
         pandas_batch.load(value)
+
+
+def test_a_field_may_be_a_level_of_the_index() -> None:
+    """A name is a column first, then a level of the index; a level that two share is none."""
+    frame = pd.DataFrame(
+        {"a": ["x", "y"]}, index=pd.MultiIndex.from_tuples([(1, "q"), (None, "r")], names=["day", "a"])
+    )
+    texts = parse_template("{day}: {a}", frame.columns, frame.index.names).texts(frame)
+    assert texts.take(np.array([0])) == ["1.0: x"]
+    assert texts.missing.tolist() == [False, True]
+    out = pd.DataFrame({"n": [1]}, index=pd.Index(["k"], name="key")).claude_batch.preview(prompt="{key:>3} {n}")
+    assert out[0]["params"]["messages"][-1]["content"] == "  k 1"
+    with pytest.raises(ColumnNotFoundError):
+        parse_template("{other}", frame.columns, frame.index.names)

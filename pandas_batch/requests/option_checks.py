@@ -22,9 +22,12 @@ MAX_SAMPLES = 1000
 
 
 def is_per_row(value: Any) -> bool:
-    """Return whether an option's value is one value per row: a Series, or a callable that makes one."""
+    """Return whether an option's value is one value per row: a Series, an array, or a callable that makes one."""
+    import numpy as np
     import pandas as pd
 
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1  # a list is a value of the parameter itself
     return isinstance(value, pd.Series) or (callable(value) and not isinstance(value, type | Prompt))
 
 

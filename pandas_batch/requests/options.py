@@ -81,7 +81,8 @@ class Options:
     def __repr__(self) -> str:
         # Values may be prompts, and a client holds a key: only names are shown.
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        given = [n for n, d in defaults.items() if n != "params" and getattr(self, n) is not d and getattr(self, n)]
+        values = {n: getattr(self, n) for n, d in defaults.items() if n != "params" and getattr(self, n) is not d}
+        given = [n for n, value in values.items() if is_per_row(value) or value]
         return f"Options({', '.join([*given, *self.params])})"
 
     @property

@@ -1,4 +1,4 @@
-"""The one rule for values per row: an option's value is plain, a Series, or a callable ``df -> Series``."""
+"""The one rule for values per row: an option's value is plain, a Series, an array, or a callable ``df -> Series``."""
 
 from __future__ import annotations
 
@@ -99,13 +99,15 @@ def _shown_label(label: Hashable) -> str:
     return quoted(label, 30) if isinstance(label, str) else clip(repr(label), 40)
 
 
-def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option: str) -> pd.Series:
+def series_of(value: pd.Series | np.ndarray | Callable[..., Any], frame: pd.DataFrame, option: str) -> pd.Series:
     """
     Return one value per row of `frame`, in its order.
 
     A Series with the identical index is taken by position, any other by label, which must then be unique
-    and complete.
+    and complete; an array goes by position, and is as long as the frame.
     """
+    if isinstance(value, np.ndarray):
+        return _series_of_array(value, frame, option)
     if not isinstance(value, pd.Series):
         try:
             value = value(frame.copy(deep=False))
@@ -113,6 +115,8 @@ def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option
             error.add_note(f"raised by the callable given as {option}=. Nothing was sent, nothing was billed.")
             raise
         if not isinstance(value, pd.Series):
+            if isinstance(value, np.ndarray) and value.ndim == 1:
+                return _series_of_array(value, frame, option)
             raise InputError(
                 f"The callable given as {option}= returned {kind_of(value)}; it has to return a Series.",
                 hint=f"{option}=lambda df: pd.Series(..., index=df.index)",
@@ -133,3 +137,12 @@ def series_of(value: pd.Series | Callable[..., Any], frame: pd.DataFrame, option
             f"The Series given as {option}= has no value for {n_of(len(absent), 'row')}: {rows}.", hint=by_position
         )
     return value.take(where)
+
+
+def _series_of_array(values: np.ndarray, frame: pd.DataFrame, option: str) -> pd.Series:
+    if len(values) != len(frame):
+        raise InputError(
+            f"The array given as {option}= has {n_of(len(values), 'value')}; the frame has {n_of(len(frame), 'row')}.",
+            hint=f"{option}=pd.Series(values, index=df.index)   # one value per row",
+        )
+    return pd.Series(values.tolist() if values.dtype.kind == "U" else values, index=frame.index)

@@ -343,7 +343,7 @@ def _texts_of(frame: pd.DataFrame, options: Options) -> Texts:
         if isinstance(options.prompt, str):
             from .templates import parse_template
 
-            return parse_template(options.prompt, frame.columns).texts(frame)
+            return parse_template(options.prompt, frame.columns, frame.index.names).texts(frame)
         return text_column(series_of(options.prompt, frame, "prompt"))
     if options.prompt_col is None:
         raise InputError("Neither prompt_col= nor prompt= says where the prompts are.", hint=_hint_of_prompt(frame))

@@ -56,9 +56,9 @@ class Template:
         return TemplateTexts(self.literals, [columns[field] for field in self.fields], len(frame))
 
 
-def parse_template(text: str, columns: Sequence[Any] | pd.Index) -> Template:
+def parse_template(text: str, columns: Sequence[Any] | pd.Index, levels: Sequence[Any] = ()) -> Template:
     """
-    Parse a template over the named columns.
+    Parse a template over the named columns, and over the levels of the index that are named as no column is.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def parse_template(text: str, columns: Sequence[Any] | pd.Index) -> Template:
         A field is not plain (attributes, items, positions, conversions, nested fields), a format is too wide,
         or a brace is not closed.
     """
-    names = {name for name in columns if isinstance(name, str)}
+    names = {name for name in (*columns, *levels) if isinstance(name, str)}
     if not is_sendable_text(text):
         raise InputError("The template of prompt= holds a lone surrogate, which is not text that can be sent.")
     literals, fields, literal = [], [], ""
@@ -207,7 +207,10 @@ def _utf8_length(text: str | None) -> int:
 
 
 def _field_values(frame: pd.DataFrame, field: Field) -> FieldValues:
-    values = column_of(frame, field.column, "prompt")
+    if field.column not in frame.columns and list(frame.index.names).count(field.column) == 1:
+        values = pd.Series(frame.index.get_level_values(field.column))
+    else:
+        values = column_of(frame, field.column, "prompt")
     if not field.spec and isinstance(values.dtype, pd.StringDtype | pd.ArrowDtype):
         texts = text_column(values)
         if isinstance(texts, ArrowTexts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import warnings
@@ -14,10 +15,11 @@ import numpy as np
 from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
-from pandas_batch.errors import InputError, RunNotFoundError, outside_level
+from pandas_batch.errors import InputError, RunNotFoundError, StoreError, outside_level
 from pandas_batch.run.asking_again import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
+from .chosen_rows import positions_of
 from .preparing import BATCH_BYTES, new_run_id
 
 if TYPE_CHECKING:
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
 AnyRun = TypeVar("AnyRun", bound="DrivenRun")
 
 
-def retry_run(run: AnyRun, *, errors: str, max_cost_usd: float | None, overrides: Mapping[str, Any]) -> AnyRun:
-    """Return a run at work that asks again for the failed rows of `run`, or `run` where there are none."""
+def retry_run(
+    run: AnyRun, *, errors: str, rows: Any = None, max_cost_usd: float | None, overrides: Mapping[str, Any]
+) -> AnyRun:
+    """Return a run at work that asks again for the failed (or chosen) rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
 
     if errors not in ("transient", "all"):
@@ -50,20 +54,37 @@ def retry_run(run: AnyRun, *, errors: str, max_cost_usd: float | None, overrides
             f"Run {run.id} has not ended; what failed is not known yet.",
             hint=f"{run.expression}.wait().retry_failed()",
         )
-    asked = _digest(errors, changes.given, _part_of(run))
+    chosen = None if rows is None else _chosen_requests(run, rows)
+    asked = _digest(errors, changes.given, _part_of(run), chosen)
     with store.preparing():
         later = _retries_since(store, parent)
         if any(record.retry_digest == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
         if not later:
-            recorded = _record(run, parent, errors, changes, asked, budget=(budget_usd, from_environment))
+            recorded = _record(run, parent, errors, changes, asked, chosen, budget=(budget_usd, from_environment))
             if recorded is None:
-                warnings.warn(_nothing_to_ask(run, errors), UserWarning, stacklevel=outside_level())
+                told = _nothing_to_ask(run, errors) if chosen is None else _nothing_chosen(run)
+                warnings.warn(told, UserWarning, stacklevel=outside_level())
                 return run
             return run.sibling(recorded.id)
     # Another retry: of what the retries made since have left, whose answers are paid for.
-    return retry_run(run.sibling(later[0].id), errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
+    newest = run.sibling(later[0].id)
+    return retry_run(newest, errors=errors, rows=rows, max_cost_usd=max_cost_usd, overrides=overrides)
+
+
+def _chosen_requests(run: DrivenRun, rows: Any) -> np.ndarray:
+    """Return the requests of the rows that the user chose, whatever became of them."""
+    answers, of_row = run.answers_of_run(), run.bound.request_of_row
+    of_row = answers.request_of_row if of_row is None else of_row
+    chosen = of_row[positions_of(rows, run.bound.index(run.store, run.id))]
+    firsts = np.unique(chosen[chosen >= 0])
+    requests: np.ndarray = (firsts[:, None] + np.arange(answers.n_samples)).reshape(-1)
+    return requests
+
+
+def _nothing_chosen(run: DrivenRun) -> str:
+    return f"Run {run.id}: there is nothing to ask again, and nothing was sent; no chosen row has a request."
 
 
 def budget_of(run: DrivenRun, max_cost_usd: float | None) -> tuple[float | None, bool]:
@@ -103,7 +124,7 @@ def _part_of(run: DrivenRun) -> np.ndarray | None:
     return None if len(firsts) * answers.n_samples == len(answers.keys) else firsts
 
 
-def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None) -> str:
+def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None, chosen: np.ndarray | None = None) -> str:
     """Return what makes two retries of a run the same one; no prompt can be read from it."""
     import msgspec
 
@@ -111,6 +132,8 @@ def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None) -> s
     if part is not None:
         # Its requests have the same numbers in every retry.
         digest.update(part.astype("<i4").tobytes())
+    if chosen is not None:
+        digest.update(b"rows" + chosen.astype("<i4").tobytes())
     return digest.hexdigest()
 
 
@@ -135,12 +158,13 @@ def _record(
     errors: str,
     changes: Changes,
     asked: str,
+    chosen: np.ndarray | None,
     *,
     budget: tuple[float | None, bool],
 ) -> RunRecord | None:
     """Write the retry down; None where there is nothing to ask again."""
     store = run.store
-    requests = _requests_to_retry(run, errors)
+    requests = _requests_to_retry(run, errors) if chosen is None else chosen
     if len(requests) == 0:
         return None
     table = store.requests_table_of(run.id)
@@ -149,7 +173,8 @@ def _record(
     draws = table.column("draw").to_numpy().copy()
     reused = np.ones(len(keys), dtype=bool)
     again = requests_again(run, requests, changes)
-    again = without_answered(run, again, keys, positions, draws)
+    if chosen is None or changes.given:  # else the answer that is not wanted would be found
+        again = without_answered(run, again, keys, positions, draws)
     budget_usd, from_environment = budget
     if again and budget_usd is not None and budget_usd != float("inf"):
         from pandas_batch.estimates.bill import check_budget
@@ -227,23 +252,57 @@ def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None
     addresses = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
     addresses = addresses[: 16 * table.num_rows].reshape(-1, 16)
     again: list[Again] = []
+    gone: list[int] = []
+
+    def add(request: int, params: bytes) -> None:
+        address = addresses[request]
+        if changes is not None and changes.given:
+            params, address = changes.apply(params)
+        again.append(Again(request, params, address))
+
     for key in np.unique(keys).tolist():
         wanted = dict(zip(positions[keys == key].tolist(), requests[keys == key].tolist(), strict=True))
-        with run.store.open_spool(key) as spool:
+        # Where every request was answered, none of them is kept.
+        with contextlib.suppress(StoreError), run.store.open_spool(key) as spool:
             for line in spool_lines(spool):
                 parsed = parse_custom_id(custom_id_of_line(line).decode())
                 if parsed is not None and parsed.position in wanted:
-                    request, params = wanted.pop(parsed.position), params_of_line(line)
-                    address = addresses[request]
-                    if changes is not None and changes.given:
-                        params, address = changes.apply(params)
-                    again.append(Again(request, params, address))
-        if wanted:
-            raise InputError(
-                f"{len(wanted):,} of the failed requests of run {run.id} are not in the store any more.",
-                hint="df.claude_batch.submit(..., name=...)   # asks, and pays, for all rows in a run of its own",
-            )
+                    add(wanted.pop(parsed.position), params_of_line(line))
+        gone += wanted.values()
+    # Of an answered request the store keeps the answer alone: it is made anew from the row.
+    made = _made_anew(run, np.array(sorted(gone)), addresses) if gone else {}
+    for request, params in made.items():
+        add(request, params)
+    if len(made) < len(gone):
+        raise InputError(
+            f"{len(gone) - len(made):,} of the requests of run {run.id} are not in the store any more.",
+            hint=f'df.claude_batch.attach("{run.id}").retry_failed(...)   # makes them anew from the rows of the frame',
+        )
     return sorted(again, key=lambda one: one.request)
+
+
+def _made_anew(run: DrivenRun, requests: np.ndarray, addresses: np.ndarray) -> dict[int, bytes]:
+    """Return the params of those requests that are made of rows of the run's frame, as they were."""
+    from pandas_batch.requests.plan import plan_requests
+
+    frame, of_row = run.bound.frame, run.bound.request_of_row
+    if frame is None:
+        return {}
+    answers = run.answers_of_run()
+    of_row = answers.request_of_row if of_row is None else of_row
+    options = replace(run.options, on_missing="skip", on_unsendable="skip")
+    plan = plan_requests(frame, options, base_url=run.record.base_url, api_version=run.record.api_version)
+    row_of = {request: row for row, request in reversed(list(enumerate(of_row.tolist()))) if request >= 0}
+    rows = {request: row_of.get(request - request % answers.n_samples) for request in requests.tolist()}
+    same = {
+        request: row
+        for request, row in rows.items()
+        if row is not None and plan.sendable[row] and np.array_equal(plan.fingerprints[row], addresses[request])
+    }
+    positions = np.unique(list(same.values())) if same else np.zeros(0, np.int64)
+    params = [part.before + middle + part.after for part in plan.slices(positions) for middle in part.middles]
+    of_position = dict(zip(positions.tolist(), params, strict=True))
+    return {request: of_position[row] for request, row in same.items()}
 
 
 def without_answered(

@@ -318,7 +318,41 @@ class Run(AwaitedRun):
 
         return cancel_run(self, force=force)
 
-    def retry_failed(self, *, errors: str = "transient", max_cost_usd: float | None = None, **overrides: Any) -> Run:
+    def check(self, *, max_failed: float = 0.02, max_cost_usd: float | None = None) -> Run:
+        """
+        Wait, and raise where too many rows failed or the answers cost too much: the last line of a nightly job.
+
+        Parameters
+        ----------
+        max_failed
+            The largest share of the rows with a prompt that may have failed.
+        max_cost_usd
+            The most that the answers may cost; an unknown cost is more than that.
+
+        Returns
+        -------
+        Run
+            This run, where all is well.
+
+        Raises
+        ------
+        WorseRunError
+            It is not.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+        >>> df.claude_batch.start("review", client=client, progress="off").check(max_cost_usd=0.01).status
+        'collected'
+        """
+        from .checking import check_run
+
+        check_run(self, max_failed, max_cost_usd)
+        return self
+
+    def retry_failed(
+        self, *, errors: str = "transient", rows: Any = None, max_cost_usd: float | None = None, **overrides: Any
+    ) -> Run:
         """
         Ask again for the rows that failed, in a new run whose result is the whole frame again.
 
@@ -327,6 +361,9 @@ class Run(AwaitedRun):
         errors
             ``"transient"``: expired, canceled, missing, api_error, overloaded, rate_limit and timeout rows;
             ``"all"``: those that would probably fail again as well.
+        rows
+            Ask these rows again instead, whatever became of them: a mask as long as the frame, or labels. Rows that
+            share a request are asked together.
         max_cost_usd
             The most that the retry may cost; None: what the run was given, or ``PANDAS_BATCH_MAX_COST_USD``.
         **overrides
@@ -344,7 +381,7 @@ class Run(AwaitedRun):
         """
         from .retrying import retry_run
 
-        return retry_run(self, errors=errors, max_cost_usd=max_cost_usd, overrides=overrides)
+        return retry_run(self, errors=errors, rows=rows, max_cost_usd=max_cost_usd, overrides=overrides)
 
     def _is_retry_due(self) -> bool:
         from .repeating import is_due

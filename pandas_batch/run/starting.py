@@ -16,6 +16,7 @@ import pandas as pd
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.errors import FrameMismatchError, InputError, RunNotFoundError, clip, outside_level
 from pandas_batch.requests.options import Options, parse_options
+from pandas_batch.requests.plain_values import quoted
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
 from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
@@ -176,6 +177,7 @@ def _record(call: Call, store: Store) -> RunRecord:
     if len(found.missing):
         from pandas_batch.estimates.bill import check_budget
 
+        _say_whose_name_it_is(options, store)
         call.refuse_certain(call.needs.rows[found.missing])
         call.wire()
         if options.preflight:
@@ -203,6 +205,32 @@ def _record(call: Call, store: Store) -> RunRecord:
         estimate=None if estimate is None else estimate.to_json(),
     )
     return recorded
+
+
+_OF_THE_PROMPT = ("prompt", "prompt_col", "few_shot", "system", "schema_json", "model", "params", "extra_params")
+
+
+def _say_whose_name_it_is(options: Options, store: Store) -> None:
+    """Warn where a run of this name asked otherwise: under one name two prompts are hard to tell apart."""
+    if options.name is None:
+        return
+    try:
+        earlier = store.find_run(options.name)
+    except RunNotFoundError:
+        return
+    if earlier.name != options.name:
+        return
+    ours, theirs = options.to_json(), earlier.options
+    others = [name for name in _OF_THE_PROMPT if ours.get(name) != theirs.get(name)]
+    if others:
+        what = ", ".join("output_schema" if name == "schema_json" else name for name in others)
+        warnings.warn(
+            f"The name {quoted(options.name, 60)} is that of run {earlier.id} too, which was asked with another "
+            f"{what}: this is a new run, which is paid for rows that were not asked so before, and what load() gives "
+            "for that name from now on. Another name= keeps the two apart.",
+            UserWarning,
+            stacklevel=outside_level(),
+        )
 
 
 def _say_what_failed(run: Run) -> None:
