@@ -15,6 +15,7 @@ import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.errors import BudgetError, InputError
 from pandas_batch.run.chosen_rows import positions_of
+from pandas_batch.run.starting import attach_run
 
 
 @given(st.data())
@@ -85,7 +86,7 @@ def test_with_another_prompt_and_from_a_later_session(api, clock, monkeypatch):
         loaded.retry_failed(rows=["b"])
     assert f'attach("{run.id}")' in str(caught.value)
     assert api.calls("create") == n_created
-    attached = frame.iloc[::-1].claude_batch.attach(run.id, client=api.client(), progress="off")
+    attached = attach_run(frame.iloc[::-1], run, {})
     with pytest.raises(BudgetError):
         attached.retry_failed(rows=["b"], system="two", max_cost_usd=0)
     out = attached.retry_failed(rows=["b"], system="two").result()
