@@ -12,11 +12,16 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # Python compiles what it imports; compiling all that is installed takes as long as installing it.
 INSTALL := $(PIP) install --no-compile
 
+# The oldest of everything that pyproject.toml allows, on a Python for which all of it was made.
+OLDEST ?= .venv-oldest
+OLDEST_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo $(PYTHON))
+OLDEST_TESTS := $(patsubst %,tests/test_%.py,accessor client joining options schema pricing store wire)
+
 # The suite starts hundreds of processes: each would compile all it imports where nothing may be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lab bench test-full soak kernels live clean
+.PHONY: help demo test lint lab bench test-full soak kernels oldest mutants live clean
 
 help:
 	@echo "make demo       the whole way on real rows, offline, without a key"
@@ -25,6 +30,8 @@ help:
 	@echo "make bench      the measurements"
 	@echo "make test-full  the long form of the harnesses; make soak: hours of the same"
 	@echo "make kernels    the panel on older notebook kernels"
+	@echo "make oldest     the demo and a tenth of the tests on the oldest of everything that pyproject.toml allows"
+	@echo "make mutants    300 small faults in the rooms that hold money: the tests have to see them (an hour)"
 	@echo "make live       a check against the real API (asks before it spends; under one cent)"
 
 demo: $(VENV)/.package
@@ -49,6 +56,14 @@ soak: $(VENV)/.developing
 kernels: $(VENV)/.developing
 	@$(PYTEST) -m kernels $(PYTEST_ARGS)
 
+oldest: $(OLDEST)/.made
+	@$(OLDEST)/bin/python -m pandas_batch demo > $(OLDEST)/demo.txt || { cat $(OLDEST)/demo.txt; exit 1; }
+	@$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(OLDEST_TESTS)
+
+mutants: $(VENV)/.developing
+	@$(INSTALL) --group mutation
+	@$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
+
 lab: $(VENV)/.developing
 	$(BIN)/jupyter lab notebooks
 
@@ -59,7 +74,7 @@ live: $(VENV)/.package
 	@$(BIN)/python -m pandas_batch.live
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -78,3 +93,11 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --upgrade "pip>=25.1"
 	@$(INSTALL) --editable . --group dev
 	@touch $@ $(VENV)/.package
+
+$(OLDEST)/.made: pyproject.toml tests/oldest.py
+	@echo "Making a virtual environment of the oldest versions in $(OLDEST) ..."
+	@$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST_PYTHON) tests/oldest.py > $(OLDEST)/oldest.txt
+	@$(OLDEST)/bin/python -m pip --quiet --disable-pip-version-check install --no-compile --editable ".[all]" \
+		pytest pytest-xdist hypothesis jsonschema openpyxl --constraint $(OLDEST)/oldest.txt
+	@touch $@

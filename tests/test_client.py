@@ -711,7 +711,7 @@ def test_a_lost_answer_of_submit_says_what_to_look_for(either: Any, api: Simulat
     [
         (400, anthropic.BadRequestError),
         (401, anthropic.AuthenticationError),
-        (402, anthropic.PaymentRequiredError),
+        (402, getattr(anthropic, "PaymentRequiredError", anthropic.APIStatusError)),
         (403, anthropic.PermissionDeniedError),
         (404, anthropic.NotFoundError),
         (422, anthropic.UnprocessableEntityError),

@@ -61,6 +61,16 @@ def accuracy(frame: pd.DataFrame) -> float:
     return float((frame["output"] == LABELS[: len(frame)]).mean())
 
 
+@pytest.mark.parametrize("odd", [None, 3, 1.5, pd.Series([1]), object(), ["run_1"], pd.DataFrame()])
+def test_what_is_no_run_is_told(odd: object) -> None:
+    """Whatever stands where a run belongs is named by its kind and its place, and the next line is there."""
+    run = FinishedRun(pd.DataFrame())
+    for name, pair in (("a", (odd, run)), ("b", (run, odd))):
+        with pytest.raises(InputError, match=f"^{name} of compare_runs") as told:
+            compare_runs(*pair)
+        assert "pandas_batch.runs()" in str(told.value)
+
+
 # -------------------------------------------------------------------- real runs
 
 

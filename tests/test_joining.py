@@ -56,6 +56,7 @@ def test_any_index_comes_back_as_it_was(api, clock, kind):
     assert again.store.index_of(again.id).equals(frame.index)
 
 
+@pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")  # pandas 2.2 of any subclass
 def test_subclass_and_flags_stay(api, clock):
     """A subclass of DataFrame and its flags come back."""
 
@@ -180,6 +181,7 @@ FRAMES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")  # pandas 2.2 of any subclass
 @pytest.mark.parametrize("name", FRAMES)
 def test_columns_go_in_as_pandas_puts_them_in_one_by_one(name):
     """Whatever the frame is, the merged one is what assigning each column gives, and writing to it is seen nowhere."""

@@ -223,7 +223,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("images_col", b"text", "text/plain; documents_col takes it"),
     ("images_col", b"II*\x00....", "image/tiff"),
     ("images_col", b"\0\0\0\x18ftypheic", "image/heic"),
-    ("images_col", big_noise(8_000_000), "an image may have 10 MB"),
+    ("images_col", big_noise(8_000_000), "an image may have 10.5 MB"),
     ("images_col", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 9000, 10), "9000 x 10 pixels"),
     ("images_col", [picture("PNG", (2001, 4))] + [picture()] * 20, "21 images"),
     ("images_col", [picture()] * 601, "601 attachments"),

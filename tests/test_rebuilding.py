@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -15,8 +16,9 @@ from rowlab import ask
 import pandas_batch
 from pandas_batch.engine import rebuilding
 from pandas_batch.errors import PandasBatchError, StoreError
+from pandas_batch.store import batches, tables
 from pandas_batch.store import store as store_room
-from pandas_batch.store import tables
+from pandas_batch.store.spools import compress_file, open_compressed
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(6)]})
 N_CORRUPTED = int(os.environ.get("PANDAS_BATCH_CORRUPTED", "1000"))
@@ -85,6 +87,67 @@ def test_damage_of_answers_and_raw_results_is_told(home, api, clock):
     with pytest.raises(StoreError, match="recover"):
         opened(home, api, clock)
     assert api.calls("create") == 1
+
+
+@pytest.mark.parametrize("damage", ["another answer", "checksum lost", "both lost", "unreadable"])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_raw_results_that_are_not_as_they_came_are_fetched_again(home, api, clock, damage, compacted):
+    """Valid JSON that says something else is never believed: the damage is told, and the next line fetches them."""
+    (folder,) = home.glob("batches/*")
+    (packed,) = folder.glob("results.jsonl.zst")
+    with open_compressed(packed) as file:
+        raw = file.read()
+    packed.unlink()
+    plain = folder / "results.jsonl"
+    if damage != "both lost":
+        plain.write_bytes(
+            {"another answer": raw.replace(b"prompt 3", b"prompt 7"), "unreadable": b"junk\n"}.get(damage, raw)
+        )
+        if compacted:
+            compress_file(plain, packed)
+    if damage == "checksum lost":
+        (folder / "results.jsonl.crc32").unlink()
+    (folder / "answers.arrow").unlink()
+    with pytest.raises(StoreError, match="fetches them again") as told:
+        opened(home, api, clock)
+    assert "answers.arrow" in str(told.value)
+    n_before = api.calls("results")
+    for _ in range(2):
+        out = opened(home, api, clock)
+        assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
+        assert api.calls("results") == n_before + 1
+    assert api.calls("create") == 1
+
+
+def test_a_full_disk_is_no_damage(home, api, clock, monkeypatch):
+    """Where answers cannot be made anew for want of room, they are not fetched again, and come when there is room."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (folder,) = home.glob("batches/*")
+    (folder / "answers.arrow").unlink()
+    n_before = api.calls("results")
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "commit_files", full)
+        with pytest.raises(StoreError):
+            opened(home, api, clock)
+    assert opened(home, api, clock)["status"].eq("succeeded").all()
+    assert api.calls("results") == n_before
+
+
+def test_raw_results_that_fit_their_checksum_are_enough(home, api, clock):
+    """Compressed or not, whole raw results make the answers anew, without the server."""
+    (folder,) = home.glob("batches/*")
+    n_before = api.calls("results")
+    (folder / "answers.arrow").unlink()
+    opened(home, api, clock)
+    with open_compressed(folder / "results.jsonl.zst") as file:
+        (folder / "results.jsonl").write_bytes(file.read())
+    (folder / "results.jsonl.zst").unlink()
+    (folder / "answers.arrow").unlink()
+    assert opened(home, api, clock)["status"].eq("succeeded").all()
+    assert api.calls("results") == n_before
 
 
 def test_a_database_that_forgot_batches_stops_every_new_one(api, clock, tmp_path):

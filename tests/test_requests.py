@@ -331,7 +331,7 @@ def test_a_request_over_the_limit_is_that_rows_error() -> None:
     assert exact.sendable.all()
     one_less = plan_requests(frame, options, **WHERE, max_request_bytes=len(bodies[2]) - 1)
     assert one_less.sendable.tolist() == [True, True, False]
-    assert "MB" in made.reasons[2]
+    assert "a request may have" in made.reasons[2]
 
 
 def test_invalid_utf8_in_an_arrow_column_is_found() -> None:
@@ -388,6 +388,18 @@ def test_no_message_quotes_a_prompt() -> None:
 
 def blocks(text: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text}]
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_cells_nested_without_end_are_told(kind: type) -> None:
+    """A block that is nested deeper than can be sent is the row's reason, and never an error of Python's stack."""
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = {"a": deep} if kind is dict else [deep]
+    frame = pd.DataFrame({"p": [[{"type": "text", "text": "x", "cache_control": deep}], "y"]})
+    made = plan(frame, "p", on_unsendable="skip")
+    assert list(made.reasons) == [0]
+    assert "nested deeper" in made.reasons[0]
 
 
 def test_blocks_and_turns_are_sent_as_they_are() -> None:

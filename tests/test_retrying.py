@@ -193,3 +193,13 @@ def test_a_retry_within_the_budget_asks_for_no_other(api: Any, clock: Any, monke
     with pytest.raises(BudgetError, match=ABOVE):
         failed.retry_failed(max_tokens=4096)
     assert settled(failed.retry_failed()).counts == {"succeeded": 3}
+
+
+def test_a_budget_set_after_the_run_is_named_as_the_environments(api: Any, clock: Any, monkeypatch: Any) -> None:
+    """A retry without max_cost_usd names the variable that refuses it; with one, that option."""
+    failed = failed_run(TEXTS, api, clock, max_tokens=16)
+    monkeypatch.setenv("PANDAS_BATCH_MAX_COST_USD", "0.01")
+    with pytest.raises(BudgetError, match=r"above the environment's PANDAS_BATCH_MAX_COST_USD=0\.01 "):
+        failed.retry_failed(max_tokens=4096)
+    with pytest.raises(BudgetError, match=r"above max_cost_usd=0\.01 "):
+        failed.retry_failed(max_tokens=4096, max_cost_usd=0.01)

@@ -419,6 +419,24 @@ def test_a_pattern_of_json_schema_is_taken_or_told() -> None:
         OutputSchema.of(with_pattern(r"(a)\1"))
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["(a{1,50}){1,50}", "^((a{9}){9}){1,20}$", "(x|(?:b{2,}c){26}){20}", r"([^\]a]{40}){40}", "a{2}{501}"],
+)
+def test_counts_inside_counts_are_bounded(pattern: str) -> None:
+    """What would take seconds for each answer, though its time grows with the text alone, is refused at the call."""
+    with pytest.raises(InputError, match="repeats what is repeated"):
+        OutputSchema.of(with_pattern(pattern))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^.{1,5000}$", "(a{1,30}){1,30}", r"(a\{50}){50}", "([a{50}]){50}", "a{50}b{50}c{50}", "(a{50}|b){20}"]
+)
+def test_one_count_may_be_large(pattern: str) -> None:
+    """Only counts that stand inside one another are multiplied; what is escaped or in a class is no count."""
+    OutputSchema.of(with_pattern(pattern)).to_columns(['{"a": "a"}'])
+
+
 def test_patterns_of_pydantic_run_in_bounded_time() -> None:
     """A model whose pattern Python's own engine would look for is refused."""
 

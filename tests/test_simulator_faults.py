@@ -24,7 +24,7 @@ from pandas_batch.simulator import BadResults, ErrorAnswer, ListLag, LostAnswer,
     [
         (400, anthropic.BadRequestError, "invalid_request_error"),
         (401, anthropic.AuthenticationError, "authentication_error"),
-        (402, anthropic.PaymentRequiredError, "billing_error"),
+        (402, getattr(anthropic, "PaymentRequiredError", anthropic.APIStatusError), "billing_error"),
         (403, anthropic.PermissionDeniedError, "permission_error"),
         (404, anthropic.NotFoundError, "not_found_error"),
         (408, anthropic.RequestTimeoutError, "timeout_error"),

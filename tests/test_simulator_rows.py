@@ -46,6 +46,8 @@ def format_(schema: Any) -> dict[str, Any]:
         (params(model="claude-mythos-preview"), "not_found_error", "model: claude-mythos-preview"),
         (params(extra_body={}), "invalid_request_error", "extra_body: Extra inputs are not permitted"),
         (params(speed="fast"), "invalid_request_error", "speed: Extra inputs are not permitted"),
+        (params(user_profile_id="u"), "invalid_request_error", "user_profile_id: Extra inputs are not permitted"),
+        (params(workspace_id="w"), "invalid_request_error", "workspace_id: Extra inputs are not permitted"),
         (params(fallbacks=[]), "invalid_request_error", "fallbacks: Extra inputs are not permitted"),
         (
             params(stream=True),

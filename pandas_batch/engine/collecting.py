@@ -218,7 +218,7 @@ class Collector:
         Step
             With ``due_in_s=0`` when the batch is ``collected``.
         """
-        from pandas_batch.engine.rebuilding import checked, decode_batch
+        from pandas_batch.engine.rebuilding import checked, decode_batch, is_whole
         from pandas_batch.store.failures import explained, store_error
         from pandas_batch.wire.failures import is_auth, is_foreign, is_not_found, is_transient
 
@@ -229,7 +229,7 @@ class Collector:
         answers_part = answers_path.with_suffix(".part")
         try:
             with Turn(self._place.clock) as turn:
-                if not raw_path.exists():
+                if not is_whole(raw_path):
                     with store.new_results_part(batch.key) as part:
                         path = self._paths.get(batch.key)
                         self._place.wire.results(str(batch.batch_id), turn.paced(part.write), path=path)
@@ -281,8 +281,8 @@ class Collector:
                 )
         self._warn(batch, decoded)
         # The raw results first: with them, answers can always be made anew.
-        finals = {part_path: raw_path} if source == part_path else {}
         with explained(store.path, _STILL_THERE):
+            finals = checked(part_path, raw_path) if source == part_path else {}
             finals |= checked(answers_part, answers_path)
         store.commit_files(finals)
         reached("results committed")

@@ -1,18 +1,20 @@
 """The answers of a batch on disk: decoded from raw results, checked when they are read, made anew where damaged.
 
-The raw results are what was paid for; decoded answers are derived from them, and can always be made again.
+The raw results are what was paid for; decoded answers are derived from them, and can always be made again. Both carry
+a checksum: raw results that are not as they came are fetched again from the server.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pandas_batch.custom_ids import prefix_of
 from pandas_batch.errors import StoreError
@@ -60,7 +62,7 @@ def answers_of(
     Raises
     ------
     StoreError
-        The raw results are lost or damaged too.
+        The raw results are lost or damaged too; who drives the run next fetches them again.
     """
     import pyarrow as pa
 
@@ -96,11 +98,15 @@ def _made_anew(
 
     from pandas_batch.results.answers import read_answers
 
-    part = path.with_suffix(".anew")
+    part, raw_path = path.with_suffix(".anew"), store.results_path(batch.key)
     try:
         with store.open_results(batch.key) as raw:
-            blocks = iter(lambda: raw.read(_BLOCK_BYTES), b"")
-            decoded = decode_batch(store, batch, blocks, part, at=batch.created_at or datetime.now(UTC), prices=prices)
+            source = _Summed(raw)
+            decoded = decode_batch(
+                store, batch, source.blocks(), part, at=batch.created_at or datetime.now(UTC), prices=prices
+            )
+        if source.crc32 != _written_crc32(raw_path):
+            raise ValueError("the raw results are not as they came")
         n_known = batch.n_requests - len(decoded.missing)
         if n_known < sum(batch.counts.values()) or (batch.counts and decoded.unreadable):
             raise ValueError("the raw results do not account for every request")
@@ -108,11 +114,35 @@ def _made_anew(
         store.commit_files(checked(part, path))
         return read_answers(path)
     except (OSError, EOFError, pa.ArrowException, ValueError, StoreError) as error:
+        if batch.batch_id is not None and not _is_of_the_machine(error):
+            store.transition(batch.key, expect={"collected"}, to="ended")
         raise StoreError(
             f"The answers of batch {batch.batch_id} ({path}) are damaged, and so are its raw results beside them.",
             "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",
-            'pandas_batch.recover(df, ..., store="another folder")   # with the options of the lost call',
+            f'pandas_batch.load("{batch.run_id}").result()   # fetches them again\n'
+            'or pandas_batch.recover(df, ..., store="another folder")   # with the options of the lost call',
         ) from error
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    """Return whether an error says something of the machine, as of its limits, and nothing of a file."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT)
+
+
+class _Summed:
+    """A file that is read once, block by block, and the checksum of what was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.crc32 = b"%08x" % 0
+
+    def blocks(self) -> Iterator[bytes]:
+        crc32 = 0
+        while block := self._file.read(_BLOCK_BYTES):
+            crc32 = zlib.crc32(block, crc32)
+            yield block
+        self.crc32 = b"%08x" % crc32
 
 
 def checked(part: Path, final: Path) -> dict[Path, Path]:
@@ -126,18 +156,24 @@ def checked(part: Path, final: Path) -> dict[Path, Path]:
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether a file is as it was written; each version of it is read for that once in a process."""
-    stat = os.stat(path)
+    """Return whether a file is there as it was written; each version of it is read for that once in a process."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return False
     return _is_whole(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
 def _is_whole(path: Path, inode: int, n_bytes: int, modified_ns: int) -> bool:
+    return _written_crc32(path) == b"%08x" % _crc32(path)
+
+
+def _written_crc32(path: Path) -> bytes | None:
     try:
-        written = _checksum_path(path).read_bytes()
+        return _checksum_path(path).read_bytes()
     except FileNotFoundError:
-        return False
-    return written == b"%08x" % _crc32(path)
+        return None
 
 
 def _checksum_path(path: Path) -> Path:

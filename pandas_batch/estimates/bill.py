@@ -273,7 +273,7 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environ
         return
     least = estimate.cost_usd_min
     kept = budget[0].lower() + budget[1:]
-    enough = math.ceil(estimate.cost_usd_max * 100) / 100
+    enough = usd(math.ceil(estimate.cost_usd_max * 100) / 100).strip("$").replace(",", "")
     if least is not None and least > max_cost_usd:
         ways = f"{budget} does not pay for the input alone ({usd(least)}): send fewer or shorter rows"
     else:
@@ -282,7 +282,7 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environ
         f"This may cost {usd(estimate.cost_usd_max)}, above {kept} ({number(estimate.to_send)} "
         f"request{'' if estimate.to_send == 1 else 's'}, {number(estimate.input_tokens)} input tokens, at most "
         f"{number(estimate.output_tokens_max)} output tokens).",
-        hint=f"max_cost_usd={enough:.2f} lets it through\n{ways}{of_environment}",
+        hint=f"max_cost_usd={enough} lets it through\n{ways}{of_environment}",
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pandas_batch.errors import InputError
 
 from .media import MAX_IMAGE_TOKENS, Attachment, digest_of
-from .plain_values import kind_of, plain
+from .plain_values import MAX_DEPTH, kind_of, plain
 
 if TYPE_CHECKING:
     from .group import Group
@@ -196,14 +196,16 @@ def few_shot_messages(pairs: Sequence[tuple[Any, Any]]) -> list[dict[str, Any]]:
     return messages
 
 
-def _with_base64(value: Any) -> Any:
-    """Return a block with bytes in its base64 sources written as base64."""
+def _with_base64(value: Any, depth: int = 0) -> Any:
+    """Return a block with bytes in its base64 sources written as base64; what is too deep to be sent stays as it is."""
+    if depth > MAX_DEPTH:
+        return value
     if isinstance(value, Mapping):
         if value.get("type") == "base64" and isinstance(value.get("data"), bytes | bytearray):
             return {**value, "data": base64.b64encode(value["data"]).decode("ascii")}
-        return {key: _with_base64(item) for key, item in value.items()}
+        return {key: _with_base64(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim == 1):
-        return [_with_base64(item) for item in value]
+        return [_with_base64(item, depth + 1) for item in value]
     return value
 
 

@@ -7,6 +7,7 @@ are those that the API takes, and those that the SDK moves into descriptions bec
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from fractions import Fraction
@@ -30,6 +31,8 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     ),
 }
 _MAX_DEPTH = 100
+_MOST_REPEATED = 1_000
+_REPEATED = re.compile(r"\{(\d+)(?:,(\d*))?\}")
 
 
 def _is_number(value: Any) -> bool:
@@ -51,6 +54,12 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
     import pydantic
     import pydantic_core
 
+    if _n_repeated(pattern) > _MOST_REPEATED:
+        raise InputError(
+            f"the pattern {quoted(pattern, 60)} repeats what is repeated, more than {_MOST_REPEATED:,} times in all: "
+            "each answer would take seconds to check.",
+            hint="smaller counts, or a maxLength in place of the outer one",
+        )
     found = pydantic.StringConstraints(pattern=pattern)
     try:
         checked: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(
@@ -71,6 +80,47 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
         return True
 
     return matches
+
+
+def _n_repeated(pattern: str) -> int:
+    r"""
+    Return how often the counts of a pattern that stand inside one another repeat a part of it; 1 where none does.
+
+    Examples
+    --------
+    >>> [_n_repeated(pattern) for pattern in ("(a{1,50}){1,40}", "^.{1,5000}$", "(a{2}b{3,}){4}", r"(\\(a{9}[(]){9}")]
+    [2000, 1, 12, 81]
+    """
+    within: list[int] = [1]  # of each group that is open: the most that a part of it is repeated
+    last, most, at = 1, 1, 0
+    while at < len(pattern):
+        sign, at = pattern[at], at + 1
+        if sign == "\\":
+            last, at = 1, at + 1
+        elif sign == "[":
+            last, at = 1, _end_of_class(pattern, at)
+        elif sign == "(":
+            within.append(1)
+        elif sign == ")" and len(within) > 1:
+            last = within.pop()
+            within[-1] = max(within[-1], last)
+        elif sign == "{" and (count := _REPEATED.match(pattern, at - 1)) is not None:
+            times = max(int(count[2] or count[1]), int(count[1]), 1)
+            most = max(most, last * times) if last > 1 else most
+            last, at = last * times, count.end()
+            within[-1] = max(within[-1], last)
+        elif sign not in "*+?":
+            last = 1
+    return most
+
+
+def _end_of_class(pattern: str, at: int) -> int:
+    """Return where a class of characters is over that began before `at`."""
+    at += pattern.startswith("^", at)
+    at += pattern.startswith("]", at)
+    while at < len(pattern) and pattern[at] != "]":
+        at += 2 if pattern[at] == "\\" else 1
+    return at + 1
 
 
 _KEYWORDS: dict[str, Callable[[Any], bool]] = {

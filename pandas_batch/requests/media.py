@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.amounts import file_size
 from pandas_batch.errors import InputError, clip
 
 from .media_types import image_size, media_type_of
@@ -282,16 +283,16 @@ class MediaReader:
             side = max(width, height)
             if n_wire_bytes - 80 > MAX_IMAGE_BASE64_BYTES:
                 raise Unsendable(
-                    f"{named} has {(n_wire_bytes - 80) / 2**20:.1f} MB as base64, an image may have "
-                    f"{MAX_IMAGE_BASE64_BYTES // 2**20} MB; scale it down, or send it as a URL"
+                    f"{named} has {file_size(n_wire_bytes - 80)} as base64, an image may have "
+                    f"{file_size(MAX_IMAGE_BASE64_BYTES)}; scale it down, or send it as a URL"
                 )
             if side > MAX_IMAGE_PIXELS:
                 raise Unsendable(f"{named} is {width} x {height} pixels, a side may have {MAX_IMAGE_PIXELS}")
             tokens = MAX_IMAGE_TOKENS if not side else min(width * height // _PIXELS_PER_TOKEN + 1, MAX_IMAGE_TOKENS)
         elif n_wire_bytes > MAX_PDF_REQUEST_BYTES:
             raise Unsendable(
-                f"{named} has {n_wire_bytes / 1e6:.1f} MB on the wire, a request with documents may have "
-                f"{MAX_PDF_REQUEST_BYTES / 1e6:.0f} MB; pandas_batch.upload_files() takes larger ones"
+                f"{named} has {file_size(n_wire_bytes)} on the wire, a request with documents may have "
+                f"{file_size(MAX_PDF_REQUEST_BYTES)}; pandas_batch.upload_files() takes larger ones"
             )
         keep = path is None or self._n_held + len(data) <= _HELD_BYTES
         self._n_held += len(data) if keep else 0
@@ -328,8 +329,8 @@ def check_together(attachments: Sequence[Attachment]) -> None:
     n_bytes = sum(attachment.n_wire_bytes for attachment in attachments)
     if n_bytes > MAX_PDF_REQUEST_BYTES and len(images) < len(attachments):
         raise Unsendable(
-            f"the row's attachments have {n_bytes / 1e6:.1f} MB on the wire, a request with documents may have "
-            f"{MAX_PDF_REQUEST_BYTES / 1e6:.0f} MB; pandas_batch.upload_files() takes larger ones"
+            f"the row's attachments have {file_size(n_bytes)} on the wire, a request with documents may have "
+            f"{file_size(MAX_PDF_REQUEST_BYTES)}; pandas_batch.upload_files() takes larger ones"
         )
 
 

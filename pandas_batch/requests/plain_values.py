@@ -11,7 +11,7 @@ import numpy as np
 from pandas_batch.errors import KEY, InputError, clip
 from pandas_batch.types import Prompt
 
-_MAX_DEPTH = 60
+MAX_DEPTH = 60
 _WORD_CHARS = 40
 _MAX_WHERE = 80
 
@@ -96,9 +96,9 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
         if not math.isfinite(number):
             raise InputError(f"{where} is {number}, which JSON does not have.")
         return number
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         where = where if len(where) < _MAX_WHERE else f"{where[:_MAX_WHERE]}..."
-        raise InputError(f"{where} is nested deeper than {_MAX_DEPTH} levels.")
+        raise InputError(f"{where} is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str) or not is_sendable_text(key):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.amounts import file_size
 from pandas_batch.custom_ids import FINGERPRINT_BYTES, custom_ids
 from pandas_batch.errors import InputError, PromptError, clip
 
@@ -461,7 +462,7 @@ def _fingerprints(
 
 def too_large(n_bytes: int, max_bytes: int) -> str:
     """Say that a request is too large."""
-    return f"the request has {n_bytes / 1e6:,.1f} MB, a request may have {max_bytes / 1e6:,.1f} MB"
+    return f"the request has {file_size(n_bytes)}, a request may have {file_size(max_bytes)}"
 
 
 def _raise_for_rows(frame: pd.DataFrame, options: Options, missing: np.ndarray, reasons: Mapping[int, str]) -> None:

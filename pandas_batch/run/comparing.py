@@ -11,10 +11,12 @@ import pandas as pd
 
 from pandas_batch.amounts import number, usd
 from pandas_batch.errors import FrameMismatchError, InputError, clip
+from pandas_batch.requests.plain_values import kind_of
 
 from .comparison import COMPARING_SPENDS_NOTHING, Comparison, Side, ratio_of
 
 Metric = Callable[[pd.DataFrame], float]
+_RUNS_HINT = "pandas_batch.compare_runs(run_a, run_b)   # runs, or their ids or names: pandas_batch.runs() lists them"
 _METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
 _COLUMNS = ("output", "status")
 
@@ -52,6 +54,11 @@ def compare_runs(
     _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
     if metric is not None and not callable(metric):
         raise InputError("metric is not a function.", COMPARING_SPENDS_NOTHING, _METRIC_HINT)
+    for name, run in (("a", a), ("b", b)):
+        if not (hasattr(run, "cost_of_rows") and hasattr(run, "result")):
+            raise InputError(
+                f"{name} of compare_runs() is {kind_of(run)}, and no run.", COMPARING_SPENDS_NOTHING, _RUNS_HINT
+            )
     frames = a.result(), b.result()
     places = _pair(*frames, _label(a), _label(b))
     prefixes = _prefix(frames[0], a), _prefix(frames[1], b)

@@ -53,7 +53,6 @@ _FIELDS = _COUNTED_FIELDS | {
     "temperature",
     "top_k",
     "top_p",
-    "user_profile_id",
 }
 _BETA_FIELDS = frozenset(("context_management", "mcp_servers"))
 _STATUS = {
