@@ -131,7 +131,8 @@ class Watching:
         self.coverage.switch_context(nodeid)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.took_s[report.nodeid] += report.duration
+        if report.when == "call" and report.passed:
+            self.took_s[report.nodeid] += report.duration
 
 
 def watch(files: list[str], target: str) -> None:
@@ -149,7 +150,7 @@ def watch(files: list[str], target: str) -> None:
     for room in TESTS:
         path = next((path for path in data.measured_files() if path.endswith(f"pandas_batch/{room}")), None)
         by_line = {} if path is None else data.contexts_by_lineno(path)
-        lines[room] = {line: [test for test in tests if test] for line, tests in by_line.items()}
+        lines[room] = {line: [test for test in tests if test in watching.took_s] for line, tests in by_line.items()}
     Path(target).write_text(json.dumps({"code": int(code), "took_s": watching.took_s, "lines": lines}))
 
 
