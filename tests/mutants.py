@@ -276,8 +276,7 @@ def main() -> int:
             limit_s = SLOWEST_S + 3 * sum(watched["took_s"][test] for test in tests)
             nursery.stdin.write(json.dumps({"tests": tests, "limit_s": limit_s}) + "\n")
             nursery.stdin.flush()
-            answer: dict[str, Any] = json.loads(nursery.stdout.readline())
-            assert answer["code"] in (0, 1, 2, 3, None), answer
+            answer: dict[str, Any] = json.loads(nursery.stdout.readline())  # whatever is no 0: one without import, too
             return answer
 
         quick = sorted(watched["took_s"], key=lambda test: watched["took_s"][test])[:100]

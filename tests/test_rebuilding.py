@@ -10,13 +10,14 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from rowlab import ask
 
 import pandas_batch
 from pandas_batch.engine import rebuilding
 from pandas_batch.errors import PandasBatchError, StoreError
-from pandas_batch.store import batches, tables
+from pandas_batch.store import Store, batches, tables
 from pandas_batch.store import store as store_room
 from pandas_batch.store.spools import compress_file, open_compressed
 
@@ -117,6 +118,30 @@ def test_raw_results_that_are_not_as_they_came_are_fetched_again(home, api, cloc
         assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
         assert api.calls("results") == n_before + 1
     assert api.calls("create") == 1
+
+
+def test_damaged_answers_that_came_one_by_one(api, clock, tmp_path):
+    """They are made anew from what came; where that is damaged too it is told, and nothing is asked or paid again."""
+    folder = tmp_path / "trial"
+    options = {"client": api.client(), "progress": "off", "store": str(folder)}
+    FRAME.claude_batch.trial("prompt", n=3, **options)
+    (batch,) = Store.open(folder).batches_where(state="collected")
+    asked = api.calls("messages")
+
+    def read() -> pa.Table:
+        rebuilding._is_whole.cache_clear()
+        return rebuilding.answers_of(Store.open(folder), batch)
+
+    whole = read()
+    answers = folder / "batches" / str(batch.key) / "answers.arrow"
+    answers.unlink()
+    assert read().equals(whole)
+    for file in [answers, *answers.parent.glob("results*")]:
+        file.write_bytes(b"junk")
+    with pytest.raises(StoreError, match="one by one"):
+        read()
+    assert Store.open(folder).batch(batch.key).state == "collected"
+    assert api.calls("messages") == asked
 
 
 def test_a_full_disk_is_no_damage(home, api, clock, monkeypatch):

@@ -54,9 +54,10 @@ def test_every_state_is_reached_and_ends() -> None:
 
 
 def test_what_was_withdrawn_or_is_home_stays_so() -> None:
-    """A canceled batch is never posted, and answers that are here are never fetched or paid again."""
-    for state in ("withdrawn", "collected", "split"):
+    """A canceled batch is never posted, and answers that are here are never paid again: damaged, they are fetched."""
+    for state in ("withdrawn", "split"):
         assert not TRANSITIONS[state]  # type: ignore[index]
+    assert set(TRANSITIONS["collected"]) == {"ended"}
 
 
 def test_the_store_takes_the_steps_of_the_table_and_no_other(tmp_path: Path) -> None:

@@ -116,6 +116,13 @@ def _made_anew(
     except (OSError, EOFError, pa.ArrowException, ValueError, StoreError) as error:
         if batch.batch_id is not None and not _is_of_the_machine(error):
             store.transition(batch.key, expect={"collected"}, to="ended")
+        if batch.batch_id is None:
+            raise StoreError(
+                f"The answers of run {batch.run_id} that came one by one ({path}) are damaged, and what they were "
+                "made from is too.",
+                "They were paid for, and no server keeps them; nothing is asked again.",
+                'df.claude_batch.submit(..., name="again", reuse=False)   # asks for all rows, and pays for them',
+            ) from error
         raise StoreError(
             f"The answers of batch {batch.batch_id} ({path}) are damaged, and so are its raw results beside them.",
             "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",

@@ -54,7 +54,7 @@ def settle_live(store: Store, batch: BatchRecord, *, clock: Clock, prices: Price
     decoded = decode_batch(store, batch, part_path, answers_part, at=at, prices=prices)
     codes = status_codes(decoded.table.column("status"))
     del decoded
-    store.commit_files({part_path: store.results_path(batch.key)} | checked(answers_part, answers_path))
+    store.commit_files(checked(part_path, store.results_path(batch.key)) | checked(answers_part, answers_path))
     reached("live results committed")
     counts = {name: int((codes == CODE[name]).sum()) for name in _COUNTED}
     times = {"created_at": at, "ended_at": clock.now()}

@@ -72,7 +72,9 @@ TRANSITIONS: Mapping[BatchState, Mapping[BatchState, str]] = MappingProxyType(
             "gone": "archived, or neither retrieve nor list knows it",
             "unknown": "its id proved to be another batch's",
         },
-        "collected": {},
+        "collected": {
+            "ended": "answers and raw results are damaged: fetched again",
+        },
         "gone": {
             "gone": "looked at anew in vain",
             "bound": "there after all",
