@@ -30,8 +30,8 @@ def test_every_state_has_a_meaning_and_a_line() -> None:
 
 
 def test_a_state_is_settled_or_something_is_left_to_do() -> None:
-    """The named sets part the states: what is not settled is at the server or has no id there yet."""
-    assert {*SETTLED, *AT_THE_SERVER, *WITHOUT_ID} == set(BATCH_STATES)
+    """The named sets part the states: what is not settled is at the server or has no id there yet, or is asked live."""
+    assert {*SETTLED, *AT_THE_SERVER, *WITHOUT_ID, "live"} == set(BATCH_STATES)
     assert not SETTLED & (AT_THE_SERVER | WITHOUT_ID)
     assert not AT_THE_SERVER & WITHOUT_ID
     assert WITHOUT_ID == RECORDED | UNDECIDED
