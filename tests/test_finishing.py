@@ -231,3 +231,23 @@ def test_a_batch_that_ends_while_it_is_canceled_costs_nothing_more(api, clock):
     assert out["batch_id"].notna().all()
     assert api.messages == []
     assert pandas_batch.load(run.id).paid_usd == pytest.approx(float(api.billed_usd))
+
+
+def test_a_cancel_stops_the_asking_and_what_came_is_kept(api, clock):
+    run = held(api, clock, frame_of(60))
+    other = load(run.id, client=api.client(max_retries=0), clock=clock)
+    asked = threading.Event()
+
+    def answer(params: dict[str, Any]) -> str:
+        if len(api.messages) >= 10 and not asked.is_set():
+            asked.set()
+            other.store.ask_cancel(run.id)
+        return "yes"
+
+    api.answer = answer
+    out = run.finish_now()
+    n_answered = int((out["status"] == "succeeded").sum())
+    assert 10 <= n_answered < 60
+    assert out["status"].value_counts()["canceled"] == 60 - n_answered
+    assert len(api.billed) == n_answered
+    assert run.finish_now()["status"].tolist() == ["succeeded"] * 60

@@ -202,6 +202,10 @@ class Asker:
         try:
             while self._enter():
                 try:
+                    if self._store.batch(self._batch.key).cancel_asked:
+                        # By whatever process: what is not asked yet is not wanted any more.
+                        self.stop()
+                        return
                     with self._taking:
                         request = next(self._requests, None)
                     if request is None:

@@ -130,6 +130,7 @@ def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_befo
         base_url=run.record.base_url,
         clock=run.clock,
         prices=run.options.prices,
+        is_silent=run.options.progress == "off",
     ):
         # Another call of the same may have asked them while we waited.
         record, left = run.record, set(_unanswered(run).tolist())

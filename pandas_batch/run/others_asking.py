@@ -37,10 +37,12 @@ def being_asked(store: Store, fingerprints: np.ndarray, draws: np.ndarray, *, ba
     return store.batches(store.find_live(fingerprints, draws, base_url=base_url))
 
 
-def wait_for_others(store: Store, batches: list[BatchRecord], *, clock: Clock, prices: Prices | None) -> None:
+def wait_for_others(
+    store: Store, batches: list[BatchRecord], *, clock: Clock, prices: Prices | None, is_silent: bool
+) -> None:
     """Wait until nobody asks the requests of `batches` any more: their answers are then found, and not paid again."""
     until_s = clock.monotonic_s() + _SILENCE_S
-    is_told = False
+    is_told = is_silent
     for batch in batches:
         while not settle_if_left(store, batch, clock=clock, prices=prices):
             if not is_told and clock.monotonic_s() >= until_s:
@@ -58,6 +60,7 @@ def nobody_else_asks(
     base_url: str,
     clock: Clock,
     prices: Prices | None,
+    is_silent: bool = False,
 ) -> Iterator[None]:
     """While this is open nobody prepares a run in this store, and none of these requests is being asked live."""
     while True:
@@ -67,4 +70,4 @@ def nobody_else_asks(
             if not others:
                 yield
                 return
-        wait_for_others(store, others, clock=clock, prices=prices)
+        wait_for_others(store, others, clock=clock, prices=prices, is_silent=is_silent)

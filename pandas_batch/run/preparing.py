@@ -204,7 +204,13 @@ def record(
     from pandas_batch.store import RunRecord
 
     with nobody_else_asks(
-        store, needs.fingerprints, needs.draws, base_url=base_url, clock=clock, prices=options.prices
+        store,
+        needs.fingerprints,
+        needs.draws,
+        base_url=base_url,
+        clock=clock,
+        prices=options.prices,
+        is_silent=options.progress == "off",
     ):
         existing = store.newest_of_identity(needs.identity)
         if existing is not None:

@@ -219,6 +219,7 @@ def _recorded(
         base_url=call.base_url,
         clock=call.clock,
         prices=options.prices,
+        is_silent=options.progress == "off",
     ):
         found = _found(call, store, needs)
         missing = found.missing

@@ -21,7 +21,7 @@ from .records import (
     run_from,
 )
 from .segments import Candidate
-from .states import IN_FLIGHT, RECORDED
+from .states import CANCELABLE, IN_FLIGHT, RECORDED
 
 _RUNS = ", ".join(RUN_COLUMNS)
 _BATCHES = ", ".join(BATCH_COLUMNS)
@@ -225,7 +225,8 @@ def ask_cancel(connection: sqlite3.Connection, run_id: str) -> None:
         (run_id, *RECORDED),
     )
     connection.execute(
-        f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(IN_FLIGHT)})", (run_id, *IN_FLIGHT)
+        f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(CANCELABLE)})",
+        (run_id, *CANCELABLE),
     )
 
 

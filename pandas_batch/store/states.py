@@ -106,6 +106,9 @@ AT_THE_SERVER: frozenset[BatchState] = frozenset({"bound", "ended"})
 IN_FLIGHT: frozenset[BatchState] = TO_SEND | AT_THE_SERVER
 """Its answers may still come, without anybody doing anything about it."""
 
+CANCELABLE: frozenset[BatchState] = IN_FLIGHT | {"live"}
+"""A cancel marks it: it is not posted from then on, and nothing more of it is asked live."""
+
 SETTLED: frozenset[BatchState] = frozenset({"collected", "gone", "split", "withdrawn"})
 """Nothing is left to do."""
 
