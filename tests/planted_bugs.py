@@ -15,7 +15,8 @@ def _save_after_the_post() -> None:
     def transition(self: Any, key: int, *, expect: Any, to: str, **changes: Any) -> bool:
         if to in ("posting", "unknown"):
             return True
-        return honest(self, key, expect={*expect, "intent"}, to=to, **changes)
+        # The table of states knows this one step, of a batch that was looked for; without it nothing would be bound.
+        return honest(self, key, expect={*expect, "intent"} if to == "bound" else expect, to=to, **changes)
 
     Store.transition = transition
     # The second line of defense would find the batch before it is posted again.
