@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import exiting  # noqa: F401 - what a script leaves to the end of its process comes after what we leave to it
-from .accessor import register
+from .accessor import frame, register
 from .errors import (
     BatchTooLargeError,
     BudgetError,
@@ -98,6 +98,7 @@ __all__ = [
     "WorseRunError",
     "arun_prompts",
     "compare_runs",
+    "frame",
     "load",
     "recover",
     "run_prompts",
@@ -119,7 +120,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])
 
 
 def load_ipython_extension(ipython: Any) -> None:

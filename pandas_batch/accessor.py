@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
+
+from .call_options import CallOptions, with_options
 
 if TYPE_CHECKING:
     from pandas_batch.estimates.estimate import Estimate
@@ -37,7 +39,14 @@ class ClaudeBatchFrame:
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
-    def submit(self, prompt_col: Hashable = None, **options: Any) -> pd.DataFrame:
+    def __dir__(self) -> list[str]:
+        return _public(type(self))
+
+    def __repr__(self) -> str:
+        return _what_it_can_do(self, "df.claude_batch")
+
+    @with_options
+    def submit(self, prompt_col: Hashable = None, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """
         Send one request per row, show the progress, wait, and return the frame with the answers as columns.
 
@@ -77,9 +86,17 @@ class ClaudeBatchFrame:
             return run_nested(run.result_async(parsed.timeout))
         return run.result()
 
-    async def asubmit(self, prompt_col: Hashable = None, **options: Any) -> pd.DataFrame:
+    @with_options
+    async def asubmit(self, prompt_col: Hashable = None, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """
         Return what `submit` returns, without blocking the event loop.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        **options
+            See the README.
 
         Examples
         --------
@@ -96,9 +113,17 @@ class ClaudeBatchFrame:
         run = await asyncio.to_thread(start_run, self._frame, parsed, blocking=False)
         return await run.result_async(parsed.timeout)
 
-    def start(self, prompt_col: Hashable = None, **options: Any) -> Run:
+    @with_options
+    def start(self, prompt_col: Hashable = None, **options: Unpack[CallOptions]) -> Run:
         """
         Send one request per row and return at once; the panel stays live while other cells run.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        **options
+            See the README.
 
         Returns
         -------
@@ -116,7 +141,8 @@ class ClaudeBatchFrame:
 
         return start_run(self._frame, parse(options, prompt_col), blocking=False)
 
-    def trial(self, prompt_col: Hashable = None, n: Any = 5, **options: Any) -> pd.DataFrame:
+    @with_options
+    def trial(self, prompt_col: Hashable = None, n: Any = 5, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """
         Ask a few rows now, through the Messages API, and return them with the answers as columns.
 
@@ -154,9 +180,19 @@ class ClaudeBatchFrame:
 
         return trial_rows(self._frame, parse(options, prompt_col), n)
 
-    def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Any) -> list[dict[str, Any]]:
+    @with_options
+    def preview(self, prompt_col: Hashable = None, n: int = 3, **options: Unpack[CallOptions]) -> list[dict[str, Any]]:
         """
         Return the first `n` requests exactly as they would be sent. Nothing is sent, no key is needed.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        n
+            How many.
+        **options
+            See the README.
 
         Examples
         --------
@@ -169,9 +205,17 @@ class ClaudeBatchFrame:
 
         return preview_requests(Call(self._frame, parse(options, prompt_col)).plan, n)
 
-    def estimate(self, prompt_col: Hashable = None, **options: Any) -> Estimate:
+    @with_options
+    def estimate(self, prompt_col: Hashable = None, **options: Unpack[CallOptions]) -> Estimate:
         """
         Return what a submit would send and cost at most. Nothing is spent: token counting is free.
+
+        Parameters
+        ----------
+        prompt_col
+            Column of prompts; or give ``prompt=``, a template over columns.
+        **options
+            See the README.
 
         Examples
         --------
@@ -253,27 +297,39 @@ class ClaudeBatchSeries:
         self._name = "prompt" if series.name is None else series.name
         self._calls = ClaudeBatchFrame(series.to_frame(self._name))
 
-    def submit(self, **options: Any) -> pd.DataFrame:
+    def __dir__(self) -> list[str]:
+        return _public(type(self))
+
+    def __repr__(self) -> str:
+        return _what_it_can_do(self, "series.claude_batch")
+
+    @with_options
+    def submit(self, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """Return the prompts and their answers; see `ClaudeBatchFrame.submit`."""
         return self._calls.submit(self._name, **options)
 
-    async def asubmit(self, **options: Any) -> pd.DataFrame:
+    @with_options
+    async def asubmit(self, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """Return what `submit` returns, without blocking the event loop."""
         return await self._calls.asubmit(self._name, **options)
 
-    def start(self, **options: Any) -> Run:
+    @with_options
+    def start(self, **options: Unpack[CallOptions]) -> Run:
         """Return a run at once; see `ClaudeBatchFrame.start`."""
         return self._calls.start(self._name, **options)
 
-    def trial(self, n: Any = 5, **options: Any) -> pd.DataFrame:
+    @with_options
+    def trial(self, n: Any = 5, **options: Unpack[CallOptions]) -> pd.DataFrame:
         """Ask a few prompts now and return them with their answers; see `ClaudeBatchFrame.trial`."""
         return self._calls.trial(self._name, n, **options)
 
-    def preview(self, n: int = 3, **options: Any) -> list[dict[str, Any]]:
+    @with_options
+    def preview(self, n: int = 3, **options: Unpack[CallOptions]) -> list[dict[str, Any]]:
         """Return the first `n` requests; see `ClaudeBatchFrame.preview`."""
         return self._calls.preview(self._name, n, **options)
 
-    def estimate(self, **options: Any) -> Estimate:
+    @with_options
+    def estimate(self, **options: Unpack[CallOptions]) -> Estimate:
         """Return what a submit would cost at most; see `ClaudeBatchFrame.estimate`."""
         return self._calls.estimate(self._name, **options)
 
@@ -284,6 +340,32 @@ class ClaudeBatchSeries:
     def merge(self, run: Run | str, *, partial: bool = False, **options: Any) -> pd.DataFrame:
         """Return the prompts with the run's columns; see `ClaudeBatchFrame.merge`."""
         return self._calls.merge(run, partial=partial, **options)
+
+
+def frame(df: pd.DataFrame) -> ClaudeBatchFrame:
+    """
+    Return ``df.claude_batch``, for type checkers: they do not see what pandas registers.
+
+    Examples
+    --------
+    >>> pandas_batch.frame(pd.DataFrame({"review": ["Lovely."]})).estimate("review", client=client).rows
+    1
+    """
+    return ClaudeBatchFrame(df)
+
+
+def _public(kind: type) -> list[str]:
+    return sorted(name for name in vars(kind) if not name.startswith("_"))
+
+
+def _what_it_can_do(accessor: Any, expression: str) -> str:
+    calls = {name: getattr(type(accessor), name) for name in _public(type(accessor))}
+    width = max(map(len, calls))
+    lines = [
+        f"  .{name:<{width}}  {next(iter((call.__doc__ or '').split(chr(10) * 2))).strip()}"
+        for name, call in calls.items()
+    ]
+    return "\n".join([f"{expression}: ask Claude about every row", *lines])
 
 
 def register() -> None:

@@ -26,8 +26,10 @@ through unchanged, with a note (``add_note``).
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import traceback
 from types import FrameType
 from typing import Any
 
@@ -123,6 +125,13 @@ class PandasBatchError(Exception):
         if self.hint:
             parts.append("\n".join(f"    {line}" for line in self.hint.splitlines()))
         return "\n".join(parts)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook, or a terminal that runs IPython, shows: the message alone, as a rule."""
+        if os.environ.get("PANDAS_BATCH_TRACEBACK", "") == "full":
+            return "".join(traceback.format_exception(self)).splitlines()
+        said = f"{type(self).__name__}: {self}".splitlines()
+        return [*said, *(line for note in getattr(self, "__notes__", ()) for line in note.splitlines())]
 
 
 class InputError(PandasBatchError, ValueError):

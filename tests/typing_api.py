@@ -42,6 +42,17 @@ def frames(df: pd.DataFrame) -> None:
     assert_type(calls.merge("titles", partial=True), pd.DataFrame)
 
 
+def wrong_options(df: pd.DataFrame) -> None:
+    # Each of these lines is an error for a type checker; one that passed would be told as an ignore without a use.
+    calls = pandas_batch.frame(df)
+    calls.submit("review", max_token=16)  # type: ignore[call-arg]
+    calls.submit("review", max_tokens="many")  # type: ignore[arg-type]
+    calls.start("review", on_missing="drop")  # type: ignore[arg-type]
+    calls.estimate("review", stop_sequence=["!"])  # type: ignore[call-arg]
+    calls.trial("review", n=3, columns=5)  # type: ignore[arg-type]
+    calls.preview("review", thinking={"type": "adaptive"}, max_tokens=df["n"], system=lambda part: part["n"])
+
+
 async def frames_in_a_loop(df: pd.DataFrame) -> None:
     assert_type(await ClaudeBatchFrame(df).asubmit("review"), pd.DataFrame)
     assert_type(await ClaudeBatchFrame(df).start("review"), pd.DataFrame)

@@ -97,6 +97,10 @@ class Run(AwaitedRun):
         # A handle: what it stands for is one run, however many hold it.
         return self
 
+    def __dir__(self) -> list[str]:
+        # What is left is for other files of this package.
+        return sorted({name for name in super().__dir__() if not name.startswith("_")} - _FOR_THE_PACKAGE)
+
     # ---------------------------------------------------------------- the answers
 
     def result(self, partial: bool = False, *, columns: str | Sequence[str] | None = None) -> pd.DataFrame:
@@ -447,6 +451,38 @@ class Run(AwaitedRun):
         from .deleting import delete_run
 
         delete_run(self, server=server, force=force)
+
+
+_FOR_THE_PACKAGE = frozenset(
+    [
+        "answers",
+        "answers_of_run",
+        "batch_records",
+        "bind",
+        "bound",
+        "canceled_by",
+        "clock",
+        "cost_of_rows",
+        "engine",
+        "expression",
+        "first_difference",
+        "is_settled",
+        "look_for_gone",
+        "observe",
+        "of",
+        "options",
+        "raise_for",
+        "record",
+        "result_async",
+        "schema",
+        "show",
+        "sibling",
+        "snapshot",
+        "store",
+        "wait_for_answers",
+        "wire",
+    ]
+)
 
 
 def _run_of_another_process(store_path: str, run_id: str, bound: Bound) -> Run:

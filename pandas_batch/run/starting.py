@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -449,6 +449,6 @@ def _by_place(
     return of_row
 
 
-def parse(kwargs: dict[str, Any], prompt_col: Any) -> Options:
+def parse(kwargs: Mapping[str, Any], prompt_col: Any) -> Options:
     """Return the checked options of an accessor call."""
     return parse_options(kwargs, prompt_col=prompt_col)
