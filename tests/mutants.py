@@ -35,7 +35,7 @@ SLOWEST_S = 90.0
 """A test that takes longer than this, or three times what it took before, hangs."""
 
 TESTS = {
-    "engine/posting.py": "posting surplus",
+    "engine/posting.py": "posting surplus failures",
     "engine/reconciling.py": "reconciling surplus",
     "engine/collecting.py": "collecting other_accounts",
     "engine/surplus.py": "surplus",
@@ -51,7 +51,7 @@ TESTS = {
     "requests/certain_refusals.py": "certain_refusals",
     "estimates/bounds.py": "estimate",
     "estimates/bill.py": "estimate preflight",
-    "wire/failures.py": "wire posting",
+    "wire/failures.py": "failures wire posting",
 }
 """The rooms that hold money, and the test files that are theirs."""
 

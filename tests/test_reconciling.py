@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import anthropic
 import pandas as pd
@@ -12,8 +14,12 @@ from rowlab import ask, until_batches
 
 from pandas_batch import WaitTimeout, simulator
 from pandas_batch.display.account import text_account
+from pandas_batch.engine import reconciling
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
+from pandas_batch.wire.endpoints import Page
+
+_AT = datetime(2026, 11, 1, tzinfo=UTC)
 
 HOWS = ("reset", "close", "cut", "html", "empty_object", "bad_json", "redirect_302", "redirect_307")
 ERRORS = (408, 409, 500, 502, 503, 504, 529)
@@ -266,3 +272,37 @@ def test_a_batch_that_was_never_posted_outlives_a_candidate_that_is_not_its_own(
     again = ask(FRAME, api, clock).result()
     assert again["status"].tolist() == ["succeeded"] * 3
     assert (api.calls("create"), len(mine(api))) == (2, 1)
+
+
+def _listed(*created_s: float) -> SimpleNamespace:
+    """Return a place whose server lists batches, newest first, each made at a second after `_AT`."""
+    batches = [{"id": f"b{at}", "created_at": (_AT + timedelta(seconds=at)).isoformat()} for at in created_s]
+    page = Page(batches=batches, server_at=_AT)
+    return SimpleNamespace(
+        wire=SimpleNamespace(list=lambda **_: page), check_workspace=lambda batch, workspace_id: None, store=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("watermark_id", "watermark_s", "expected"),
+    [
+        ("b100", 100, ["b900", "b500", "b101"]),
+        ("deleted", 100, ["b900", "b500", "b101", "b100"]),
+        ("deleted", None, ["b900", "b500", "b101", "b100", "b0"]),
+        (None, None, ["b900", "b500"]),
+    ],
+)
+def test_how_far_back_a_lost_batch_is_looked_for(watermark_id, watermark_s, expected):
+    """To the watermark, or what is older than it; without one, to five minutes before the POST."""
+    watermark_at = None if watermark_s is None else _AT + timedelta(seconds=watermark_s)
+    batch = SimpleNamespace(
+        run_id="r",
+        first_posted_at=None,
+        server_posted_at=_AT + timedelta(seconds=800),
+        posted_at=_AT + timedelta(seconds=900),
+        watermark_id=watermark_id,
+        watermark_at=watermark_at,
+    )
+    newer, server_at = reconciling.newer_batches(_listed(900, 500, 101, 100, 0), batch)
+    assert [listed["id"] for listed in newer] == expected
+    assert server_at == _AT
