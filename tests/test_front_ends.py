@@ -15,9 +15,8 @@ import pytest
 from pandas_batch import simulator
 
 SCRIPT = """
-import logging, pandas as pd, pandas_batch
-logging.basicConfig(level=logging.INFO, format="LOG %(name)s %(message)s")
-logging.getLogger("httpx2").setLevel(logging.WARNING)
+import logging, os, pandas as pd, pandas_batch
+logging.basicConfig(level=logging.INFO, format="LOG %(name)s %(message)s", filename=os.devnull)
 df = pd.DataFrame({"review": ["private words", "fails", "more private words"]})
 out = df.claude_batch.submit("review", name="reviews")
 print(out["status"].tolist())

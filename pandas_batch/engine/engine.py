@@ -9,12 +9,13 @@ begins: the thread may die at any instant.
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from pandas_batch.types import RunStatus
 
 from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run
+from .journal import Journal, logger
 from .last_words import words_at_the_end
 from .memory import give_back_memory
 from .posting import Step, Workplace, backoff_s
@@ -113,6 +115,7 @@ class Engine:
         self._observers: list[Observer] = []
         self._observers_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
+        self._journal = Journal(run_id)
         self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
         self._steps: Steps | None = None
@@ -276,6 +279,11 @@ class Engine:
         finally:
             self._leave()
             self._settle()
+            if self.error is not None:
+                # The store itself may be what cannot be used.
+                with suppress(Exception):
+                    self._journal.note(self.store.batches_of_run(self.run_id))
+                self._journal.close([], error=self.error)
             for lease in self._leases.values():
                 lease.close()
             self._leases.clear()
@@ -314,12 +322,16 @@ class Engine:
                 self._cancel_batches(force=self._cancel)
                 self._cancel = None
                 self._cancel_done.set()
-            open_batches = [b for b in self.store.batches_of_run(self.run_id) if b.state not in SETTLED]
+            batches = self.store.batches_of_run(self.run_id)
+            self._journal.note(batches)
+            open_batches = [b for b in batches if b.state not in SETTLED]
             if not open_batches and not self.posts_stopped and self._extend():
                 continue
             if not open_batches:
                 self.message = ""
                 self._leave()
+                paid_usd = self._describe(self).paid_usd if logger.isEnabledFor(logging.INFO) else None
+                self._journal.close(batches, paid_usd=paid_usd)
                 look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                 self._settle()
                 self.clock.wait(PAUSE_S, self._wake)
