@@ -196,6 +196,12 @@ class BatchResult:
         As the API reports them; None where it says nothing.
     message
         The raw message of the API, or None.
+    thinking
+        What the model thought, where the API tells it; else None.
+    tool_calls
+        Calls of your tools, each ``{"id", "name", "input"}``.
+    cache_read_tokens, cache_write_tokens
+        Input tokens that the prompt cache held, and that were written to it; None where the API tells none.
     """
 
     custom_id: str
@@ -209,6 +215,10 @@ class BatchResult:
     stop_reason: str | None = None
     model: str | None = None
     message: Mapping[str, Any] | None = field(default=None, repr=False)
+    thinking: str | None = field(default=None, repr=False)
+    tool_calls: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    cache_read_tokens: int | None = 0
+    cache_write_tokens: int | None = 0
 
     @property
     def succeeded(self) -> bool:

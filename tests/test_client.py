@@ -36,6 +36,7 @@ from pandas_batch.simulator import (
     ListLag,
     LostAnswer,
     Outage,
+    Reply,
     RowFault,
     Simulator,
     revoked_key,
@@ -382,7 +383,7 @@ def test_prompts_that_are_no_texts_are_refused(api: Simulator, prompts: Any) -> 
         ([], "no requests"),
         ("text", "not a list"),
         (BatchRequest("a", "p"), "not a list"),
-        ([{"custom_id": "a"}], "is a dict"),
+        ([{"custom_id": "a"}], "NoneType"),
         ([BatchRequest("", "p")], "custom_id=''"),
         ([BatchRequest("a b", "p")], "custom_id='a b'"),
         ([BatchRequest("a" * 65, "p")], "1 to 64"),
@@ -983,3 +984,53 @@ def test_a_job_is_json_and_its_text_is_its_id() -> None:
     )
     assert (str(job), f"{job}") == ("msgbatch_1", "msgbatch_1")
     assert BatchJob.from_api(batch | {"request_counts": "many"}).request_counts == {}
+
+
+def test_a_job_stands_for_its_id_and_a_dict_for_a_request(api: Simulator, clock: Any) -> None:
+    """Whatever takes an id takes the job, and whatever takes a request takes the API's form or the names of ours."""
+    client = BatchClient(client=api.client(), system="mine", clock=clock)
+    as_sdk = {"custom_id": "a", "params": {"max_tokens": 7, "messages": [{"role": "user", "content": "A"}]}}
+    as_ours = {"custom_id": "b", "prompt": "B", "params": {"stop_sequences": ["!"]}}
+    job = client.submit([as_sdk, as_ours, BatchRequest("c", "C")])
+    results = {result.custom_id: result for result in client.wait(job)}
+    assert {key: result.output for key, result in results.items()} == {"a": "A", "b": "B", "c": "C"}
+    assert client.status(job).batch_id == str(job)
+    assert [one.custom_id for one in client.iter_results(job)] == [one.custom_id for one in client.results(job)]
+    assert client.cancel(job) is False
+    client.delete(job)
+    assert client.list() == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ({"custom_id": "a", "prompt": "x", "promt": "y"}, "'promt'"),
+        ({"custom_id": "a", "params": {"messages": "x"}}, "no list of messages"),
+        ({"custom_id": "a", "params": {"messages": [{"role": "user", "content": "x"}], "max_token": 1}}, "max_token"),
+        ({"prompt": "x"}, "custom_id=None"),
+        ({"custom_id": "a"}, "NoneType"),
+        ({}, "custom_id=None"),
+    ],
+)
+def test_a_dict_that_is_no_request_is_refused(api: Simulator, request_: Any, reason: str) -> None:
+    """Its place and what is wrong are named, and nothing is sent."""
+    with pytest.raises((InputError, TypeError)) as caught:
+        BatchClient(client=api.client()).submit([request_])
+    assert reason in str(caught.value)
+    assert api.calls("create") == 0
+
+
+def test_a_result_has_more_than_its_text(api: Simulator, clock: Any) -> None:
+    """Thinking, calls of tools and cache tokens stand beside the text; a result without them says so."""
+    call = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"city": "Rome"}}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+    usage = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 0}
+    api.answer = lambda params: Reply(content=[thought, call], usage=usage)
+    (result,) = BatchClient(client=api.client(), clock=clock).run([BatchRequest("a", "x")])
+    assert (result.thinking, result.output) == ("Hm.", "")
+    assert result.tool_calls == [{"id": "toolu_1", "name": "look", "input": {"city": "Rome"}}]
+    assert (result.cache_read_tokens, result.cache_write_tokens) == (3, 0)
+    api.answer = lambda params: "plain"
+    (plain,) = BatchClient(client=api.client(), clock=clock).run([BatchRequest("a", "x")])
+    assert (plain.thinking, list(plain.tool_calls)) == (None, [])
+    assert json.dumps(plain.to_dict() | {"message": None})

@@ -13,7 +13,7 @@ from typing import Any
 from pandas_batch.errors import BatchTooLargeError, InputError, clip
 from pandas_batch.requests.certain_refusals import INTERLEAVED, check_request
 from pandas_batch.requests.parameters import check_names, check_parameter, check_unchecked_names, parameter_hints
-from pandas_batch.requests.plain_values import kind_of
+from pandas_batch.requests.plain_values import kind_of, shown
 from pandas_batch.types import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, BatchRequest, System
 from pandas_batch.wire.body import Body
 
@@ -104,7 +104,9 @@ def _n_bytes(n_lines: int, n_line_bytes: int) -> int:
     return len(_HEAD) + n_line_bytes + max(n_lines - 1, 0) * len(_COMMA) + len(_TAIL)
 
 
-def encode_requests(requests: Iterable[BatchRequest], *, model: str, system: System, max_tokens: int) -> Requests:
+def encode_requests(
+    requests: Iterable[BatchRequest | Mapping[str, Any]], *, model: str, system: System, max_tokens: int
+) -> Requests:
     """
     Check and encode requests; the arguments stand in for what is None in one.
 
@@ -113,7 +115,7 @@ def encode_requests(requests: Iterable[BatchRequest], *, model: str, system: Sys
     InputError
         If an id is doubled or malformed, or a request cannot be written as JSON; ids are named, prompts are not.
     """
-    if isinstance(requests, BatchRequest | str | bytes):
+    if isinstance(requests, BatchRequest | Mapping | str | bytes):
         raise InputError(
             f"requests is a {type(requests).__name__}, not a list of BatchRequest.",
             hint='client.run([BatchRequest("task-1", "...")])',
@@ -124,16 +126,39 @@ def encode_requests(requests: Iterable[BatchRequest], *, model: str, system: Sys
     checked = _Checked()
     custom_ids: list[str] = []
     lines: list[bytes] = []
-    for position, request in enumerate(requests):
+    for position, given in enumerate(requests):
+        request = _of_dict(given, position) if isinstance(given, Mapping) else given
         if not isinstance(request, BatchRequest):
             raise InputError(
-                f"requests[{position}] is a {type(request).__name__}, not a BatchRequest.",
+                f"requests[{position}] is a {type(request).__name__}, not a BatchRequest or a dict.",
                 hint='BatchRequest("task-1", "...")',
             )
         custom_ids.append(_checked_id(request.custom_id, position))
         lines.append(_encoded(request, position, checked, model=model, system=system, max_tokens=max_tokens))
     _refuse_doubles(custom_ids)
     return Requests(custom_ids, lines)
+
+
+def _of_dict(given: Mapping[str, Any], position: int) -> BatchRequest:
+    """Return the request that a dict describes: the API's own form, or the names of a `BatchRequest`."""
+    hint = 'BatchRequest("task-1", "...")   # or {"custom_id": "task-1", "params": {"messages": [...], ...}}'
+    params = given.get("params")
+    if "prompt" not in given and isinstance(params, Mapping) and "messages" in params:
+        own = {"custom_id", "params"}
+        messages = params["messages"]
+        is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
+        if not is_list or not all(isinstance(one, Mapping) and "role" in one for one in messages):
+            raise InputError(f"requests[{position}] has messages that are no list of messages.", hint=hint)
+        further = {name: value for name, value in params.items() if name not in ("messages", *_OWN_PARAMS)}
+        fields = {name: params.get(name) for name in _OWN_PARAMS}
+        made = {"custom_id": given.get("custom_id"), "prompt": messages, "params": further, **fields}
+    else:
+        own = {*_OF_A_REQUEST, "params"}
+        made = {"custom_id": None, "prompt": None, **given}
+    unknown = [name for name in given if name not in own]
+    if unknown:
+        raise InputError(f"requests[{position}] has {shown(unknown[0])}, which no request has.", hint=hint)
+    return BatchRequest(**made)
 
 
 def refuse_too_large(requests: Requests) -> None:
@@ -242,6 +267,7 @@ def _check_params(params: Mapping[str, Any]) -> None:
             check_parameter(name, value, beta=name not in parameter_hints(False))
 
 
+_OWN_PARAMS = ("model", "system", "max_tokens")
 _OF_A_REQUEST = ("custom_id", "prompt", "model", "system", "max_tokens")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
@@ -90,7 +90,7 @@ class BatchClient(_Configured):
     def __repr__(self) -> str:
         return f"<BatchClient of {self._wire.base_url}>"
 
-    def submit(self, requests: Iterable[BatchRequest], *, system: System = None) -> BatchJob:
+    def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None) -> BatchJob:
         """
         Make one batch of `requests` and return at once.
 
@@ -117,11 +117,11 @@ class BatchClient(_Configured):
         """
         return self._wire.drive(self._jobs.submit(requests, system=system))
 
-    def status(self, batch_id: str) -> BatchJob:
+    def status(self, batch_id: str | BatchJob) -> BatchJob:
         """Return a batch as the server describes it now."""
         return self._wire.drive(self._jobs.status(batch_id))
 
-    def results(self, batch_id: str) -> list[BatchResult]:
+    def results(self, batch_id: str | BatchJob) -> list[BatchResult]:
         """
         Return the results of an ended batch, in the server's order.
 
@@ -139,7 +139,7 @@ class BatchClient(_Configured):
         """
         return self._wire.drive(self._jobs.results(batch_id))
 
-    def iter_results(self, batch_id: str) -> Iterator[BatchResult]:
+    def iter_results(self, batch_id: str | BatchJob) -> Iterator[BatchResult]:
         """
         Yield the results of an ended batch as they arrive, in memory that does not grow with their length.
 
@@ -148,7 +148,7 @@ class BatchClient(_Configured):
         return self._wire.iterate(self._jobs.iter_results(batch_id))
 
     def wait(
-        self, batch_id: str, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
+        self, batch_id: str | BatchJob, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
     ) -> list[BatchResult]:
         """
         Wait for a batch to end and return its results, in the server's order.
@@ -171,7 +171,7 @@ class BatchClient(_Configured):
 
     def run(
         self,
-        requests: Iterable[BatchRequest],
+        requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System = None,
         poll_interval: float | None = None,
@@ -200,7 +200,7 @@ class BatchClient(_Configured):
         """
         return self._wire.drive(self._jobs.run(requests, system=system, poll_interval=poll_interval, timeout=timeout))
 
-    def cancel(self, batch_id: str) -> bool:
+    def cancel(self, batch_id: str | BatchJob) -> bool:
         """
         Ask for a batch to be canceled; return whether that was accepted (False: it had ended before).
 
@@ -212,7 +212,7 @@ class BatchClient(_Configured):
         """Return the `limit` newest batches of the workspace, newest first."""
         return self._wire.drive(self._jobs.newest(limit))
 
-    def delete(self, batch_id: str) -> None:
+    def delete(self, batch_id: str | BatchJob) -> None:
         """Delete an ended batch and its results from the server; `NotEndedError` if it has not ended."""
         self._wire.drive(self._jobs.delete(batch_id))
 
@@ -259,31 +259,31 @@ class AsyncBatchClient(_Configured):
     def __repr__(self) -> str:
         return f"<AsyncBatchClient of {str(self._client.base_url).rstrip('/')}>"
 
-    async def submit(self, requests: Iterable[BatchRequest], *, system: System = None) -> BatchJob:
+    async def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None) -> BatchJob:
         """Do the same as `BatchClient.submit`, awaitable."""
         return await self._drive(self._jobs.submit(requests, system=system))
 
-    async def status(self, batch_id: str) -> BatchJob:
+    async def status(self, batch_id: str | BatchJob) -> BatchJob:
         """Do the same as `BatchClient.status`, awaitable."""
         return await self._drive(self._jobs.status(batch_id))
 
-    async def results(self, batch_id: str) -> list[BatchResult]:
+    async def results(self, batch_id: str | BatchJob) -> list[BatchResult]:
         """Do the same as `BatchClient.results`, awaitable."""
         return await self._drive(self._jobs.results(batch_id))
 
-    def iter_results(self, batch_id: str) -> AsyncIterator[BatchResult]:
+    def iter_results(self, batch_id: str | BatchJob) -> AsyncIterator[BatchResult]:
         """Do the same as `BatchClient.iter_results`, for ``async for``."""
         return aiterate(self._jobs.iter_results(batch_id), self._client, self._clock)
 
     async def wait(
-        self, batch_id: str, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
+        self, batch_id: str | BatchJob, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
     ) -> list[BatchResult]:
         """Do the same as `BatchClient.wait`, awaitable."""
         return await self._drive(self._jobs.wait(batch_id, poll_interval=poll_interval, timeout=timeout))
 
     async def run(
         self,
-        requests: Iterable[BatchRequest],
+        requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System = None,
         poll_interval: float | None = None,
@@ -292,7 +292,7 @@ class AsyncBatchClient(_Configured):
         """Do the same as `BatchClient.run`, awaitable."""
         return await self._drive(self._jobs.run(requests, system=system, poll_interval=poll_interval, timeout=timeout))
 
-    async def cancel(self, batch_id: str) -> bool:
+    async def cancel(self, batch_id: str | BatchJob) -> bool:
         """Do the same as `BatchClient.cancel`, awaitable."""
         return await self._drive(self._jobs.cancel(batch_id))
 
@@ -300,7 +300,7 @@ class AsyncBatchClient(_Configured):
         """Do the same as `BatchClient.list`, awaitable."""
         return await self._drive(self._jobs.newest(limit))
 
-    async def delete(self, batch_id: str) -> None:
+    async def delete(self, batch_id: str | BatchJob) -> None:
         """Do the same as `BatchClient.delete`, awaitable."""
         await self._drive(self._jobs.delete(batch_id))
 

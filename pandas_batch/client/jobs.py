@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,7 +48,7 @@ class Jobs:
         self._clock = clock
         self._owned: set[str] = set()
 
-    def submit(self, requests: Iterable[BatchRequest], *, system: System) -> Flow[BatchJob]:
+    def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System) -> Flow[BatchJob]:
         """Make one batch."""
         encoded = self._encode(requests, system)
         if not encoded.lines:
@@ -74,24 +74,26 @@ class Jobs:
             ) from created.error
         raise refusal(created, len(encoded))
 
-    def status(self, batch_id: str) -> Flow[BatchJob]:
+    def status(self, batch_id: str | BatchJob) -> Flow[BatchJob]:
         """Look at a batch."""
-        polled: Polled = yield from _patiently(lambda: retrieve_flow(batch_id))
+        polled: Polled = yield from _patiently(lambda: retrieve_flow(str(batch_id)))
         return BatchJob.from_api(polled.batch)
 
-    def iter_results(self, batch_id: str) -> Flow[None]:
+    def iter_results(self, batch_id: str | BatchJob) -> Flow[None]:
         """Emit the results of an ended batch."""
         job = yield from self.status(batch_id)
         yield from self._results_of(job)
 
-    def results(self, batch_id: str) -> Flow[list[BatchResult]]:
+    def results(self, batch_id: str | BatchJob) -> Flow[list[BatchResult]]:
         """Return the results of an ended batch."""
         return (yield from collect(self.iter_results(batch_id)))
 
-    def wait(self, batch_id: str, *, poll_interval: float | None, timeout: float | None) -> Flow[list[BatchResult]]:
+    def wait(
+        self, batch_id: str | BatchJob, *, poll_interval: float | None, timeout: float | None
+    ) -> Flow[list[BatchResult]]:
         """Poll a batch until it has ended and return its results."""
         _check_times(poll_interval, timeout)
-        part = Watched(batch_id, self._clock, poll_interval)
+        part = Watched(str(batch_id), self._clock, poll_interval)
         try:
             yield from until_ended([part], self._clock, timeout_s=timeout)
             if part.job is None:
@@ -103,7 +105,7 @@ class Jobs:
 
     def run(
         self,
-        requests: Iterable[BatchRequest],
+        requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System,
         poll_interval: float | None,
@@ -135,10 +137,10 @@ class Jobs:
             raise
         return [by_id.get(custom_id) or _missing(custom_id) for custom_id in encoded.custom_ids]
 
-    def cancel(self, batch_id: str) -> Flow[bool]:
+    def cancel(self, batch_id: str | BatchJob) -> Flow[bool]:
         """Ask for a batch to be canceled."""
         try:
-            batch = yield from _patiently(lambda: cancel_flow(batch_id))
+            batch = yield from _patiently(lambda: cancel_flow(str(batch_id)))
         except Exception as error:
             if getattr(error, "status_code", None) not in (400, 409):
                 raise
@@ -162,10 +164,10 @@ class Jobs:
             if len(jobs) >= limit or not page.has_more or not after_id:
                 return jobs[:limit]
 
-    def delete(self, batch_id: str) -> Flow[None]:
+    def delete(self, batch_id: str | BatchJob) -> Flow[None]:
         """Delete an ended batch from the server."""
         try:
-            yield from _patiently(lambda: delete_flow(batch_id))
+            yield from _patiently(lambda: delete_flow(str(batch_id)))
         except Exception as error:
             if getattr(error, "status_code", None) not in (400, 409):
                 raise
@@ -184,7 +186,7 @@ class Jobs:
     def _page(limit: int, after_id: str | None) -> Any:
         return lambda: list_flow(limit=limit, after_id=after_id)
 
-    def _encode(self, requests: Iterable[BatchRequest], system: System) -> Any:
+    def _encode(self, requests: Iterable[BatchRequest | Mapping[str, Any]], system: System) -> Any:
         return encode_requests(
             requests,
             model=self._model,

@@ -16,10 +16,11 @@ import pyarrow as pa
 from pandas_batch.types import BatchResult
 
 from .answer_columns import ANSWER_SCHEMA, UNPRICED_SCHEMA, Columns, Vocabulary
+from .answer_contents import thinking_of, tool_calls_of
 from .answer_texts import text_of
 from .pricing import add_costs, cost_of_message
 from .result_file import Found, Source, checking_utf8, lines_of, locate, mapped
-from .result_lines import INVALID_TYPE, Error, Usage, error_of, has_all_tokens, read_line
+from .result_lines import ABSENT, INVALID_TYPE, Error, Usage, error_of, has_all_tokens, read_line
 
 __all__ = [
     "ANSWER_SCHEMA",
@@ -322,6 +323,7 @@ def result_of_line(
     n_input, n_read, n_write, n_output = (max(count or 0, 0) for count in counts)
     is_whole = has_all_tokens(usage)
     raw = _message_dict(line)
+    content = raw["content"] if isinstance(raw.get("content"), list) else []
     cost = cost_of_message(
         raw if raw.get("model") else raw | {"model": model_asked(read.custom_id)}, at=at, prices=prices
     )
@@ -335,11 +337,20 @@ def result_of_line(
         stop_reason=message.stop_reason,
         model=message.model,
         message=raw,
+        thinking=thinking_of(content),
+        tool_calls=tool_calls_of(content) or (),
+        cache_read_tokens=_told_or_none_used(usage.cache_read_input_tokens),
+        cache_write_tokens=_told_or_none_used(usage.cache_creation_input_tokens),
     )
 
 
 def _told(count: int | None) -> int | None:
     return count if count is not None and 0 <= count < 2**63 else None
+
+
+def _told_or_none_used(count: int | None) -> int | None:
+    # Old answers do not speak of the cache, which they did not use.
+    return 0 if count in (None, ABSENT) else _told(count)
 
 
 def _message_dict(line: bytes) -> dict[str, Any]:
