@@ -27,8 +27,8 @@ from dask.delayed import delayed
 from pandas_batch.custom_ids import FINGERPRINT_BYTES
 from pandas_batch.requests.options import Options, parse_options
 from pandas_batch.requests.text_dtype import text_dtype
-from pandas_batch.run.preparing import Found, n_batches_of, n_bytes_of, needs_of
-from pandas_batch.run.run import Bound, Run
+from pandas_batch.run.recording import Found, n_batches_of, n_bytes_of, needs_of
+from pandas_batch.run.run import Run, TargetFrame
 from pandas_batch.run.starting import Call, added_columns, attach_run, connection_of, start_call
 from pandas_batch.run.submitted_rows import SubmittedRows
 
@@ -65,7 +65,7 @@ def look_at(frame: pd.DataFrame, options: Options, address: tuple[str, str], at:
     """Plan a partition and return what has to be known of it; runs on a worker, and sends nothing."""
     from pandas_batch.estimates.estimate import estimate_requests
     from pandas_batch.requests.plan import plan_requests
-    from pandas_batch.run.preparing import distinct
+    from pandas_batch.run.recording import distinct
 
     plan = plan_requests(frame, options, base_url=address[0], api_version=address[1])
     rows = np.flatnonzero(plan.sendable)
@@ -179,7 +179,7 @@ class DaskCall(Call):
         self.options = options
         self.clock = clock
         self.base_url, self.api_version = address_of(options.client)
-        self.bound = Bound(None)
+        self.target = TargetFrame(None)
         self.index = None
         self.column_names = list(ddf.columns)
         self.plan = PartitionedPlan(ddf, options, (self.base_url, self.api_version), clock)

@@ -92,7 +92,7 @@ def do(job: Job) -> None:
 
     from pandas_batch import failpoints
     from pandas_batch.clock import Clock
-    from pandas_batch.run import preparing
+    from pandas_batch.run import recording
     from pandas_batch.run.starting import parse, start_run
     from pandas_batch.run.trial import trial_rows
 
@@ -121,7 +121,7 @@ def do(job: Job) -> None:
             self._advance(seconds)
             return False
 
-    preparing.MAX_BATCH_REQUESTS = BATCH_ROWS
+    recording.MAX_BATCH_REQUESTS = BATCH_ROWS
     if job.planted is not None:
         planted_bugs.PLANTED[job.planted]()
     if job.point is not None:

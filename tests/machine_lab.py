@@ -26,7 +26,7 @@ import pandas_batch
 from pandas_batch import NotEndedError, failpoints, simulator
 from pandas_batch.engine.collecting import MAX_DOWNLOADS
 from pandas_batch.errors import FrameMismatchError, InputError, ResultsGoneError, UnreadableAnswerError
-from pandas_batch.run import preparing
+from pandas_batch.run import recording
 from pandas_batch.run.driving import _engines
 from pandas_batch.run.run import Run
 from pandas_batch.run.starting import attach_run, parse, start_run
@@ -51,7 +51,7 @@ class Runs(RuleBasedStateMachine):
     """One user with a notebook, a store and a server, and everything that may happen to them."""
 
     n_steps = 0
-    """Steps of all machines so far."""
+    """Scheduler of all machines so far."""
 
     broken: ClassVar[list[str]] = []
     """The laws that were seen broken."""
@@ -66,8 +66,8 @@ class Runs(RuleBasedStateMachine):
             seconds_per_batch=30,
         )
         self.client = self.api.client()
-        self.limit = preparing.MAX_BATCH_REQUESTS
-        preparing.MAX_BATCH_REQUESTS = BATCH_ROWS
+        self.limit = recording.MAX_BATCH_REQUESTS
+        recording.MAX_BATCH_REQUESTS = BATCH_ROWS
         self.kernels: list[Run] = []
         self.known: dict[str, list[str]] = {}
         self.frame = pd.DataFrame({"prompt": ["p0", "p1", "p2", "p1"]})
@@ -77,7 +77,7 @@ class Runs(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         failpoints.on_reached = None
-        preparing.MAX_BATCH_REQUESTS = self.limit
+        recording.MAX_BATCH_REQUESTS = self.limit
         try:
             self.api.faults.clear()
             for run in {run.id: run for run in self.kernels}.values():

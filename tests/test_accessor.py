@@ -194,7 +194,7 @@ def test_a_partial_result_has_the_columns_of_a_whole_one(
     api: simulator.Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Typed columns are there from the start, NA where an answer is pending; what came already is read, and judged."""
-    monkeypatch.setattr("pandas_batch.run.preparing.MAX_BATCH_REQUESTS", 2)
+    monkeypatch.setattr("pandas_batch.run.recording.MAX_BATCH_REQUESTS", 2)
     api.answer = lambda params: "no JSON" if "odd" in last_user_text(params) else GOOD
     api.seconds_per_batch = lambda n_requests: 0.0 if n_requests == 2 else 3600.0
     run = start(pd.DataFrame({"p": ["fine", "odd", "late", None]}), "p", output_schema=OF_TYPES)

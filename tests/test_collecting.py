@@ -14,7 +14,7 @@ import pandas_batch
 from pandas_batch import ResultsGoneError, simulator
 from pandas_batch.display.account import text_account
 from pandas_batch.errors import InputError, UnreadableAnswerError
-from pandas_batch.run import preparing
+from pandas_batch.run import recording
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key, spend_cap
 
 JSON = {"content-type": "application/json"}
@@ -137,7 +137,7 @@ def test_revoked_key_pauses_and_the_same_line_goes_on(clock):
 
 def test_many_batches_are_polled_with_one_list_call(clock, monkeypatch):
     """Over three open batches, a poll is one list call and not one call each."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 2)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 2)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
         assert_whole(ask(FRAME, api, clock).result())
         assert len(api.batches) == 6
@@ -232,7 +232,7 @@ def test_a_portal_that_answers_the_polls_stops_nothing_for_good(clock):
 
 def test_a_refused_batch_leaves_the_others_watched(clock, monkeypatch):
     """Where one batch is refused, those on the server are followed to their end, and the reason is told."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
         with clock.held():
             api.faults.add(spend_cap(skip=1))
@@ -254,7 +254,7 @@ def test_a_refused_batch_leaves_the_others_watched(clock, monkeypatch):
 
 def test_a_full_queue_is_probed_by_one_batch_at_a_time(clock, monkeypatch):
     """Ten batches that wait for room upload little: one of them tries, at once when another has ended."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 2)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 2)
     frame = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(20)]})
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
 

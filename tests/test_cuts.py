@@ -20,7 +20,7 @@ from rowlab import OUTCOMES, ask, plan_outcomes
 
 from pandas_batch import simulator
 from pandas_batch.engine.collecting import Collector
-from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.posting import EngineContext
 from pandas_batch.results.answers import Decoded, decode_results, decode_to_file
 from pandas_batch.simulator.faults import BadResults
 from pandas_batch.store import BatchRecord
@@ -99,7 +99,7 @@ def sample(clock, tmp_path) -> Iterable[Sample]:
         (batch,) = run.store.batches_of_run(run.id)
         with run.store.open_results(batch.key) as file:
             raw = file.read()
-        place = Workplace(store=run.store, wire=run.wire(), clock=clock)
+        place = EngineContext(store=run.store, wire=run.wire(), clock=clock)
         judge = Collector(place)._accounts_for_all
         made = Sample(batch, run.store.custom_ids_of(batch.key), raw, judge, tmp_path, api, [])
         decoded = made.decode(raw)

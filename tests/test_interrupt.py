@@ -14,7 +14,7 @@ from rowlab import ask, until
 
 from pandas_batch import simulator
 from pandas_batch.engine import posting
-from pandas_batch.run import preparing
+from pandas_batch.run import recording
 
 
 def interrupt_soon(seconds: float) -> threading.Timer:
@@ -45,7 +45,7 @@ def test_interrupted_wait_returns_within_a_second(api, clock):
 
 def test_interrupt_stops_further_posts_and_the_same_line_makes_them(clock, monkeypatch):
     """After an interrupt no further batch is posted; the same line posts the others, once each."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 1)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 1)
     monkeypatch.setattr(posting, "CONNECT_PATIENCE_S", 1e9)
     frame = pd.DataFrame({"prompt": [f"p{i}" for i in range(6)]})
     with simulator.serve(clock=clock.time_s, seconds_per_batch=5) as api:

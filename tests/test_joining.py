@@ -12,9 +12,9 @@ from rowlab import ask
 
 from pandas_batch import simulator
 from pandas_batch.requests.text_dtype import text_array, text_dtype
-from pandas_batch.run import preparing
-from pandas_batch.run.bound import insert_columns
+from pandas_batch.run import recording
 from pandas_batch.run.joining import RunAnswers
+from pandas_batch.run.target_frame import insert_columns
 from pandas_batch.types import ROW_STATUSES
 
 INDEXES = {
@@ -131,7 +131,7 @@ def test_each_row_has_the_answer_to_its_prompt(prompts, size, seed, dedupe, tmp_
     clock = FakeClock()
     frame = pd.DataFrame({"prompt": pd.Series(prompts, dtype=object)})
     with pytest.MonkeyPatch.context() as patch, simulator.serve(clock=clock.time_s, seed=seed) as api:
-        patch.setattr(preparing, "MAX_BATCH_REQUESTS", size)
+        patch.setattr(recording, "MAX_BATCH_REQUESTS", size)
         run = ask(frame, api, clock, dedupe=dedupe, store=str(tmp_path_factory.mktemp("store")))
         out = run.result()
         assert out.index.equals(frame.index)

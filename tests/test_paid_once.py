@@ -11,7 +11,7 @@ import pytest
 from rowlab import all_outcomes, ask, plan_outcomes, until_batches
 
 from pandas_batch import NotEndedError, simulator
-from pandas_batch.run import preparing
+from pandas_batch.run import recording
 from pandas_batch.run.driving import _engines
 from pandas_batch.run.recovering import recover_run
 from pandas_batch.run.run import Run
@@ -82,7 +82,7 @@ def _bare(start, api, clock):
     call = Call(FRAME, parse({"client": api.client(), "progress": "off", "preflight": False}, "prompt"), clock=clock)
     store = call.open_store()
     record = _record(call, store)
-    return Run(store, record.id, call.options, bound=call.bound, clock=clock)
+    return Run(store, record.id, call.options, target=call.target, clock=clock)
 
 
 def test_an_outage_does_not_make_a_short_file_believable(api, clock):
@@ -102,7 +102,7 @@ def test_a_candidate_that_comes_broken_is_asked_again(api, clock):
 
 def test_many_batches_are_recovered(api, clock, monkeypatch, tmp_path):
     """A lost store is made again from more batches than are polled one by one, and its failures can be retried."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 2)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 2)
     api.faults.add(RowFault("overloaded", marker="prompt 3"))
     ask(FRAME, api, clock, store=str(tmp_path / "lost")).result()
     api.faults.clear()
@@ -145,7 +145,7 @@ def test_another_retry_pays_for_what_is_left_alone(api, clock):
 
 def test_rows_canceled_before_they_were_posted_can_be_retried(clock, monkeypatch):
     """After a cancel, `retry_failed` asks for what was never posted as well, once."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=5) as api:
         api.faults.add(ErrorAnswer("create", 429, skip=1, retry_after="200", times=2))
         with clock.held():
@@ -205,7 +205,7 @@ def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
 
 def test_a_run_that_was_refused_is_canceled_all_the_same(clock, monkeypatch):
     """After a refusal what runs at the server is followed only: a cancel reaches it, and posts nothing before."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
         api.faults.add(spend_cap(skip=1))
         with clock.held():
@@ -237,7 +237,7 @@ def test_a_run_that_cannot_be_canceled_is_not_deleted(clock):
 
 def test_a_cancel_after_an_interrupt_posts_nothing_first(clock, monkeypatch):
     """Where posting was stopped, a cancel withdraws what was not posted; it does not begin by going on."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=36_000) as api:
         api.faults.add(ErrorAnswer("create", 429, skip=1, retry_after="200", times=None))
         with clock.held():
@@ -256,7 +256,7 @@ def test_a_cancel_after_an_interrupt_posts_nothing_first(clock, monkeypatch):
 
 def test_what_is_paid_comes_home_though_the_rest_is_refused(clock, monkeypatch):
     """With a spend limit reached in the middle, the same line brings what was posted, and then says so."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
         api.faults.add(spend_cap(skip=1))
         with pytest.raises(anthropic.APIError):

@@ -10,7 +10,7 @@ from pandas_batch import simulator
 from pandas_batch.engine import posting
 from pandas_batch.engine.posting import backoff_s
 from pandas_batch.errors import UnreadableAnswerError
-from pandas_batch.run import preparing
+from pandas_batch.run import recording
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(9)]})
@@ -84,11 +84,11 @@ def test_unreachable_server_is_told_after_a_while(clock):
 
 def test_batches_are_cut_at_the_limits(api, clock, monkeypatch):
     """More requests or bytes than one batch may hold go in several, in the order of the rows."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     out = ask(FRAME, api, clock).result()
     assert sorted(batch.n_requests for batch in api.batches) == [1, 4, 4]
     assert out["status"].eq("succeeded").all()
-    monkeypatch.setattr(preparing, "BATCH_BYTES", 700)
+    monkeypatch.setattr(recording, "BATCH_BYTES", 700)
     frame = pd.DataFrame({"prompt": ["x" * 100 + str(i) for i in range(7)]})
     assert ask(frame, api, clock).result()["status"].eq("succeeded").all()
     assert all(batch.n_requests <= 4 for batch in api.batches)

@@ -59,7 +59,7 @@ def test_a_budget_covers_all_batches_of_a_run(
     api: simulator.Simulator, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows that go out in several batches have one bill, and one budget."""
-    for room in ("run.preparing", "engine.posting", "run.retrying"):
+    for room in ("run.recording", "engine.posting", "run.retrying"):
         monkeypatch.setattr(f"pandas_batch.{room}.MAX_BATCH_REQUESTS", 3, raising=False)
     estimate = REVIEWS.claude_batch.estimate("prompt", client=api.client())
     assert estimate.batches == 4

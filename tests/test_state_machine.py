@@ -20,7 +20,7 @@ from machine_lab import Runs
 
 from pandas_batch.engine import reconciling
 from pandas_batch.engine.engine import Engine
-from pandas_batch.run.bound import Bound
+from pandas_batch.run.target_frame import TargetFrame
 from pandas_batch.store import Store
 
 N_FULL_STEPS = int(os.environ.get("PANDAS_BATCH_STEPS", "2000"))
@@ -77,16 +77,16 @@ def _forget_what_is_there(patch: pytest.MonkeyPatch) -> None:
 
 def _merge_by_position(patch: pytest.MonkeyPatch) -> None:
     """Give the n-th row of an edited frame the n-th answer."""
-    honest = Bound.__init__
+    honest = TargetFrame.__init__
 
-    def bind(self: Bound, frame: Any, request_of_row: np.ndarray | None = None, *rest: Any) -> None:
+    def bind(self: TargetFrame, frame: Any, request_of_row: np.ndarray | None = None, *rest: Any) -> None:
         if request_of_row is not None:
             n_requests = int(request_of_row.max(initial=0)) + 1
             in_order = (np.arange(len(request_of_row)) % n_requests).astype(np.int32)
             request_of_row = np.where(request_of_row < 0, request_of_row, in_order)
         honest(self, frame, request_of_row, *rest)
 
-    patch.setattr(Bound, "__init__", bind)
+    patch.setattr(TargetFrame, "__init__", bind)
 
 
 def _forget_cancels(patch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.requests.schema import OutputSchema
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
-from pandas_batch.run import preparing
-from pandas_batch.run.preparing import rows_table
+from pandas_batch.run import recording
+from pandas_batch.run.recording import rows_table
 from pandas_batch.run.starting import attach_run
 from pandas_batch.run.submitted_rows import SubmittedRows
 from pandas_batch.store.tables import requests_table
@@ -104,7 +104,7 @@ def test_parts_of_a_frame_are_the_frame(
     api: simulator.Simulator, clock: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, size: int, samples: int
 ) -> None:
     """The parts of a frame, each attached where it stands, are together what the whole is: columns, sums and bill."""
-    monkeypatch.setattr(preparing, "MAX_BATCH_REQUESTS", 4)
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
     frame = pd.DataFrame({"prompt": OUTCOMES})
     for marker in FAILING:
         api.faults.add(simulator.RowFault(marker[1:-1], marker=marker))

@@ -26,7 +26,7 @@ from pandas_batch import simulator
 from pandas_batch.errors import StoreError
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
-from pandas_batch.store.places import DATABASE_NAME
+from pandas_batch.store.folder import DATABASE_NAME
 
 FRAME = pd.DataFrame({"prompt": [f"p{i}" for i in range(5)]})
 NOBODY = 65534

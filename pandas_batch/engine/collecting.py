@@ -16,8 +16,8 @@ from pandas_batch.results.row_status import CODE, status_codes
 from pandas_batch.server_values import time_of, times_of
 
 from .memory import give_back_cache, give_back_memory
-from .posting import Step, Workplace, backoff_s
-from .turns import Turn
+from .posting import EngineContext, Step, backoff_s
+from .processor_turn import ProcessorTurn
 
 if TYPE_CHECKING:
     from pandas_batch.results.answers import Decoded
@@ -44,7 +44,7 @@ _PAGE = 1000
 class Poller:
     """Asks for the state of all posted batches of a run: one list call, or one call each when they are few."""
 
-    def __init__(self, place: Workplace, *, poll_interval_s: float | None = None) -> None:
+    def __init__(self, place: EngineContext, *, poll_interval_s: float | None = None) -> None:
         self._place = place
         self._poll_interval_s = poll_interval_s
         self._n_polls = 0
@@ -199,7 +199,7 @@ def _oldest(batches: Sequence[BatchRecord]) -> datetime | None:
 class Collector:
     """Downloads and decodes the results of ended batches."""
 
-    def __init__(self, place: Workplace, *, prices: Mapping[str, tuple[float, float]] | None = None) -> None:
+    def __init__(self, place: EngineContext, *, prices: Mapping[str, tuple[float, float]] | None = None) -> None:
         self._place = place
         self._prices = prices
         self._n_failures: dict[int, int] = {}
@@ -228,7 +228,7 @@ class Collector:
         answers_path = store.answers_path(batch.key)
         answers_part = answers_path.with_suffix(".part")
         try:
-            with Turn(self._place.clock) as turn:
+            with ProcessorTurn(self._place.clock) as turn:
                 if not is_whole(raw_path):
                     with store.new_results_part(batch.key) as part:
                         path = self._paths.get(batch.key)
@@ -374,7 +374,7 @@ class Collector:
             )
 
 
-def look_again(place: Workplace, batch: BatchRecord) -> bool:
+def look_again(place: EngineContext, batch: BatchRecord) -> bool:
     """
     Look whether a batch that was given up is there after all; take it up again where it is.
 

@@ -31,9 +31,9 @@ from .compacting import PAUSE_S, compact_run
 from .journal import Journal, logger
 from .last_words import words_at_the_end
 from .memory import give_back_memory
-from .posting import Step, Workplace, backoff_s
+from .posting import EngineContext, Step, backoff_s
+from .scheduling import INSTANT_S, Scheduler, TakeStep
 from .side_by_side import side_by_side
-from .steps import INSTANT_S, Steps, TakeStep
 from .surplus import look_for_surplus
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Engine:
         self._journal = Journal(run_id)
         self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
-        self._steps: Steps | None = None
+        self._steps: Scheduler | None = None
         self._pid = os.getpid()
         self._n_waiting = 0
         self.is_told = False
@@ -444,11 +444,13 @@ class Engine:
             self.error = step.error
             self.message = step.message
 
-    def _make_steps(self) -> Steps:
-        place = Workplace(
+    def _make_steps(self) -> Scheduler:
+        place = EngineContext(
             store=self.store, wire=self._make_wire(), clock=self.clock, lost_answer_grace_s=self._lost_answer_grace_s
         )
-        self._steps = Steps(place, poll_interval_s=self._poll_interval_s, prices=self._prices, warm_key=self._warm_key)
+        self._steps = Scheduler(
+            place, poll_interval_s=self._poll_interval_s, prices=self._prices, warm_key=self._warm_key
+        )
         return self._steps
 
     def _wire(self) -> Wire:

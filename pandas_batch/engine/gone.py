@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .collecting import look_again
-from .posting import Workplace
+from .posting import EngineContext
 
 if TYPE_CHECKING:
     from pandas_batch.clock import Clock
@@ -40,7 +40,7 @@ def look_for_gone(store: Store, run_id: str, *, wire: Callable[[], Wire], clock:
 
     def look() -> None:
         with contextlib.suppress(Exception):
-            place = Workplace(store=store, wire=wire(), clock=clock)
+            place = EngineContext(store=store, wire=wire(), clock=clock)
             for batch in gone:
                 look_again(place, batch)
                 asked.append(batch.key)

@@ -74,7 +74,7 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
+class EngineContext:
     """What every step needs: the store, the server, the time."""
 
     store: Store
@@ -135,7 +135,7 @@ def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = _MAX_BAC
 class Poster:
     """Posts the batches of one run; remembers between steps how often a thing has failed."""
 
-    def __init__(self, place: Workplace) -> None:
+    def __init__(self, place: EngineContext) -> None:
         self._place = place
         self._n_failures: dict[int, int] = {}
         self._n_list_failures: dict[int, int] = {}

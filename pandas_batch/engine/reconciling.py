@@ -19,7 +19,7 @@ from pandas_batch.results.result_lines import id_of
 from pandas_batch.server_values import n_requests_of, time_of, times_of
 from pandas_batch.store.states import WITHOUT_ID
 
-from .posting import Step, Workplace, backoff_s, split_in_halves
+from .posting import EngineContext, Step, backoff_s, split_in_halves
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -46,7 +46,7 @@ _PAGE = 100
 class Reconciler:
     """Looks for the lost batches of one run; remembers between steps how often it has looked."""
 
-    def __init__(self, place: Workplace) -> None:
+    def __init__(self, place: EngineContext) -> None:
         self._place = place
         self._n_failures = 0
         self._n_empty_scans: dict[int, int] = {}
@@ -226,7 +226,7 @@ class Reconciler:
         )
 
 
-def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
+def newer_batches(place: EngineContext, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
     """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
     watermark_id, not_before, started_at = _watermark_of(batch)
     if started_at is None:
@@ -258,7 +258,7 @@ def newer_batches(place: Workplace, batch: BatchRecord) -> tuple[list[dict[str, 
             return newer, page.server_at
 
 
-def candidates_for(place: Workplace, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def candidates_for(place: EngineContext, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     Return those of the listed batches that may be `batch`: of its size, not known already, not disproved.
 
@@ -278,7 +278,7 @@ def candidates_for(place: Workplace, batch: BatchRecord, newer: list[dict[str, A
     return found
 
 
-def _described(place: Workplace, listed: dict[str, Any]) -> dict[str, Any]:
+def _described(place: EngineContext, listed: dict[str, Any]) -> dict[str, Any]:
     """Return a listed batch as its own endpoint describes it, or as it is listed where that does not know it (yet)."""
     from pandas_batch.wire.failures import is_not_found
 
@@ -317,7 +317,7 @@ class _Seen(Exception):
         self.custom_id = custom_id
 
 
-def read_nonce(place: Workplace, batch_id: str) -> str | None:
+def read_nonce(place: EngineContext, batch_id: str) -> str | None:
     """
     Return the nonce in the first readable custom_id of a batch's results; None when the batch is not ours.
 

@@ -20,7 +20,7 @@ from pandas_batch.amounts import usd
 from pandas_batch.custom_ids import prefix_of
 from pandas_batch.store.states import SETTLED
 
-from .posting import Workplace
+from .posting import EngineContext
 from .reconciling import candidates_for, newer_batches, read_nonce
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def look_for_surplus(
 
     def look() -> None:
         with contextlib.suppress(Exception):
-            place = Workplace(store=store, wire=wire(), clock=clock)
+            place = EngineContext(store=store, wire=wire(), clock=clock)
             for batch in due:
                 _look_for(place, batch, prices)
 
@@ -121,7 +121,7 @@ def look_for_surplus(
     thread.join(PATIENCE_S)
 
 
-def _look_for(place: Workplace, batch: BatchRecord, prices: Mapping[str, tuple[float, float]] | None) -> None:
+def _look_for(place: EngineContext, batch: BatchRecord, prices: Mapping[str, tuple[float, float]] | None) -> None:
     place.check_server(batch)
     newer, server_at = newer_batches(place, batch)
     known = batch.surplus
@@ -147,7 +147,7 @@ def _look_for(place: Workplace, batch: BatchRecord, prices: Mapping[str, tuple[f
 
 
 def _cost_usd(
-    place: Workplace, batch: BatchRecord, batch_id: str, prices: Mapping[str, tuple[float, float]] | None
+    place: EngineContext, batch: BatchRecord, batch_id: str, prices: Mapping[str, tuple[float, float]] | None
 ) -> float | None:
     """Return what the answers in `batch_id` cost; None where a row or a price is not known."""
     from pandas_batch.results.answers import decode_results

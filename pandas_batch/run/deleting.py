@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.surplus import surplus_of
 from pandas_batch.errors import NotEndedError
 
@@ -51,7 +51,7 @@ def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
         posted = [batch for batch in mine if batch.batch_id]
         ids = [str(batch.batch_id) for batch in posted] + [batch.batch_id for batch in surplus_of(mine, run.id)]
         wire = run.wire()
-        place = Workplace(store=store, wire=wire, clock=run.clock)
+        place = EngineContext(store=store, wire=wire, clock=run.clock)
         # Elsewhere they would seem to be deleted already, and stay where they are.
         workspace_id = wire.list(limit=1).workspace_id if ids else None
         for batch in posted:

@@ -17,8 +17,8 @@ from pandas_batch.run.joining import RunAnswers
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
-from .bound import Bound
 from .status import StatusMaker
+from .target_frame import TargetFrame
 
 if TYPE_CHECKING:
     from pandas_batch.requests.options import Options
@@ -57,7 +57,7 @@ class DrivenRun:
         run_id: str,
         options: Options,
         *,
-        bound: Bound | None = None,
+        target: TargetFrame | None = None,
         schema: OutputSchema | None = None,
         wire: Callable[[], Wire] | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -67,11 +67,11 @@ class DrivenRun:
         self.name = record.name
         self._store = store
         self._options = options
-        self._bound = bound or Bound(None)
+        self._target = target or TargetFrame(None)
         self._schema = schema
         self._clock = clock
         self._make_wire = wire or self._wire_of_options
-        self._status = StatusMaker(store, run_id, bound=self._bound, schema=schema, prices=options.prices)
+        self._status = StatusMaker(store, run_id, target=self._target, schema=schema, prices=options.prices)
         self._warned = False
         self._retries_refused = False
         self._looked = False
@@ -101,9 +101,9 @@ class DrivenRun:
         return self._options
 
     @property
-    def bound(self) -> Bound:
+    def target(self) -> TargetFrame:
         """The frame that it is merged onto, and which of its requests each row of that has."""
-        return self._bound
+        return self._target
 
     @property
     def schema(self) -> OutputSchema | None:
@@ -129,10 +129,12 @@ class DrivenRun:
         """What to type for this run, bound to the rows that it is bound to."""
         return self._status.expression
 
-    def bind(self, bound: Bound) -> None:
+    def bind(self, target: TargetFrame) -> None:
         """Answer for the rows of another frame from now on."""
-        is_from_store, self._bound = self._status.is_from_store, bound
-        self._status = StatusMaker(self._store, self.id, bound=bound, schema=self._schema, prices=self._options.prices)
+        is_from_store, self._target = self._status.is_from_store, target
+        self._status = StatusMaker(
+            self._store, self.id, target=target, schema=self._schema, prices=self._options.prices
+        )
         self._status.is_from_store = is_from_store
 
     def sibling(self, run_id: str) -> Self:
@@ -141,7 +143,7 @@ class DrivenRun:
             self._store,
             run_id,
             self._options,
-            bound=self._bound,
+            target=self._target,
             schema=self._schema,
             wire=self._make_wire,
             clock=self._clock,

@@ -14,7 +14,7 @@ import numpy as np
 
 from pandas_batch.amounts import usd
 from pandas_batch.display.live_progress import LiveProgress
-from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.settling import settle_left_behind
 from pandas_batch.errors import outside_level
 from pandas_batch.estimates.bill import check_budget
@@ -23,11 +23,11 @@ from pandas_batch.results.row_status import CODE
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
-from .asking_again import worth_asking
 from .extending import extended
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
 from .retrying import Again, budget_of, requests_again
+from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
     if not again:
         return run.result()
     for batch in run.batch_records():
-        Workplace(store=run.store, wire=run.wire(), clock=run.clock).check_server(batch)
+        EngineContext(store=run.store, wire=run.wire(), clock=run.clock).check_server(batch)
     told = at_standard_price(
         estimate_bodies([one.params for one in again], options=run.options, wire=None, at=run.clock.now())
     )

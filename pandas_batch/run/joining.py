@@ -31,7 +31,7 @@ from pandas_batch.stop_reasons import CUT
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import ROW_STATUSES
 
-from .stretches import Places, is_all, places_of
+from .key_slices import Places, is_all, places_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,7 +85,7 @@ class RunAnswers:
         self.request_of_row: np.ndarray = rows.column("request").to_numpy()
         self._reasons = rows.column("reason")
         self._own_reasons: Mapping[int, str] | None = None
-        self._told_elsewhere: np.ndarray | None = None
+        self._counted_elsewhere: np.ndarray | None = None
         self.n_samples = int(run.options.get("samples", 1))
         requests = store.requests_table_of(run.id)
         self.keys: np.ndarray = requests.column("batch_key").to_numpy()
@@ -116,7 +116,7 @@ class RunAnswers:
         self,
         request_of_row: np.ndarray,
         reasons: Mapping[int, str] = MappingProxyType({}),
-        told_elsewhere: np.ndarray | None = None,
+        counted_elsewhere: np.ndarray | None = None,
     ) -> RunAnswers:
         """
         Return the answers of some rows alone: everything it then says is about those, and the work is theirs.
@@ -127,7 +127,7 @@ class RunAnswers:
             The request of each row, `NOT_SENT` or `NOT_OF_THIS_RUN`.
         reasons
             Why rows cannot be sent, by position.
-        told_elsewhere
+        counted_elsewhere
             bool per row: whether a row outside these bears the tokens and cost of its request.
         """
         sent = request_of_row >= 0
@@ -135,7 +135,7 @@ class RunAnswers:
         alone = copy(self)
         for derived in ("_rows_per_request", "_is_each_once", "_told_requests"):
             vars(alone).pop(derived, None)
-        alone._own_reasons, alone._told_elsewhere = reasons, told_elsewhere
+        alone._own_reasons, alone._counted_elsewhere = reasons, counted_elsewhere
         alone.request_of_row = request_of_row
         alone._codes, alone.typed, alone.invalid = None, {}, {}
         if len(firsts) * self.n_samples == len(self.keys):
@@ -160,10 +160,10 @@ class RunAnswers:
     @cached_property
     def _told_requests(self) -> np.ndarray | None:
         """Which requests a row outside bears the tokens and cost of; None where that is none."""
-        if self._told_elsewhere is None or not self._told_elsewhere.any():
+        if self._counted_elsewhere is None or not self._counted_elsewhere.any():
             return None
         told = np.zeros(len(self.keys), dtype=bool)
-        of_row = self.request_of_row[self._told_elsewhere & (self.request_of_row >= 0)]
+        of_row = self.request_of_row[self._counted_elsewhere & (self.request_of_row >= 0)]
         told[(of_row[:, None] + np.arange(self.n_samples)).reshape(-1)] = True
         return told
 
@@ -432,7 +432,7 @@ class RunAnswers:
         codes
             int8, index into `ROW_STATUSES`, of shape (rows x samples,).
         """
-        of_row, reasons, told = self.request_of_row, self.reasons(), self._told_elsewhere
+        of_row, reasons, told = self.request_of_row, self.reasons(), self._counted_elsewhere
         if rows is not None:
             of_row = of_row[rows]
             told = None if told is None else told[rows]
@@ -476,11 +476,15 @@ class Gathered:
     """
     The answers of some rows, brought into the order of the rows.
 
-    Of rows that share a request the first bears its tokens and cost, if no row elsewhere does (`told_elsewhere`).
+    Of rows that share a request the first bears its tokens and cost, if no row elsewhere does (`counted_elsewhere`).
     """
 
     def __init__(
-        self, answers: RunAnswers, of_answer: np.ndarray, names: Sequence[str], told_elsewhere: np.ndarray | None = None
+        self,
+        answers: RunAnswers,
+        of_answer: np.ndarray,
+        names: Sequence[str],
+        counted_elsewhere: np.ndarray | None = None,
     ) -> None:
         self._answers = answers
         self._of_answer = of_answer
@@ -495,8 +499,8 @@ class Gathered:
         self._places = np.full(self._n, -1, dtype=np.int64)
         self._places[sent] = places
         self._shared = _seen_before(of_answer, len(answers.keys))
-        if told_elsewhere is not None and told_elsewhere.any():
-            self._shared = told_elsewhere if self._shared is None else self._shared | told_elsewhere
+        if counted_elsewhere is not None and counted_elsewhere.any():
+            self._shared = counted_elsewhere if self._shared is None else self._shared | counted_elsewhere
         needed = set(names) & names_made_as("stored text", "stored count")
         if "tokens" in names:
             needed |= set(TOKEN_PARTS)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pandas_batch.custom_ids import FINGERPRINT_BYTES, parse_custom_id
 from pandas_batch.engine.collecting import look_again
-from pandas_batch.engine.posting import Workplace
+from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.reconciling import read_nonce
 from pandas_batch.engine.spooling import SpoolBody
 from pandas_batch.errors import FrameMismatchError
@@ -21,7 +21,7 @@ from pandas_batch.server_values import n_requests_of, time_of
 from pandas_batch.store.unrecorded import Unread
 from pandas_batch.wire.failures import is_not_found
 
-from .preparing import new_run_id, requests_table, rows_table
+from .recording import new_run_id, requests_table, rows_table
 from .run import Run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def recover_run(call: Call, store: Store) -> Run:
         (row.tobytes(), int(draw)): request
         for request, (row, draw) in enumerate(zip(call.needs.fingerprints, call.needs.draws, strict=True))
     }
-    place = Workplace(store=store, wire=call.wire(), clock=call.clock)
+    place = EngineContext(store=store, wire=call.wire(), clock=call.clock)
     n_waiting = 0
     unread: list[Unread] = []
     nonces: set[str] = set()
@@ -108,7 +108,7 @@ def _unread(listed: dict[str, Any]) -> Unread:
     return Unread(time_of(listed.get("created_at")), n_requests_of(listed))
 
 
-def _known_here(place: Workplace, call: Call) -> dict[int, tuple[int, int]]:
+def _known_here(place: EngineContext, call: Call) -> dict[int, tuple[int, int]]:
     """Return where the rows stand in batches that this store knows: those given up are looked for once more."""
     store, needs = place.store, call.needs
     for batch in store.batches_where(state="gone"):
@@ -118,7 +118,7 @@ def _known_here(place: Workplace, call: Call) -> dict[int, tuple[int, int]]:
     return {r: (int(keys[r]), int(positions[r])) for r in range(len(keys)) if keys[r] >= 0}
 
 
-def _listed(place: Workplace) -> Iterator[dict[str, Any]]:
+def _listed(place: EngineContext) -> Iterator[dict[str, Any]]:
     after_id: str | None = None
     while True:
         page = place.wire.list(limit=_PAGE, after_id=after_id)
@@ -128,7 +128,7 @@ def _listed(place: Workplace) -> Iterator[dict[str, Any]]:
             return
 
 
-def _read(place: Workplace, listed: dict[str, Any]) -> _Ours | None:
+def _read(place: EngineContext, listed: dict[str, Any]) -> _Ours | None:
     """Return what an ended batch holds (nothing, without a nonce, where it is not ours), or None where it is unread."""
     batch_id = str(listed["id"])
     if listed.get("archived_at"):

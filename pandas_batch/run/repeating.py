@@ -17,9 +17,9 @@ from pandas_batch.errors import InputError
 from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.results.row_status import CODE
 
-from .asking_again import worth_asking
 from .extending import extended
 from .retrying import Again, requests_again
+from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
     from .driving import DrivenRun

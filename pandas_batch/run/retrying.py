@@ -16,11 +16,11 @@ from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.errors import InputError, RunNotFoundError, StoreError, outside_level
-from pandas_batch.run.asking_again import worth_asking
+from pandas_batch.run.worth_asking import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .chosen_rows import positions_of
-from .preparing import BATCH_BYTES, new_run_id
+from .recording import BATCH_BYTES, new_run_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,9 +75,9 @@ def retry_run(
 
 def _chosen_requests(run: DrivenRun, rows: Any) -> np.ndarray:
     """Return the requests of the rows that the user chose, whatever became of them."""
-    answers, of_row = run.answers_of_run(), run.bound.request_of_row
+    answers, of_row = run.answers_of_run(), run.target.request_of_row
     of_row = answers.request_of_row if of_row is None else of_row
-    chosen = of_row[positions_of(rows, run.bound.index(run.store, run.id))]
+    chosen = of_row[positions_of(rows, run.target.index(run.store, run.id))]
     firsts = np.unique(chosen[chosen >= 0])
     requests: np.ndarray = (firsts[:, None] + np.arange(answers.n_samples)).reshape(-1)
     return requests
@@ -116,7 +116,7 @@ def _nothing_to_ask(run: DrivenRun, errors: str) -> str:
 
 def _part_of(run: DrivenRun) -> np.ndarray | None:
     """Return the requests of the rows that the run is bound to; None where these are all of them."""
-    part = run.bound.request_of_row
+    part = run.target.request_of_row
     if part is None:
         return None
     firsts = np.unique(part[part >= 0])
@@ -285,7 +285,7 @@ def _made_anew(run: DrivenRun, requests: np.ndarray, addresses: np.ndarray) -> d
     """Return the params of those requests that are made of rows of the run's frame, as they were."""
     from pandas_batch.requests.plan import plan_requests
 
-    frame, of_row = run.bound.frame, run.bound.request_of_row
+    frame, of_row = run.target.frame, run.target.request_of_row
     if frame is None:
         return {}
     answers = run.answers_of_run()

@@ -17,7 +17,7 @@ from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
 from pandas_batch.requests.option_checks import check_columns
 
-from .bound import Bound, insert_columns
+from .target_frame import TargetFrame, insert_columns
 from .waiting import AwaitedRun
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pandas_batch.store import RunRecord, Store
 
-__all__ = ["Bound", "Run"]
+__all__ = ["Run", "TargetFrame"]
 
 
 class Run(AwaitedRun):
@@ -60,7 +60,7 @@ class Run(AwaitedRun):
         record: RunRecord,
         *,
         client: Any = None,
-        bound: Bound | None = None,
+        target: TargetFrame | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> Run:
         """Return the handle of a stored run, with the options that it was made with."""
@@ -82,13 +82,13 @@ class Run(AwaitedRun):
                     UserWarning,
                     stacklevel=outside_level(),
                 )
-        return cls(store, record.id, options, bound=bound, schema=schema, clock=clock)
+        return cls(store, record.id, options, target=target, schema=schema, clock=clock)
 
     # ---------------------------------------------------------------- to other processes
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Its id, its store and its frame; no client, whose key has no business in a file.
-        return _run_of_another_process, (str(self._store.path), self.id, self._bound)
+        return _run_of_another_process, (str(self._store.path), self.id, self._target)
 
     def __copy__(self) -> Run:
         return self
@@ -134,14 +134,14 @@ class Run(AwaitedRun):
         if columns is not None:
             self._refuse_own_columns(names)
         made, _ = self._columns(names)
-        frame = self._bound.frame
+        frame = self._target.frame
         if frame is None:
-            frame = pd.DataFrame(index=self._bound.index(self._store, self.id))
+            frame = pd.DataFrame(index=self._target.index(self._store, self.id))
         return insert_columns(frame, made)
 
     def _refuse_own_columns(self, names: tuple[str, ...]) -> None:
         """Refuse to write over columns of the frame that were not looked at when the run was made."""
-        frame, prefix = self._bound.frame, self._options.prefix
+        frame, prefix = self._target.frame, self._options.prefix
         if frame is None or self._options.overwrite:
             return
         later = [prefix + name for name in names if name not in self._options.column_names]
@@ -193,19 +193,21 @@ class Run(AwaitedRun):
         column_names
             The columns that the run writes there; None: those that were asked for.
         """
-        from .agreeing import first_difference
+        from .same_columns import first_difference
 
-        frame = self._bound.frame
+        frame = self._target.frame
         if frame is None:
             raise ValueError("the run has no frame")
         columns, _ = self._columns(column_names or self._options.column_names)
-        of_run, of_row = self.answers_of_run(), self._bound.request_of_row
+        of_run, of_row = self.answers_of_run(), self._target.request_of_row
         shared = of_run.shared_rows(of_run.request_of_row if of_row is None else of_row)
         for name in names:
             if not isinstance(frame[name], pd.Series) or name not in columns:
                 return name, 0
             is_told_once = of_run.n_samples == 1 and name.removeprefix(self._options.prefix) in BORNE_ONCE
-            row = first_difference(frame[name], columns[name], may_be_told_elsewhere=shared if is_told_once else None)
+            row = first_difference(
+                frame[name], columns[name], may_be_counted_elsewhere=shared if is_told_once else None
+            )
             if row is not None:
                 return name, row
         return None
@@ -216,7 +218,7 @@ class Run(AwaitedRun):
         answers = self.answers()
         positions = answers.failed_positions()
         columns, _ = answers.columns(["status", "error"], rows=positions)
-        labels = self._bound.index(self._store, self.id)
+        labels = self._target.index(self._store, self.id)
         return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
 
     def _warn_once(self, names: tuple[str, ...]) -> None:
@@ -485,7 +487,7 @@ _FOR_THE_PACKAGE = frozenset(
 )
 
 
-def _run_of_another_process(store_path: str, run_id: str, bound: Bound) -> Run:
+def _run_of_another_process(store_path: str, run_id: str, target: TargetFrame) -> Run:
     from pandas_batch.store import Store
 
     opened = Store.find(store_path)
@@ -495,7 +497,7 @@ def _run_of_another_process(store_path: str, run_id: str, bound: Bound) -> Run:
             NOTHING_SENT,
             f'pandas_batch.load("{run_id}", store=...)   # where that store can be reached',
         )
-    return Run.of(opened, opened.find_run(run_id), bound=bound)
+    return Run.of(opened, opened.find_run(run_id), target=target)
 
 
 def _to_json_texts(values: Any) -> list[str | None]:

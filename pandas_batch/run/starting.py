@@ -19,8 +19,8 @@ from pandas_batch.requests.options import Options, parse_options
 from pandas_batch.requests.plain_values import quoted
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
-from .preparing import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
-from .run import Bound, Run
+from .recording import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
+from .run import Run, TargetFrame
 from .submitted_rows import SubmittedRows
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Call:
         self.options = options
         self.clock = clock
         self.base_url, self.api_version = address or address_of(options.client)
-        self.bound = Bound(frame)
+        self.target = TargetFrame(frame)
         self.index: pd.Index | None = frame.index
         self.column_names: Collection[Hashable] = frame.columns
         self.plan: RequestPlan = self._plan(frame)
@@ -85,7 +85,7 @@ class Call:
             store,
             run.id,
             self.options,
-            bound=self.bound,
+            target=self.target,
             schema=self.plan.schema,
             wire=self.wire,
             clock=self.clock,
@@ -269,7 +269,7 @@ def ancestors_of(call: Call, run: Run) -> Iterator[Run]:
             return
         parent = call.run_of(run.store, record)
         # The rows of a retry are those of its parent, also where they are a part of these.
-        parent.bind(run.bound)
+        parent.bind(run.target)
         yield parent
 
 
@@ -280,11 +280,11 @@ def writers_of(call: Call, store: Store) -> Iterator[Run]:
     records = [record for record in store.runs() if record.base_url == call.base_url]
     for one in records[:_N_WRITERS]:
         try:
-            bound = bind_frame(call, store, one, SubmittedRows(store, one), None)
+            target = bind_frame(call, store, one, SubmittedRows(store, one), None)
         except FrameMismatchError:
             continue
         writer = call.run_of(store, one)
-        writer.bind(bound)
+        writer.bind(target)
         yield writer
 
 
@@ -303,7 +303,7 @@ def refuse_clash(call: Call, writers: Iterable[Run], *, is_new: bool = False) ->
     if not clash or call.options.overwrite:
         return
     nearest: tuple[Run, str, int] | None = None
-    for run in writers if call.bound.frame is not None else ():
+    for run in writers if call.target.frame is not None else ():
         found = run.first_difference(clash)
         if found is None:
             return
@@ -380,7 +380,7 @@ def attach_run(
         opened,
         recorded.id,
         options,
-        bound=bind_frame(call, opened, recorded, rows or SubmittedRows(opened, recorded), first_row),
+        target=bind_frame(call, opened, recorded, rows or SubmittedRows(opened, recorded), first_row),
         schema=call.plan.schema,
         wire=call.wire,
         clock=clock,
@@ -389,7 +389,7 @@ def attach_run(
     return attached
 
 
-def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None) -> Bound:
+def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, first_row: int | None) -> TargetFrame:
     """
     Return the call's frame bound to the requests of `run`: each row to its own, by fingerprint.
 
@@ -403,13 +403,13 @@ def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, fi
     if first_row is not None:
         of_row = rows.requests_from(first_row, call.plan.n_rows)
         if len(of_row) == call.plan.n_rows and rows.are_unchanged(of_row, sendable, fingerprints):
-            return Bound(call.bound.frame, of_row, call.plan.reasons, rows.told_before(of_row, first_row))
+            return TargetFrame(call.target.frame, of_row, call.plan.reasons, rows.told_before(of_row, first_row))
     by_place = _by_place(call, store, run, rows, first_row)
     if by_place is not None:
         # What is no longer to be read had its answer when it was.
         reasons = {row: reason for row, reason in call.plan.reasons.items() if by_place[row] < 0}
         told = None if first_row is None else rows.told_before(by_place, first_row)
-        return Bound(call.bound.frame, by_place, reasons, told)
+        return TargetFrame(call.target.frame, by_place, reasons, told)
     of_row = np.full(call.plan.n_rows, NOT_SENT, dtype=np.int32)
     of_row[sendable] = rows.requests_of(fingerprints)
     if len(sendable) and (of_row[sendable] == NOT_OF_THIS_RUN).all():
@@ -419,7 +419,7 @@ def bind_frame(call: Call, store: Store, run: RunRecord, rows: SubmittedRows, fi
             "Nothing was changed; the run's answers are safe in the store.",
             f'pandas_batch.load("{run.id}").result()   # its answers, on the index of the frame that was submitted',
         )
-    return Bound(call.bound.frame, of_row, call.plan.reasons)
+    return TargetFrame(call.target.frame, of_row, call.plan.reasons)
 
 
 def _by_place(

@@ -10,8 +10,8 @@ import numpy as np
 
 from pandas_batch.errors import clip
 from pandas_batch.results.row_status import FAILED
-from pandas_batch.run.asking_again import retry_line
 from pandas_batch.run.joining import RunAnswers
+from pandas_batch.run.worth_asking import retry_line
 from pandas_batch.store.states import TO_SEND
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas_batch.results.rates import Prices
     from pandas_batch.store import BatchRecord, RunRecord, Store
 
-    from .bound import Bound
+    from .target_frame import TargetFrame
 
 N_FAILED_SHOWN = 10
 
@@ -59,11 +59,11 @@ class StatusMaker:
         store: Store,
         run_id: str,
         *,
-        bound: Bound,
+        target: TargetFrame,
         schema: OutputSchema | None = None,
         prices: Prices | None = None,
     ) -> None:
-        self._bound = bound
+        self._target = target
         self.is_from_store = False
         self._store = store
         self._schema = schema
@@ -79,7 +79,7 @@ class StatusMaker:
     @property
     def expression(self) -> str:
         """What to type for the run, bound to the same rows."""
-        if self._bound.is_part():
+        if self._target.is_part():
             return f'df.claude_batch.attach("{self._run_id}")'
         return f'pandas_batch.load("{self._run_id}")'
 
@@ -120,7 +120,7 @@ class StatusMaker:
         made = self._answers
         if seen != self._seen or made is None:
             of_run = RunAnswers(self._store, record, batches, schema=self._schema, prices=self._prices)
-            made = self._answers = (of_run, self._bound.answers(of_run))
+            made = self._answers = (of_run, self._target.answers(of_run))
             self._failed = None  # looked up when there is somebody to show it to
             self._seen = seen
         return record, batches, made[1]
@@ -145,7 +145,7 @@ class StatusMaker:
         )
 
     def _labels(self, positions: np.ndarray) -> list[str]:
-        labels = self._bound.index(self._store, self._run_id)[positions]
+        labels = self._target.index(self._store, self._run_id)[positions]
         return [clip(str(label), 60) for label in labels]
 
     def make(

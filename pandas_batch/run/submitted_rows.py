@@ -11,7 +11,7 @@ import pandas as pd
 from pandas_batch.custom_ids import FINGERPRINT_BYTES
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 
-from .preparing import distinct, halves_of
+from .recording import distinct, halves_of
 
 if TYPE_CHECKING:
     from pandas_batch.store import RunRecord, Store

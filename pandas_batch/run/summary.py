@@ -11,7 +11,7 @@ from pandas_batch.amounts import usd
 from pandas_batch.columns import CORE_COLUMNS
 from pandas_batch.estimates.bill import Estimate
 from pandas_batch.results.row_status import exact_sum
-from pandas_batch.run.stretches import is_all
+from pandas_batch.run.key_slices import is_all
 from pandas_batch.stop_reasons import CUT, STOP_REASONS
 from pandas_batch.types import DEFAULT_MAX_TOKENS
 

@@ -23,8 +23,8 @@ from pandas_batch.requests.plain_values import shown
 
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
-from .preparing import Found, Needs, drawn_apart, new_run_id, requests_table, rows_table, spooled
-from .run import Bound, Run
+from .recording import Found, Needs, drawn_apart, new_run_id, requests_table, rows_table, spooled
+from .run import Run, TargetFrame
 from .starting import Call, refuse_clash, writers_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def trial_rows(frame: pd.DataFrame, options: Options, n: Any, *, clock: Clock = 
         store,
         record.id,
         options,
-        bound=Bound(frame.iloc[positions]),
+        target=TargetFrame(frame.iloc[positions]),
         schema=call.plan.schema,
         wire=call.wire,
         clock=clock,
@@ -304,7 +304,7 @@ def _tried(call: Call, run: Run, needs: Needs, positions: np.ndarray) -> list[An
     from pandas_batch.display.trial_view import TriedRow
 
     columns, _ = run.answers().columns(["output", "status", "error", "tokens", "cost_usd"])
-    labels = run.bound.index(run.store, run.id)
+    labels = run.target.index(run.store, run.id)
     prompts = _prompts(call, positions)
     rows = []
     for place in range(len(positions)):

@@ -13,7 +13,7 @@ from .batches import Batch
 from .blobs import BlobWriter
 from .faults import RowFault
 from .models import find_model
-from .plain import PlainRows
+from .plain_rows import PlainRows
 from .replies import Answer, OncePerRow, make_message, message_id, seeded
 from .tokens import CacheUse, PromptCache, count_input_tokens
 from .validation import ApiError, check_params, invalid

@@ -23,7 +23,7 @@ from .blobs import Blob
 from .damage import damaged
 from .faults import ErrorAnswer, Fault, LostAnswer, Outage
 from .http import Connection, Listener, Request, Response
-from .losing import error_response, lose
+from .lost_answers import error_response, lose
 from .plan import FaultPlan
 from .rendering import Bill, LiveMessage, bill_of, bills_of
 from .replies import Answer

@@ -19,8 +19,8 @@ from pandas_batch.errors import StoreError
 from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
 from .files import commit_files, commit_folders, open_private, private_writer, remove_folder, sync_file, sync_folder
-from .ground import Ground
 from .live_log import ANSWERED, ASKED, LiveLog, answered_lines, asked_positions
+from .opened import OpenedStore
 from .records import BatchRecord, NewBatch, new_record
 from .segments import find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
@@ -38,7 +38,7 @@ _RESULTS_PART = "results.part"
 _ANSWERS = "answers.arrow"
 
 
-class Batches(Ground):
+class Batches(OpenedStore):
     """Batches: recorded before they are posted, changed by compare-and-swap, searched for answers."""
 
     # --- records

@@ -21,8 +21,8 @@ from . import queries
 from .batches import Batches
 from .failures import NOTHING_RECORDED, explained
 from .files import commit_file, commit_folders, remove_folder, sync_file
-from .ground import RUN_ID
 from .labels import ONLY_COUNTS, kind_of, read_index, write_index
+from .opened import RUN_ID
 from .records import BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
 from .unrecorded import Unread, Unrecorded, names_of, read_unrecorded

@@ -13,8 +13,8 @@ from . import queries
 from .database import Database
 from .failures import explained
 from .files import free_bytes
+from .folder import DATABASE_NAME, enter_store, find_store, is_local, settle_store
 from .locks import Lease, take_lease, wait_lock
-from .places import DATABASE_NAME, enter_store, find_store, is_local, settle_store
 from .runs import Runs
 from .staging import sweep
 

@@ -16,7 +16,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RECORDING_PATIENCE_S = 120.0
 
 
-class Ground:
+class OpenedStore:
     """An opened store, without anything to do yet."""
 
     def __init__(self, path: Path, database: Database) -> None:

@@ -29,7 +29,7 @@ N_ROWS = len(all_outcomes())
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Run]]:
     """Runs over rows of every outcome, with one and with two answers per row."""
     with simulator.serve(seconds_per_batch=0) as api, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pandas_batch.run.preparing.MAX_BATCH_REQUESTS", 5)
+        patch.setattr("pandas_batch.run.recording.MAX_BATCH_REQUESTS", 5)
         plan_outcomes(api)
         made = {}
         for samples in (1, 2):

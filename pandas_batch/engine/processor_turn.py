@@ -18,7 +18,7 @@ _PATIENCE_S = 10.0
 """A batch of 100,000 rows has the turn for two seconds; what has it much longer has stalled."""
 
 
-class Turn:
+class ProcessorTurn:
     """
     The turn of one thread among those that bring answers home; one has it at a time.
 
@@ -35,7 +35,7 @@ class Turn:
     --------
     >>> from pandas_batch.clock import SYSTEM_CLOCK
     >>> came = bytearray()
-    >>> with Turn(SYSTEM_CLOCK) as turn:
+    >>> with ProcessorTurn(SYSTEM_CLOCK) as turn:
     ...     turn.paced(came.extend)(b"{}")
     ...     turn.take()
     >>> bytes(came)

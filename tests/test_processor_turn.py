@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pandas_batch.engine import turns
-from pandas_batch.engine.turns import Turn
+from pandas_batch.engine import processor_turn
+from pandas_batch.engine.processor_turn import ProcessorTurn
 
 from .conftest import FakeClock
 
@@ -22,8 +22,8 @@ MB = bytes(1 << 20)
 @pytest.fixture(autouse=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a processor of its own, and all patience: a turn that is never ended is seen, by its test only."""
-    monkeypatch.setattr(turns, "_processor", threading.Lock())
-    monkeypatch.setattr(turns, "_PATIENCE_S", 3600.0)
+    monkeypatch.setattr(processor_turn, "_processor", threading.Lock())
+    monkeypatch.setattr(processor_turn, "_PATIENCE_S", 3600.0)
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def another(clock: FakeClock) -> Iterator[threading.Event]:
     ran_out = []
 
     def work() -> None:
-        with Turn(clock) as turn:
+        with ProcessorTurn(clock) as turn:
             turn.take()
             has_turn.set()
             if not may_go.wait(5):
@@ -52,7 +52,7 @@ def another(clock: FakeClock) -> Iterator[threading.Event]:
 def test_a_fast_download_keeps_its_turn_until_it_is_decoded() -> None:
     """Who takes in blocks as fast as they can be had lets nobody else begin before the end of the block."""
     clock, came = FakeClock(), bytearray()
-    with Turn(clock) as turn:
+    with ProcessorTurn(clock) as turn:
         turn.paced(came.extend)(MB)
         with another(clock) as has_turn:
             assert not has_turn.wait(0.1)
@@ -66,7 +66,7 @@ def test_a_fast_download_keeps_its_turn_until_it_is_decoded() -> None:
 def test_a_download_that_turns_slow_gives_its_turn_away(block: bytes) -> None:
     """A network that becomes slower than the processor, be it to a trickle, holds up no other download."""
     clock, came = FakeClock(), bytearray()
-    with Turn(clock) as turn:
+    with ProcessorTurn(clock) as turn:
         write = turn.paced(came.extend)
         write(MB)
         clock.advance(0.1)
@@ -79,7 +79,7 @@ def test_a_download_that_turns_slow_gives_its_turn_away(block: bytes) -> None:
 def test_small_results_wait_for_nobody() -> None:
     """What is smaller than a look takes no turn: while another has it, a small download comes home."""
     clock, came = FakeClock(), bytearray()
-    with another(clock) as has_turn, Turn(clock) as turn:
+    with another(clock) as has_turn, ProcessorTurn(clock) as turn:
         assert has_turn.wait(10)
         turn.paced(came.extend)(MB[1:])
     assert came == MB[1:]
@@ -87,23 +87,23 @@ def test_small_results_wait_for_nobody() -> None:
 
 def test_a_download_that_stalls_holds_others_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for a turn in vain goes on without, to the end of its download, and takes nobody's turn away."""
-    monkeypatch.setattr(turns, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(processor_turn, "_PATIENCE_S", 0.01)
     clock, came = FakeClock(), bytearray()
     with another(clock) as has_turn:
         assert has_turn.wait(10)
-        with Turn(clock) as turn:
+        with ProcessorTurn(clock) as turn:
             write = turn.paced(came.extend)
             for _ in range(3):
                 write(MB)
-            monkeypatch.setattr(turns, "_PATIENCE_S", 3600.0)
+            monkeypatch.setattr(processor_turn, "_PATIENCE_S", 3600.0)
             write(MB)
             turn.take()
-        assert turns._processor.locked()
+        assert processor_turn._processor.locked()
     assert came == 4 * MB
 
 
 def breaks_off(clock: FakeClock) -> None:
-    with Turn(clock) as turn:
+    with ProcessorTurn(clock) as turn:
         turn.take()
         raise ValueError("broken")
 
@@ -128,6 +128,6 @@ def test_a_forked_child_has_turns_of_its_own() -> None:
             child = os.fork()
         if child == 0:
             signal.alarm(10)  # who waits for ever is ended, and counts as failed
-            Turn(clock).take()
+            ProcessorTurn(clock).take()
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -25,7 +25,7 @@ _ABS_TOLERANCE = 1e-10
 _PER_SECOND = (1, 10**3, 10**6, 10**9)
 
 
-def first_difference(there: pd.Series, ours: Any, *, may_be_told_elsewhere: np.ndarray | None = None) -> int | None:
+def first_difference(there: pd.Series, ours: Any, *, may_be_counted_elsewhere: np.ndarray | None = None) -> int | None:
     """
     Return the first place where a column does not hold what a run wrote into it; None where there is none.
 
@@ -37,7 +37,7 @@ def first_difference(there: pd.Series, ours: Any, *, may_be_told_elsewhere: np.n
         The column of the frame.
     ours
         What the run would write there, one value per row.
-    may_be_told_elsewhere
+    may_be_counted_elsewhere
         For tokens and costs, bool per row: whether other rows share its request. The first of those bears them, and
         which is the first differs from one part of a frame to the next.
 
@@ -52,10 +52,10 @@ def first_difference(there: pd.Series, ours: Any, *, may_be_told_elsewhere: np.n
     if len(there) != len(wanted):
         return 0
     unsure = ~there.isna().to_numpy(dtype=bool)
-    if may_be_told_elsewhere is not None:
+    if may_be_counted_elsewhere is not None:
         numbers = pd.to_numeric(there, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         unsure &= numbers != 0
-        unsure &= ~(may_be_told_elsewhere & (pd.to_numeric(wanted).to_numpy(dtype=float, na_value=np.nan) == 0))
+        unsure &= ~(may_be_counted_elsewhere & (pd.to_numeric(wanted).to_numpy(dtype=float, na_value=np.nan) == 0))
     unsure &= ~_surely_same(there, wanted)
     for place in np.flatnonzero(unsure).tolist():
         if not _is_same(there.iloc[place], wanted.iloc[place]):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from simulator_lab import VERSION, params
 
 from pandas_batch.simulator.models import MODELS
-from pandas_batch.simulator.plain import PlainRows
+from pandas_batch.simulator.plain_rows import PlainRows
 from pandas_batch.simulator.rendering import _Row
 from pandas_batch.simulator.tokens import PromptCache
 

@@ -22,9 +22,9 @@ from pandas_batch.errors import StoreError
 from pandas_batch.store import (
     IN_FLIGHT,
     Store,
-    places,
 )
 from pandas_batch.store import database as database_module
+from pandas_batch.store import folder as folder_module
 from pandas_batch.store import store as store_module
 from pandas_batch.store.migrations import MIGRATIONS
 
@@ -52,8 +52,8 @@ def test_the_store_is_named_found_or_made(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.rmtree(below / ".pandas_batch")
     upwards = Store.open(tmp_path / "project" / ".pandas_batch")
     assert Store.open() is upwards
-    monkeypatch.setattr(places, "_is_mine", lambda path: "project" not in str(path.parent.name))
-    assert places.find_store() == (below / ".pandas_batch").resolve()
+    monkeypatch.setattr(folder_module, "_is_mine", lambda path: "project" not in str(path.parent.name))
+    assert folder_module.find_store() == (below / ".pandas_batch").resolve()
 
 
 def test_one_store_is_one_object_until_its_folder_is_another(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_cannot_be_a_store_is_refused_in_words(tmp_path: Path, monkeypatch:
         assert words in three_parts(raised.value)[0]
     assert [path.name for path in (tmp_path / "project").iterdir()] == ["precious.py"]
     assert stat.S_IMODE((tmp_path / "project").stat().st_mode) != 0o700
-    monkeypatch.setattr(places, "_is_mine", lambda _path: False)
+    monkeypatch.setattr(folder_module, "_is_mine", lambda _path: False)
     with pytest.raises(StoreError) as raised:
         Store.open(tmp_path / "theirs")
     assert "another user" in three_parts(raised.value)[0]
@@ -316,7 +316,7 @@ def test_the_file_system_is_that_of_the_innermost_mount(path: str, kind: str) ->
         "27 26 8:9 / /data/x/local rw - xfs /dev/sdc rw\n"
         "broken line\n"
     )
-    assert places.file_system_of(Path(path), mounts) == kind
+    assert folder_module.file_system_of(Path(path), mounts) == kind
 
 
 def test_the_import_of_the_package_does_not_import_the_store() -> None:

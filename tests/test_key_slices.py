@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandas_batch.run.stretches import is_all, places_of
+from pandas_batch.run.key_slices import is_all, places_of
 
 
 @given(st.lists(st.integers(-2, 3), max_size=12))

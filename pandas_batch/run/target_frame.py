@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas_batch.store import Store
 
 
-class Bound:
+class TargetFrame:
     """
     A frame that a run is merged onto: the frame as it was, and which of the run's requests each row has.
 
@@ -25,7 +25,7 @@ class Bound:
         int32 per row; None for the rows as they were submitted.
     reasons
         Why rows cannot be sent, by position, where `request_of_row` is given.
-    told_elsewhere
+    counted_elsewhere
         bool per row, where the frame is a part of the one submitted: whether a row of another part bears the tokens
         and the cost of its request.
     """
@@ -35,20 +35,20 @@ class Bound:
         frame: pd.DataFrame | None,
         request_of_row: np.ndarray | None = None,
         reasons: Mapping[int, str] | None = None,
-        told_elsewhere: np.ndarray | None = None,
+        counted_elsewhere: np.ndarray | None = None,
     ) -> None:
         # Copy-on-write makes the shallow copy a snapshot (pandas 3); before that only a deep one is.
         deep = frame is not None and not _copies_on_write()
         self.frame = None if frame is None else frame.copy(deep=deep)
         self.request_of_row = request_of_row
         self.reasons: Mapping[int, str] = {} if reasons is None else reasons
-        self.told_elsewhere = told_elsewhere
+        self.counted_elsewhere = counted_elsewhere
 
     def answers(self, of_run: RunAnswers) -> RunAnswers:
         """Return the answers for the rows of the frame, out of those of the run."""
         if self.request_of_row is None:
             return of_run
-        return of_run.of_rows(self.request_of_row, self.reasons, self.told_elsewhere)
+        return of_run.of_rows(self.request_of_row, self.reasons, self.counted_elsewhere)
 
     def index(self, store: Store, run_id: str) -> pd.Index:
         """Return the labels of the frame; of a run without one those that are stored."""

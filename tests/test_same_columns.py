@@ -22,7 +22,7 @@ from pandas_batch import InputError, simulator
 from pandas_batch.clock import Clock
 from pandas_batch.requests.schema import OutputSchema
 from pandas_batch.requests.text_dtype import text_array
-from pandas_batch.run.agreeing import first_difference
+from pandas_batch.run.same_columns import first_difference
 
 SCHEMA = OutputSchema.of(
     {

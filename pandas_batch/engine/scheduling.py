@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pandas_batch.store.states import RECORDED, UNDECIDED
 
 from .collecting import Collector, Poller
-from .posting import Poster, Step, Workplace
+from .posting import EngineContext, Poster, Step
 from .reconciling import Reconciler
 from .settling import settle_if_left
 
@@ -24,7 +24,7 @@ _LOOK_S = 1.0
 TakeStep = Callable[["BatchRecord"], Step]
 
 
-class Steps:
+class Scheduler:
     """
     The steps of one run's batches, and when each is due.
 
@@ -38,7 +38,7 @@ class Steps:
 
     def __init__(
         self,
-        place: Workplace,
+        place: EngineContext,
         *,
         poll_interval_s: float | None = None,
         prices: Mapping[str, tuple[float, float]] | None = None,
