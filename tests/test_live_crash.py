@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from crash_jobs import Job, answer, expected, prompts
@@ -41,6 +42,10 @@ class Found:
     n_asked_again: int
 
 
+def tokens_of(usage: dict[str, Any]) -> tuple[int, int]:
+    return usage["input_tokens"], usage["output_tokens"]
+
+
 def killed_and_begun_again(
     lab: Lab, folder: Path, call: str, seed: int, *, n_kills: int = 0, point: str | None = None, nth: int = 1
 ) -> Found:
@@ -65,13 +70,13 @@ def killed_and_begun_again(
         assert told["output"] == [expected(prompt) for prompt in prompts(job)]
         asked = Counter(one.params["messages"][0]["content"] for one in api.messages)
         again_usd = n_again = 0.0
-        price_of = {bill.usage["output_tokens"]: bill.cost_usd for bill in api.billed if bill.is_live}
+        price_of = {tokens_of(bill.usage): bill.cost_usd for bill in api.billed if bill.is_live}
         for one in api.messages:
             prompt = one.params["messages"][0]["content"]
             if asked[prompt] > 1:
                 asked[prompt] -= 1
                 n_again += 1
-                again_usd += float(price_of[one.message["usage"]["output_tokens"]])
+                again_usd += float(price_of[tokens_of(one.message["usage"])])
         assert n_again <= n_killed * N_AT_ONCE
         assert told["cost_usd"] == pytest.approx(float(api.billed_usd) - again_usd, abs=1e-7)
         if call == "trial":

@@ -13,7 +13,7 @@ _AT_ONCE = "leave it out: all rows go out in as few batches as they fit in, and 
 _BATCHES = "leave it out: a batch takes up to 100,000 rows; more rows are cut into several by themselves"
 _ROWS = "df.head(100).claude_batch.submit(...)   # some of the rows"
 _RETRIES = (
-    "run.retry_failed()   # asks failed rows again; calls are repeated as needed, "
+    "retries=2   # asks by itself for rows that were overloaded or lost; calls are repeated as needed, "
     "whatever client=Anthropic(max_retries=...) says"
 )
 _BUDGET = "max_cost_usd=5.00   # refuses what could cost more"
@@ -169,7 +169,6 @@ _LINES = {
     "response_model": _SCHEMA,
     "response_schema": _SCHEMA,
     "resume": "leave it out: the same line again takes up the same run",
-    "retries": _RETRIES,
     "retry": _RETRIES,
     "rpm": _AT_ONCE,
     "run_name": 'name="nightly"',
