@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pandas_batch import simulator
 from pandas_batch.clock import Clock
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # The laws of the machine are asserts that stand outside a test: a broken one is to show its values all the same.
 pytest.register_assert_rewrite("machine_lab")
+
+# A law holds on a busy machine too: how long an example takes says nothing about it.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # A shell lets what it starts in the background ignore Ctrl-C, and all children inherit that: tests that interrupt
 # themselves, or a process of theirs, would wait for ever.
