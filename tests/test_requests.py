@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import time
 import tracemalloc
 from typing import Any
 
@@ -494,22 +493,16 @@ def test_preview_shows_the_requests_themselves() -> None:
     assert preview_requests(made, 0) == []
 
 
-def test_planning_and_encoding_are_fast_and_flat() -> None:
-    """100,000 prompts of 1 KB take well under a second of CPU, and encoding needs a slice's memory, not a copy."""
-    n = 100_000
+def test_encoding_is_flat() -> None:
+    """Encoding prompts of 1 KB needs the memory of a slice, not of a copy; how fast it is, the guard of speed says."""
+    n = 20_000
     frame = pd.DataFrame(
         {"p": pd.Series([f"{i:07d}" + "lorem ipsum " * 85 for i in range(n)], dtype="string[pyarrow]")}
     )
-    start_s = time.process_time()
     made = plan(frame, "p", system="S")
-    planned_s = time.process_time()
-    n_bytes = sum(len(body) for part in made.encode(np.arange(n)) for body in part)
-    encoded_s = time.process_time()
-    assert n_bytes > 100_000_000
-    assert planned_s - start_s < 1
-    assert encoded_s - planned_s < 1
+    assert sum(len(body) for part in made.encode(np.arange(n)) for body in part) > 20_000_000
     tracemalloc.start()
-    for part in made.encode(np.arange(20_000)):
+    for part in made.encode(np.arange(n)):
         del part
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
