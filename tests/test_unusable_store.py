@@ -84,8 +84,8 @@ pytest.importorskip("resource", reason="this system has no limits on the size of
 
 @pytest.fixture
 def server() -> Iterator[simulator.Simulator]:
-    """A server on the time of all processes, that answers at once."""
-    with simulator.serve(seconds_per_batch=0) as running:
+    """A server on the time of all processes, whose batches end just after their create was answered."""
+    with simulator.serve(seconds_per_batch=0.01) as running:
         yield running
 
 
