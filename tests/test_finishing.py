@@ -13,8 +13,10 @@ from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.engine.asking import Asker
-from pandas_batch.errors import BudgetError, InputError
+from pandas_batch.errors import BudgetError, InputError, WorseRunError
+from pandas_batch.run import finishing
 from pandas_batch.run.library import load
+from pandas_batch.run.repeating import retry_once
 from pandas_batch.run.run import Run
 
 
@@ -251,3 +253,39 @@ def test_a_cancel_stops_the_asking_and_what_came_is_kept(api, clock):
     assert out["status"].value_counts()["canceled"] == 60 - n_answered
     assert len(api.billed) == n_answered
     assert run.finish_now()["status"].tolist() == ["succeeded"] * 60
+
+
+def test_what_the_run_s_own_retry_posts_meanwhile_is_canceled_and_paid_once(api, clock, monkeypatch):
+    api.faults.add(simulator.RowFault("overloaded", share=0.5, asked="batch", times=1))
+    run = ask(frame_of(), api, clock).wait()
+    api.seconds_per_batch = 1000.0
+    cancel = finishing._cancel
+
+    def too_early(run: Any) -> None:
+        cancel(run)
+        if len(api.batches) == 1:
+            with clock.held():
+                other = ask(frame_of(), api, clock, retries=1)
+                retry_once(other)
+                other.wait_submitted()
+
+    monkeypatch.setattr(finishing, "_cancel", too_early)
+    out = run.finish_now()
+    assert out["status"].tolist() == ["succeeded"] * 20
+    run.wait()
+    assert len(api.batches) == 2
+    assert len(api.billed) == 20
+    assert run.paid_usd == pytest.approx(float(api.billed_usd))
+
+
+def test_the_cost_of_a_run_is_not_known_where_a_live_answer_was_lost(api, clock):
+    run = held(api, clock, frame_of(3))
+    fault = api.faults.add(simulator.LostAnswer("reset", endpoint="messages", times=None))
+    with pytest.warns(UserWarning, match="3 rows were lost on their way, twice"):
+        out = run.finish_now()
+    assert out["status"].tolist() == ["missing"] * 3
+    assert (run.cost_usd, run.paid_usd, load(run.id).cost_usd, load(run.id).paid_usd) == (None,) * 4
+    with pytest.raises(WorseRunError, match="an unknown amount, as a price is missing or an answer was lost"):
+        run.check(max_failed=1, max_cost_usd=1)
+    api.faults.remove(fault)
+    assert "cost unknown" in str(run)

@@ -79,6 +79,7 @@ class Asker:
         self.error: BaseException | None = None
         self.n_done = 0
         self.n_lost = 0
+        self.n_asked_twice = 0
         self.is_told = False
         self._store = store
         self._batch = store.batch(key)
@@ -259,17 +260,17 @@ class Asker:
             asked = self._wire.ask(params, betas=self._batch.betas)
             if asked.outcome == "answered":
                 reached("live answered")
-                self._answered(line, b'{"type":"succeeded","message":%b}', asked)
+                self._answered(line, b'{"type":"succeeded","message":%b}', asked, n_lost=n_lost)
                 return
             if asked.outcome == "refused":
                 self._stop_on_offer(asked, params)
-                self._answered(line, b'{"type":"errored","error":%b}', asked)
+                self._answered(line, b'{"type":"errored","error":%b}', asked, n_lost=n_lost)
                 return
             if asked.outcome == "lost":
                 n_lost += 1
             is_last = n_tries == MAX_TRIES
             if asked.outcome in ("limited", "busy") and is_last:
-                self._answered(line, b'{"type":"errored","error":%b}', asked)
+                self._answered(line, b'{"type":"errored","error":%b}', asked, n_lost=n_lost)
                 return
             if not n_lost and asked.outcome != "foreign" and (asked.outcome == "blocked" or is_last):
                 # It certainly was not billed.
@@ -288,13 +289,14 @@ class Asker:
                     self._log.answer(_line_of(line, b'{"type":"canceled"}'))
                 return
 
-    def _answered(self, line: bytes, result: bytes, asked: Asked) -> None:
+    def _answered(self, line: bytes, result: bytes, asked: Asked, *, n_lost: int) -> None:
         # A line end in JSON can only stand between two of its tokens.
         content = asked.content.replace(b"\n", b" ").replace(b"\r", b" ")
         self._log.answer(_line_of(line, result % content))
         reached("live answer recorded")
         with self._room:
             self.n_done += 1
+            self.n_asked_twice += n_lost > 0
             if asked.outcome == "answered":
                 self._n_foreign = 0
                 self._most_at_once = min(self._most_at_once + 1, N_AT_ONCE)

@@ -44,7 +44,11 @@ def check_run(run: AwaitedRun, max_failed: float, max_cost_usd: float | None) ->
             status.retry or f"{run.expression}.failed   # says why",
         )
     if limit_usd is not None and (status.cost_usd is None or status.cost_usd > limit_usd):
-        cost = "an unknown amount, as a price is missing" if status.cost_usd is None else usd(status.cost_usd)
+        cost = (
+            "an unknown amount, as a price is missing or an answer was lost"
+            if status.cost_usd is None
+            else usd(status.cost_usd)
+        )
         raise WorseRunError(
             f"The answers of run {run.id} cost {cost}; at most {usd(limit_usd)} may be spent.",
             kept,

@@ -114,14 +114,21 @@ def _ask_rest(run: AwaitedRun, progress: LiveProgress) -> None:
     while again:
         part = again[:MAX_BATCH_REQUESTS]
         n_asked = _ask(run, part, progress, n_before)
-        n_before += n_asked
-        asked |= {one.request for one in part}
+        if n_asked is None:
+            _cancel(run)
+        else:
+            n_before += n_asked
+            asked |= {one.request for one in part}
         # What has failed now has failed; what another has asked meanwhile is looked at again.
         again = [one for one in requests_again(run, _unanswered(run)) if one.request not in asked]
 
 
-def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int:
-    """Ask some requests live, and return how many there were; those answered meanwhile are not asked."""
+def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int | None:
+    """
+    Ask some requests live, and return how many there were; those answered meanwhile are not asked.
+
+    None where the run has posted batches of its own again: then nothing was asked.
+    """
     draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
     with nobody_else_asks(
         run.store,
@@ -132,6 +139,9 @@ def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_befo
         prices=run.options.prices,
         is_silent=run.options.progress == "off",
     ):
+        if _open_batches(run):
+            # The retries of the run were faster: what they have posted is canceled first, or it would be paid twice.
+            return None
         # Another call of the same may have asked them while we waited.
         record, left = run.record, set(_unanswered(run).tolist())
         nonce, lease = new_live_nonce(run.store)

@@ -286,9 +286,10 @@ class RunAnswers:
             positions = self.positions[mine]
             usd, standard_usd = (table.column(name).to_numpy()[positions] for name in ("cost_usd", "cost_usd_standard"))
             codes = status_codes(table.column("status"))[positions]
-            # A row that the server never answered for has no known cost, and no known bill either.
+            # A row that a batch has no result for has no known cost, and no known bill either; where a live answer
+            # was lost, there may be a bill.
             is_missing = codes == CODE["missing"]
-            usd[is_missing] = standard_usd[is_missing] = 0.0
+            usd[is_missing] = standard_usd[is_missing] = np.nan if self.batches[key].is_live else 0.0
             if self._told_requests is not None:
                 told = self._told_requests[mine]
                 usd[told] = standard_usd[told] = 0.0

@@ -77,10 +77,22 @@ def wait_for(asker: Asker, run: DrivenRun, *, timeout: float | None, again: str,
 
 def lost_words(asker: Asker) -> str:
     """Return what the user has to know of requests whose answers were lost; "" where none was."""
-    if not asker.n_lost:
-        return ""
-    rows = "1 row" if asker.n_lost == 1 else f"{asker.n_lost:,} rows"
-    return f"The answers of {rows} were lost on their way, twice; they may have been billed, their cost is not known."
+    words = []
+    if asker.n_lost:
+        words.append(
+            f"The answers of {_rows(asker.n_lost)} were lost on their way, twice; they may have been billed, their "
+            "cost is not known."
+        )
+    if asker.n_asked_twice:
+        words.append(
+            f"The answers of {_rows(asker.n_asked_twice)} were lost on their way once, and asked for again; these may "
+            "have been billed twice, their cost is told once."
+        )
+    return " ".join(words)
+
+
+def _rows(n: int) -> str:
+    return "1 row" if n == 1 else f"{n:,} rows"
 
 
 def ask_live(run: DrivenRun, key: int, lease: Lease, *, wire: Wire, on_answer: Callable[[int], Any]) -> Asker:
