@@ -54,6 +54,9 @@ def _cell_parser() -> _Parser:
 def _parsed(parser: _Parser, line: str) -> argparse.Namespace:
     try:
         return parser.parse_args(shlex.split(line))
+    except InputError as told:
+        # Of the parser itself, and whole; without what argparse raised on the way.
+        raise told from None
     except ValueError as error:
         raise InputError(f"{parser.prog}: {clip(str(error))}.", hint=parser.epilog or "") from None
 

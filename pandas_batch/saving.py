@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from .errors import InputError, clip
+from .errors import NOTHING_SENT, InputError, clip
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".xlsx")
 
@@ -22,18 +23,21 @@ _NOT_WRITTEN = "Nothing was written; the answers are safe in the store."
 # What spreadsheets take for the beginning of a formula, or skip before one
 # (https://owasp.org/www-community/attacks/CSV_Injection), with the full-width forms that some of them take too.
 _BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+_NEGATIVE_NUMBER = re.compile(r"-[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
+# XML has no way to write them, and so no spreadsheet has (https://www.w3.org/TR/xml/#charsets).
+_FITS_NO_CELL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-def read_frame(path: Path, prompt_col: str | None = None) -> pd.DataFrame:
+def read_frame(path: Path) -> pd.DataFrame:
     r"""
     Return the rows of a ``.csv``, ``.jsonl``, ``.parquet`` or ``.xlsx`` file.
+
+    A cell of a ``.csv`` or ``.xlsx`` file is the text that stands there (``"007"``, ``"NA"``); an empty one is missing.
 
     Parameters
     ----------
     path
         The file; its ending says what it is.
-    prompt_col
-        A column whose values are texts, whatever they look like (``"007"``).
 
     Raises
     ------
@@ -44,60 +48,92 @@ def read_frame(path: Path, prompt_col: str | None = None) -> pd.DataFrame:
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "reviews.csv"
-    >>> _ = path.write_text("id,review\n1,Lovely.\n2,007\n")
-    >>> read_frame(path, "review")["review"].tolist()
-    ['Lovely.', '007']
+    >>> _ = path.write_text("id,review\n007,Lovely.\n8,NA\n9,\n")
+    >>> read_frame(path)["id"].tolist(), read_frame(path)["review"].tolist()
+    (['007', '8', '9'], ['Lovely.', 'NA', nan])
     """
     kind = path.suffix.lower()
     if kind not in FORMATS:
         raise InputError(f"{clip(str(path))} has to end in {', '.join(FORMATS)}.")
-    texts = None if prompt_col is None else {prompt_col: str}
     try:
         if kind == ".csv":
-            return pd.read_csv(path, dtype=texts)
+            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
         if kind == ".xlsx":
-            return pd.read_excel(path, dtype=texts)
+            return pd.read_excel(path, dtype=str, keep_default_na=False, na_values=[""])
         if kind == ".parquet":
             return pd.read_parquet(path)
         with path.open(encoding="utf-8") as lines:
-            return pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+            return pd.DataFrame([_object(line, number) for number, line in enumerate(lines, 1) if line.strip()])
     except FileNotFoundError:
         raise InputError(f"There is no file {clip(str(path))}.") from None
     except ImportError as error:
         raise InputError(
             f"{clip(str(path))} cannot be read: {clip(str(error))}", hint='pip install "pandas-batch[excel]"'
         ) from error
+    except RecursionError:
+        raise InputError(f"{clip(str(path))} cannot be read: a value of it is nested too deep.") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{clip(str(path))} cannot be read: {clip(str(error)) or type(error).__name__}") from error
 
 
-def check_target(path: Path) -> None:
+def _object(line: str, number: int) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f'line {number:,} is no object, like {{"review": "Lovely."}}.')
+    return row
+
+
+def has_labels(frame: pd.DataFrame) -> bool:
     """
-    Refuse a file that cannot be written, before anything is waited for.
+    Return whether the index says more than the place of a row: a file without it would have lost something.
+
+    Examples
+    --------
+    >>> has_labels(pd.DataFrame({"a": [1, 2]})), has_labels(pd.DataFrame({"a": [1, 2]}, index=["x", "y"]))
+    (False, True)
+    """
+    return not (isinstance(frame.index, pd.RangeIndex) and frame.index.equals(pd.RangeIndex(len(frame))))
+
+
+def check_target(path: Path, source: Path | None = None, *, is_sent: bool = False) -> None:
+    """
+    Refuse a file that cannot be written, before anything is sent or waited for.
+
+    Parameters
+    ----------
+    path
+        The file to write.
+    source
+        The file that the rows come from, which is never written over.
+    is_sent
+        The answers are asked for already, and in the store.
 
     Raises
     ------
     InputError
-        Its name has no ending that is known, its folder is missing or closed, or it is a folder itself.
+        Its name has no ending that is known, its folder is missing or closed, or it is a folder itself, or `source`.
     """
+    state = _NOT_WRITTEN if is_sent else NOTHING_SENT
+    shown = f"--to {clip(str(path))}"
     if path.suffix.lower() not in FORMATS:
-        raise InputError(
-            f"--to {clip(str(path))} has to end in {', '.join(FORMATS)}.",
-            _NOT_WRITTEN,
-            "pandas-batch collect RUN --to answers.parquet",
-        )
+        hint = "pandas-batch collect RUN --to answers.parquet" if is_sent else "--to answers.parquet"
+        raise InputError(f"{shown} has to end in {', '.join(FORMATS)}.", state, hint)
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise InputError(f"--to {clip(str(path))}: there is no folder {clip(str(folder))}.", _NOT_WRITTEN)
+        raise InputError(f"{shown}: there is no folder {clip(str(folder))}.", state)
     if path.is_dir():
-        raise InputError(f"--to {clip(str(path))} is a folder.", _NOT_WRITTEN)
+        raise InputError(f"{shown} is a folder.", state)
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise InputError(
+            f"{shown} is the file that the rows come from.", state, f"--to {clip(path.stem)}.answers{path.suffix}"
+        )
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise InputError(f"--to {clip(str(path))} may not be written by this user.", _NOT_WRITTEN)
+        raise InputError(f"{shown} may not be written by this user.", state)
 
 
-def save(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
+def save(frame: pd.DataFrame, path: Path, *, raw: bool = False, labels: bool = True) -> None:
     """
-    Write a frame with its labels to a file, whole or not at all.
+    Write a frame to a file, whole or not at all.
 
     Parameters
     ----------
@@ -107,6 +143,8 @@ def save(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
         Its ending says how.
     raw
         Leave texts as they are that a spreadsheet would run as formulas.
+    labels
+        Write the index as well, as the first columns.
 
     Raises
     ------
@@ -114,18 +152,20 @@ def save(frame: pd.DataFrame, path: Path, *, raw: bool = False) -> None:
         It cannot be written; what was there before is kept.
     """
     kind = path.suffix.lower()
+    if not labels:
+        frame = frame.reset_index(drop=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{kind}")
     try:
         if kind == ".xlsx":
-            _write_spreadsheet(_flat(frame), part, raw=raw)
+            _write_spreadsheet(_flat(frame, labels), part, raw=raw)
         elif kind == ".parquet":
             _without_nests(_uniquely_named(frame)).to_parquet(part)
         elif kind == ".csv":
-            flat = _flat(frame)
+            flat = _flat(frame, labels)
             # With these line ends (RFC 4180) a lone carriage return in a text is quoted too.
             (flat if raw else _without_formulas(flat)).to_csv(part, index=False, lineterminator="\r\n")
         else:
-            _flat(frame).to_json(part, orient="records", lines=True, date_format="iso")
+            _flat(frame, labels).to_json(part, orient="records", lines=True, date_format="iso")
         os.replace(part, path)
     except (OSError, ValueError, TypeError, NotImplementedError, OverflowError, ImportError) as error:
         raise InputError(
@@ -173,15 +213,17 @@ def _is_nest(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
 
 
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with its labels as its first columns."""
+def _flat(frame: pd.DataFrame, labels: bool) -> pd.DataFrame:
+    """Return the frame with its labels, where they are asked for, as its first columns."""
+    if not labels:
+        return frame
     return frame.set_axis(frame.index.set_names(list[Hashable](_label_names(frame))), axis=0).reset_index()
 
 
 def _write_spreadsheet(frame: pd.DataFrame, path: Path, *, raw: bool) -> None:
     """Write a spreadsheet in which a text is a text, also where it begins like a formula."""
     made = pd.DataFrame({at: [_cell(value) for value in frame.iloc[:, at]] for at in range(frame.shape[1])})
-    made.columns = pd.Index([str(name) for name in frame.columns])
+    made.columns = pd.Index([_cell(str(name)) for name in frame.columns])
     with pd.ExcelWriter(path, engine="openpyxl") as writer:
         made.to_excel(writer, index=False)
         if not raw:
@@ -194,6 +236,8 @@ def _write_spreadsheet(frame: pd.DataFrame, path: Path, *, raw: bool) -> None:
 def _cell(value: Any) -> Any:
     if isinstance(value, list | dict):
         value = json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str) and (found := _FITS_NO_CELL.search(value)):
+        raise ValueError(f"a text with the control character {found.group()!a} fits no cell; use .parquet")
     if isinstance(value, str) and len(value) > _MAX_CELL_CHARS:
         raise ValueError(f"a text of {len(value):,} characters does not fit a cell ({_MAX_CELL_CHARS:,}); use .parquet")
     return value
@@ -219,7 +263,9 @@ def _text(value: Any) -> Any:
 
     Examples
     --------
-    >>> _text("=1+1"), _text("2 - 1"), _text(-1)
-    ("'=1+1", '2 - 1', -1)
+    >>> _text("=1+1"), _text("2 - 1"), _text("-1"), _text("-1+1")
+    ("'=1+1", '2 - 1', '-1', "'-1+1")
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_BEGINS_A_FORMULA) else value
+    if not isinstance(value, str) or not value.startswith(_BEGINS_A_FORMULA) or _NEGATIVE_NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"

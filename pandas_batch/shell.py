@@ -7,17 +7,19 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import pandas as pd
 
 from . import __version__
 from .amounts import usd
 from .errors import InputError, PandasBatchError, WaitTimeout, clip
-from .saving import check_target, read_frame, save
+from .saving import check_target, has_labels, read_frame, save
 
 if TYPE_CHECKING:
     from pandas_batch.run.run import Run
@@ -64,9 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return IN_WORDS
     except BrokenPipeError:
-        # Whoever read has heard enough (`| head`); Python would complain once more when it ends.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read has heard enough (`| head`).
+        _drop_stdout()
+        return IN_WORDS
+    except OSError as error:
+        # Of the files of a run the package tells by itself; what is left is a standard output that takes no more.
+        print(f"{_PROG}: {clip(str(error))}", file=sys.stderr)
+        _drop_stdout()
         return IN_WORDS
     except Exception as error:
         if not type(error).__module__.startswith("anthropic"):
@@ -77,7 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return IN_WORDS
 
 
+def _drop_stdout() -> None:
+    """Let go of what standard output did not take: Python would complain once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # ---------------------------------------------------------------- what the commands share
+
+
+class _Amount(click.FloatRange):
+    """A number in a range; NaN, which is neither below nor above any bound, is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def _names_of_runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -92,7 +117,7 @@ _run = click.argument("run", shell_complete=_names_of_runs)
 _file = click.argument("file", type=click.Path(path_type=Path))
 _store = click.option("--store", help="Path of the store; left out: the one that a submit here would use.")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for machines.")
-_timeout = click.option("--timeout", type=float, help="Seconds to wait; the run goes on after it.")
+_timeout = click.option("--timeout", type=_Amount(0), help="Seconds to wait; the run goes on after it.")
 _to = click.option("--to", type=click.Path(path_type=Path), help="Write to a .csv, .jsonl, .parquet or .xlsx file.")
 _raw = click.option("--raw", is_flag=True, help="Leave texts in a .csv or .xlsx as they are, formulas too.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -144,7 +169,18 @@ def _account(run: Run) -> dict[str, Any]:
 
 
 def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, default=str))
+    click.echo(json.dumps(_plain(document), ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _plain(value: Any) -> Any:
+    """Return a document with null for what is unknown: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is pd.NaT or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return value
 
 
 def _tell(run: Run, as_json: bool) -> None:
@@ -159,19 +195,21 @@ def _may_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _wait(run: Run, timeout: float | None) -> int:
+def _wait(run: Run, timeout: float | None, store: str | None = None, *, until_sent: bool = False) -> int:
     """Wait for a run; return `STILL_RUNNING` where the time was over before."""
     try:
-        run.wait(timeout)
+        run.wait_submitted(timeout) if until_sent else run.wait(timeout)
     except WaitTimeout as late:
-        print(late, file=sys.stderr)
+        # Of what the process goes on with nothing is told: it ends here.
+        where = "" if store is None else f" --store {shlex.quote(store)}"
+        print(f"{late.what}\n    {_PROG} watch {run.id}{where}", file=sys.stderr)
         return STILL_RUNNING
     return DONE
 
 
-def _write(run: Run, to: Path | None, raw: bool) -> None:
+def _write(run: Run, to: Path | None, raw: bool, labels: bool = True) -> None:
     if to is not None:
-        save(run.result(), to, raw=raw)
+        save(run.result(), to, raw=raw, labels=labels)
         print(f"written to {to}", file=sys.stderr)
 
 
@@ -210,7 +248,7 @@ def commands(context: click.Context) -> None:
 @_json
 def estimate(file: Path, as_json: bool, **given: Any) -> int:
     """Say what a submit would send and cost at most. Nothing is spent."""
-    made = read_frame(file, given["prompt_col"]).claude_batch.estimate(**_options(**given))
+    made = read_frame(file).claude_batch.estimate(**_options(**given))
     if as_json:
         _print_json(dataclasses.asdict(made))
     else:
@@ -233,17 +271,17 @@ def submit(
     if to is not None:
         if no_wait:
             raise click.UsageError("--no-wait has no answers to write; use: pandas-batch collect RUN --to FILE")
-        check_target(to)
-    frame = read_frame(file, given["prompt_col"])
+        check_target(to, file)
+    frame = read_frame(file)
     run = frame.claude_batch.start(**_options(**given))
     if no_wait:
-        run.wait_submitted(timeout)
+        code = _wait(run, timeout, given["store"], until_sent=True)
         _tell(run, as_json)
-        return DONE
-    code = _wait(run, timeout)
+        return code
+    code = _wait(run, timeout, given["store"])
     _tell(run, as_json)
     if code == DONE:
-        _write(run, to, raw)
+        _write(run, to, raw, has_labels(frame))
     return code or _status_of(run)
 
 
@@ -290,7 +328,7 @@ def show(run: str, store: str | None, as_json: bool) -> int:
 def watch(run: str, store: str | None, timeout: float | None, as_json: bool) -> int:
     """Show how RUN goes on until it has ended, also one that a notebook started; Control-C leaves it alone."""
     found = _load(run, store)
-    code = _wait(found, timeout)
+    code = _wait(found, timeout, store)
     _tell(found, as_json)
     return code or _status_of(found)
 
@@ -328,7 +366,7 @@ def retry(
     if to is not None:
         check_target(to)
     again = _load(run, store).retry_failed(max_cost_usd=max_cost_usd)
-    code = _wait(again, timeout)
+    code = _wait(again, timeout, store)
     _tell(again, as_json)
     if code == DONE:
         _write(again, to, raw)
@@ -341,8 +379,8 @@ def retry(
 @_timeout
 @_to
 @_raw
-@click.option("--max-failed", type=click.FloatRange(0, 1), help="Share of the rows that may fail (status 3 beyond).")
-@click.option("--max-cost", "--max-cost-usd", "max_cost", type=float, help="US dollars it may have cost (else 3).")
+@click.option("--max-failed", type=_Amount(0, 1), help="Share of the rows that may fail (status 3 beyond).")
+@click.option("--max-cost", "--max-cost-usd", "max_cost", type=_Amount(0), help="US dollars it may have cost (else 3).")
 @_json
 def collect(
     run: tuple[str, ...], store: str | None, timeout: float | None, to: Path | None, raw: bool,
@@ -357,7 +395,7 @@ def collect(
                 f"--to {clip(str(to))} takes the answers of one run; {len(run)} are named.",
                 hint="pandas-batch collect RUN --to answers.parquet",
             )
-        check_target(to)
+        check_target(to, is_sent=True)
     listed = runs(store)
     wanted = list(run) or listed.index[listed["status"] != "collected"].tolist()
     if not wanted and not as_json:
@@ -367,7 +405,7 @@ def collect(
     for name in wanted:
         one = _load(name, store)
         found.append(one)
-        codes.append(_wait(one, timeout))
+        codes.append(_wait(one, timeout, store))
         if not as_json:
             _tell(one, as_json)
         if codes[-1] == DONE:
@@ -408,11 +446,12 @@ def recover(file: Path, timeout: float | None, to: Path | None, raw: bool, as_js
     from pandas_batch.run.library import recover as recover_run
 
     if to is not None:
-        check_target(to)
+        check_target(to, file)
     if timeout is not None:
         given["timeout"] = timeout
     prefix = given["prefix"] or ""
-    out = recover_run(read_frame(file, given["prompt_col"]), **_options(**given))
+    frame = read_frame(file)
+    out = recover_run(frame, **_options(**given))
     counts = {str(status): int(number) for status, number in out[f"{prefix}status"].value_counts().items()}
     cost_usd = _known(float(out[f"{prefix}cost_usd"].sum(skipna=False)))
     if as_json:
@@ -422,7 +461,7 @@ def recover(file: Path, timeout: float | None, to: Path | None, raw: bool, as_js
         told = ", ".join(f"{number:,} {status}" for status, number in counts.items())
         click.echo(f"{told}; cost {usd(cost_usd)}, paid before. The same submit pays only for the rest.")
     if to is not None:
-        save(out, to, raw=raw)
+        save(out, to, raw=raw, labels=has_labels(frame))
         print(f"written to {to}", file=sys.stderr)
     return DONE if set(counts) <= {"succeeded", "skipped"} else ROWS_FAILED
 
@@ -454,7 +493,7 @@ def delete(run: str, store: str | None, yes: bool, server: bool, as_json: bool) 
 
 
 @commands.command(short_help="The whole way, offline, in a minute.")
-@click.option("--seconds-per-batch", type=float, default=3.0, show_default=True, help="How long the batch takes.")
+@click.option("--seconds-per-batch", type=_Amount(0), default=3.0, show_default=True, help="How long the batch takes.")
 @click.option("--progress", type=click.Choice(["auto", "text", "off"]), default="text", show_default=True)
 def demo(seconds_per_batch: float, progress: str) -> int:
     """Show the whole way on real rows: offline, without a key, in a minute."""

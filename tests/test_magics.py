@@ -82,6 +82,8 @@ def test_mistakes_in_a_cell_are_words_and_nothing_is_sent(
     with pytest.raises(pandas_batch.PandasBatchError) as told:
         ipython.run_cell_magic("claude_batch", line, cell)
     assert words in str(told.value)
+    assert "\\n" not in str(told.value)
+    assert str(told.value).count("%%claude_batch") <= 2
     assert api.calls("create") == 0
 
 
@@ -90,3 +92,9 @@ def test_mistakes_in_a_line_are_words(ipython: Any) -> None:
     for line, kind in (("wach cell", InputError), ("watch", InputError), ("watch nothing", RunNotFoundError)):
         with pytest.raises(kind):
             ipython.run_line_magic("claude_batch", line)
+    with pytest.raises(InputError) as told:
+        ipython.run_line_magic("claude_batch", "show x")
+    what, state, hint = str(told.value).splitlines()
+    assert what.startswith("%claude_batch: argument verb: invalid choice: 'show'")
+    assert what.count("%claude_batch") == state.count("Nothing was sent") == 1
+    assert hint.strip().startswith("%claude_batch ")

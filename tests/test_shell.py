@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from pandas_batch import simulator
+from pandas_batch.saving import read_frame
 from pandas_batch.shell import commands, main
 
 ROWS = pd.DataFrame({"id": [7, 8, 9], "review": ["Lovely.", "It broke.", None]})
@@ -83,6 +84,84 @@ def test_rows_come_from_four_kinds_of_files(
     assert main(["submit", "first.parquet", "--prompt-col", "review"]) == 0
     assert main(["submit", f"rows.{kind}", "--prompt-col", "review"]) == 0
     assert shell.calls("create") == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx"])
+def test_a_cell_is_the_text_that_stands_there(shell: simulator.Simulator, kind: str) -> None:
+    """Leading zeros, "NA", "None" and whole numbers beside gaps come out as they went in, and no column is added."""
+    rows = [["007", "5", "NA"], ["-8", None, "None"], ["1.50", "6", None]]
+    frame = pd.DataFrame(rows, columns=["id", "stars", "review"])
+    frame.to_csv("rows.csv", index=False)
+    frame.to_excel("rows.xlsx", index=False)
+    shell.answer = lambda params: str(params["messages"][-1]["content"])
+    assert main(["submit", f"rows.{kind}", "--prompt-col", "review", "--to", f"out.{kind}"]) == 0
+    reader: Any = {"csv": pd.read_csv, "xlsx": pd.read_excel}[kind]
+    out = reader(f"out.{kind}", dtype=str, keep_default_na=False)
+    assert out.columns[:3].tolist() == ["id", "stars", "review"]
+    assert "index" not in out
+    assert out[["id", "stars", "review"]].to_numpy().tolist() == frame.fillna("").to_numpy().tolist()
+    assert out["output"].tolist() == ["NA", "None", ""]
+
+
+def test_numbers_of_a_spreadsheet_are_read_as_it_shows_them(tmp_path: Path) -> None:
+    """A whole number beside a gap is `7` and not `7.0`; an empty cell is missing."""
+    pd.DataFrame({"n": [7, None], "x": [1.5, 2], "t": ["a", None]}).to_excel(tmp_path / "n.xlsx", index=False)
+    read = read_frame(tmp_path / "n.xlsx")
+    assert read["n"].tolist()[:1] + read["x"].tolist() == ["7", "1.5", "2"]
+    assert read[["n", "t"]].isna().iloc[1].tolist() == [True, True]
+
+
+def test_the_labels_of_a_file_are_kept(shell: simulator.Simulator) -> None:
+    """A .parquet file with an index of its own has it in the output too."""
+    ROWS.set_index("id").to_parquet("labeled.parquet")
+    assert main(["submit", "labeled.parquet", "--prompt-col", "review", "--to", "out.csv"]) == 0
+    assert pd.read_csv("out.csv")["id"].tolist() == [7, 8, 9]
+
+
+def test_what_is_unknown_is_null(shell: simulator.Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json` is JSON by its standard, which has no NaN, also for a run that has no name."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    shell.seconds_per_batch = 3600
+    assert main([*SUBMIT, "--no-wait"]) == 0
+    capsys.readouterr()
+    assert main(["runs", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert listed["name"] is None
+
+
+def test_the_timeout_of_a_submit_tells_what_to_type(
+    shell: simulator.Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process ends at its timeout: it promises nothing, and names the line that goes on."""
+    shell.seconds_per_batch = 3600
+    code, told = main([*SUBMIT, "--timeout", "0.2"]), capsys.readouterr().err
+    assert code == 4
+    assert "This process" not in told
+    assert "pandas-batch watch " in told.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_output_is_one_line(
+    shell: simulator.Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the output takes no more, a line says so, and the status is 1."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["runs"]) == 1
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_an_answer_that_fits_no_cell_is_told(shell: simulator.Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """A spreadsheet cannot hold control characters: nothing is written, and the format that can is named."""
+    shell.answer = "a\x0bb"
+    assert main([*SUBMIT, "--to", "out.xlsx"]) == 1
+    told = capsys.readouterr().err
+    assert ".parquet" in told
+    assert "Traceback" not in told
+    assert not Path("out.xlsx").exists()
 
 
 def test_an_estimate_spends_nothing_and_is_one_document(
@@ -215,7 +294,13 @@ def test_two_at_once_pay_once(shell: simulator.Simulator) -> None:
         (["submit", "broken.xlsx", "--prompt-col", "review"], 1, "cannot be read"),
         ([*SUBMIT, "--max-cost-usd", "0.0000001"], 1, "Nothing was sent"),
         ([*SUBMIT, "--no-wait", "--to", "out.csv"], 2, "collect RUN --to FILE"),
-        ([*SUBMIT, "--to", "nowhere/out.csv"], 1, "Nothing was written"),
+        ([*SUBMIT, "--to", "nowhere/out.csv"], 1, "Nothing was sent"),
+        ([*SUBMIT, "--to", "out.doc"], 1, "Nothing was sent"),
+        ([*SUBMIT, "--to", "reviews.csv"], 1, "Nothing was sent"),
+        ([*SUBMIT, "--to", "link.csv"], 1, "is the file that the rows come from"),
+        ([*SUBMIT, "--timeout", "-1"], 2, "timeout"),
+        (["submit", "scalar.jsonl", "--prompt-col", "review"], 1, "line 2 is no object"),
+        (["submit", "deep.jsonl", "--prompt-col", "review"], 1, "nested too deep"),
         ([*SUBMIT, "--max-tokens", "many"], 2, "many"),
         (["show", "nothing"], 1, "nothing"),
         (["watch", "nothing"], 1, "nothing"),
@@ -223,6 +308,9 @@ def test_two_at_once_pay_once(shell: simulator.Simulator) -> None:
         (["retry", "nothing"], 1, "nothing"),
         (["delete", "nothing", "--yes"], 1, "nothing"),
         (["collect", "nothing", "--max-failed", "2"], 2, "max-failed"),
+        (["collect", "nothing", "--max-failed", "nan"], 2, "max-failed"),
+        (["collect", "nothing", "--max-cost", "nan"], 2, "max-cost"),
+        (["collect", "nothing", "--max-cost", "-1"], 2, "max-cost"),
         (["collekt"], 2, "collekt"),
     ],
 )
@@ -232,6 +320,9 @@ def test_mistakes_are_words_and_a_status(
     """Wrong files, columns, runs and options end with a few lines, and nothing was sent."""
     for name in ("broken.parquet", "broken.xlsx", "reviews.txt"):
         Path(name).write_bytes(b"nothing of the kind")
+    Path("link.csv").symlink_to("reviews.csv")
+    Path("scalar.jsonl").write_text('{"review": "Lovely."}\n3\n')
+    Path("deep.jsonl").write_text('{"review": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     assert main(arguments) == code
     told = capsys.readouterr()
     assert words in told.err
