@@ -102,3 +102,49 @@ def test_nothing_to_ask_sends_nothing(api, clock):
         with pytest.warns(UserWarning, match="no chosen row has a request"):
             assert run.retry_failed(rows=rows) is run
     assert api.calls("create") == n_created
+
+
+def test_a_mask_with_gaps_chooses_what_is_true() -> None:
+    """What a comparison of texts gives where a text is missing chooses no row."""
+    mask = pd.Series([True, None, False], dtype=object)
+    assert positions_of(mask, mask.index).tolist() == [0]
+    assert positions_of([True, np.nan, False], pd.Index(["a", "b", "c"])).tolist() == [0]
+
+
+TWO = pd.DataFrame({"prompt": ["one", "two"]})
+
+
+def by_system(params: dict[str, Any]) -> str:
+    return f"[{params.get('system')}] {params['messages'][-1]['content']}"
+
+
+def test_an_answer_is_found_by_what_was_asked_in_fact(clock) -> None:
+    """What a retry of a changed retry asks is filed under the changed request: no plain request finds its answer."""
+    with simulator.serve(clock=clock.time_s, answer=by_system) as api:
+        first = ask(TWO, api, clock)
+        first.result()
+        changed = first.retry_failed(rows=[0], system="CAPS")
+        assert changed.result()["output"].tolist() == ["[CAPS] one", "[None] two"]
+        assert changed.engine is None or changed.engine.join(20)  # made small meanwhile
+        again = changed.retry_failed(rows=[0])
+        assert again.result()["output"].tolist() == ["[CAPS] one", "[None] two"]
+        other = ask(pd.DataFrame({"prompt": ["one", "new"]}), api, clock).result()
+        assert other["output"].tolist() == ["[None] one", "[None] new"]
+
+
+@pytest.mark.parametrize("given", [{}, {"system": "CAPS"}], ids=["as it was", "changed"])
+def test_a_chosen_row_that_was_canceled_is_asked_and_not_taken_from_before(clock, given: dict[str, Any]) -> None:
+    """The answer that the user did not want is no answer to the row that was asked again, however that ended."""
+    with simulator.serve(clock=clock.time_s, answer=by_system, seconds_per_batch=3600) as api:
+        first = ask(TWO, api, clock)
+        first.result()
+        with clock.held():
+            run = first.retry_failed(rows=[0], **given)
+            run.wait_submitted(20)
+            run.cancel()
+        run.wait()
+        assert run.result()["status"].tolist()[0] == "canceled"
+        n_billed = len(api.billed)
+        out = run.retry_failed().result()
+        assert out["output"].tolist()[0] == f"[{given.get('system')}] one"
+        assert len(api.billed) == n_billed + 1

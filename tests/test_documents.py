@@ -183,7 +183,7 @@ def test_the_readme_tells_the_run_whole() -> None:
     inner |= {
         "answers_of_run",
         "bind",
-        "bound",
+        "target",
         "cost_of_rows",
         "expression",
         "first_difference",
@@ -192,6 +192,7 @@ def test_the_readme_tells_the_run_whole() -> None:
         "batch_records",
         "canceled_by",
         "raise_for",
+        "requests_to_keep",
         "result_async",
         "schema",
         "store",

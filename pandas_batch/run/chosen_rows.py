@@ -54,7 +54,7 @@ def positions_of(rows: Any, index: pd.Index) -> np.ndarray:
     try:
         absent = [label for label in labels if label not in index]
         chosen = np.zeros(len(index), bool) if not labels else np.asarray(index.isin(labels))
-    except TypeError:
+    except (TypeError, ValueError):
         raise InputError("rows= holds what can be no label of a row.", hint=_HINT) from None
     if absent:
         more = f" and {len(absent) - 1:,} more" if len(absent) > 1 else ""
@@ -66,4 +66,7 @@ def _is_mask(values: Any) -> bool:
     if pd.api.types.is_bool_dtype(values):
         return True
     plain = list(values) if values.dtype == object else []
-    return bool(plain) and all(isinstance(value, bool | np.bool_) for value in plain)
+    is_bool = [isinstance(value, bool | np.bool_) for value in plain]
+    # What a comparison of texts gives where a text is missing.
+    missing = [pd.api.types.is_scalar(value) and pd.isna(value) for value in plain]
+    return any(is_bool) and all(known or gap for known, gap in zip(is_bool, missing, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from pandas_batch import exiting
@@ -288,7 +288,7 @@ class DrivenRun:
             lost_answer_grace_s=self._options.lost_answer_grace,
             prices=self._options.prices,
             warm_first=self._options.warm_cache,
-            keep=lambda key: self.answers_of_run().retriable_positions(key),
+            keep=self.requests_to_keep,
             extend=self._extend,
         )
         return self._made
@@ -369,6 +369,13 @@ class DrivenRun:
         else:
             self._drive(self._observer, cancel=force)
         return self._driver
+
+    def requests_to_keep(self, key: int) -> Collection[int]:
+        """Return the positions in a batch whose requests are kept, as a retry may need them."""
+        if self.record.retry_digest is not None:
+            # It may hold what no frame says again: the request with something changed.
+            return range(self._store.batch(key).n_requests)
+        return self.answers_of_run().retriable_positions(key)
 
     def answers(self) -> RunAnswers:
         """Return the answers for the rows of its frame, as they are in the store now."""

@@ -106,7 +106,7 @@ def ask_live(run: DrivenRun, key: int, lease: Lease, *, wire: Wire, on_answer: C
         prices=run.options.prices,
         on_answer=on_answer,
         # What does not fit the schema is marked with it: it is no answer for other runs.
-        keep=lambda: run.answers_of_run().retriable_positions(key),
+        keep=lambda: run.requests_to_keep(key),
     )
     asker.start()
     return asker

@@ -259,7 +259,8 @@ def record(
 
 def drawn_apart(draws: np.ndarray) -> np.ndarray:
     """Return draws that nobody else asks for: their answers neither replace nor serve those of other runs."""
-    return (draws.astype(np.int64) + _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)).astype(np.uint16)
+    first = _FIRST_FREE_DRAW + secrets.randbelow(_DRAWS)
+    return (draws.astype(np.int64) % _FIRST_FREE_DRAW + first).astype(np.uint16)
 
 
 def new_run_id(now: datetime) -> str:

@@ -20,7 +20,7 @@ from pandas_batch.run.worth_asking import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .chosen_rows import positions_of
-from .recording import BATCH_BYTES, new_run_id
+from .recording import BATCH_BYTES, drawn_apart, new_run_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,7 +173,10 @@ def _record(
     draws = table.column("draw").to_numpy().copy()
     reused = np.ones(len(keys), dtype=bool)
     again = requests_again(run, requests, changes)
-    if chosen is None or changes.given:  # else the answer that is not wanted would be found
+    if chosen is not None and not changes.given:
+        # Another draw of the same request: the answer that is not wanted stays, and is not found for this one.
+        draws[requests] = drawn_apart(draws[requests])
+    else:
         again = without_answered(run, again, keys, positions, draws)
     budget_usd, from_environment = budget
     if again and budget_usd is not None and budget_usd != float("inf"):
@@ -201,14 +204,18 @@ def _record(
     return store.add_run(
         record,
         rows=store.rows_of(run.id),
-        requests=in_table(table, keys, positions, reused),
+        requests=in_table(table, keys, positions, reused, draws),
         batches=batches,
         index=store.index_of(run.id),
     )
 
 
-def in_table(table: pa.Table, keys: np.ndarray, positions: np.ndarray, reused: np.ndarray) -> pa.Table:
-    """Return the table of a run's requests with other places for their answers."""
+def in_table(
+    table: pa.Table, keys: np.ndarray, positions: np.ndarray, reused: np.ndarray, draws: np.ndarray | None = None
+) -> pa.Table:
+    """Return the table of a run's requests with other places for their answers, and other draws."""
+    if draws is not None:
+        table = table.set_column(1, "draw", _array(draws, "uint16"))
     table = table.set_column(2, "batch_key", _array(keys, "int64"))
     table = table.set_column(3, "position", _array(positions, "int32"))
     return table.set_column(4, "reused", _array(reused, "bool"))
@@ -218,7 +225,11 @@ def _array(values: np.ndarray, kind: str) -> Any:
     import pyarrow as pa
 
     return pa.chunked_array(
-        [pa.array(values, type={"int64": pa.int64(), "int32": pa.int32(), "bool": pa.bool_()}[kind])]
+        [
+            pa.array(
+                values, type={"int64": pa.int64(), "int32": pa.int32(), "uint16": pa.uint16(), "bool": pa.bool_()}[kind]
+            )
+        ]
     )
 
 
@@ -244,13 +255,14 @@ class Again:
 
 def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None = None) -> list[Again]:
     """Return `requests` with their changes, from the spools they were posted from."""
-    from pandas_batch.custom_ids import parse_custom_id
+    from pandas_batch.custom_ids import FINGERPRINT_BYTES, parse_custom_id
 
     answers = run.answers_of_run()
     keys, positions = answers.keys[requests], answers.positions[requests]
-    table = run.store.requests_table_of(run.id)
-    addresses = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
-    addresses = addresses[: 16 * table.num_rows].reshape(-1, 16)
+    # What was asked in fact, which a retry with changes may have made another request than the run began with.
+    addresses = np.zeros((len(answers.keys), FINGERPRINT_BYTES), np.uint8)
+    for key in np.unique(keys).tolist():
+        addresses[requests[keys == key]] = run.store.requests_of(key)[0][positions[keys == key]]
     again: list[Again] = []
     gone: list[int] = []
 

@@ -121,8 +121,9 @@ def _labelled(index: pd.Index, labels: Any) -> np.ndarray:
         )
     wanted = list(labels)
     try:
-        unknown = [label for label in wanted if label not in index]
-    except TypeError:
+        known = set(index[index.isin(wanted)])
+        unknown = [label for label in wanted if label not in known]
+    except (TypeError, ValueError):
         unknown = wanted
     if unknown or not wanted:
         named = ", ".join(clip(repr(label), 60) for label in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
