@@ -56,11 +56,12 @@ def test_what_went_wrong_is_a_warning(api, clock, caplog: pytest.LogCaptureFixtu
     assert "was not answered; it is looked for" in unanswered
     assert failed == "WARNING run run: 1 of 3 requests failed or were canceled"
     caplog.clear()
-    api.faults.add(simulator.ErrorAnswer("create", 403))
+    api.faults.add(simulator.ErrorAnswer("create", 403, message="'secret four' is not allowed"))
     with pytest.raises(anthropic.PermissionDeniedError):
         ask(FRAME.assign(prompt=["a", "b", "c", "d"]), api, clock).result()
     told = lines(caplog)
-    assert "was refused" in told[0]
+    assert "was refused (" in told[0]
+    assert "secret four" not in caplog.text
     assert told[-1] == "WARNING run run stopped: PermissionDeniedError"
 
 

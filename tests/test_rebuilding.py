@@ -244,3 +244,25 @@ def test_corrupted_copies_in_short(home, api, clock, tmp_path):
 def test_a_thousand_corrupted_copies(home, api, clock, tmp_path):
     """The same over a thousand copies."""
     assert judge(home, api, clock, tmp_path, range(N_CORRUPTED)) == []
+
+
+def test_contents_are_not_read_from_damaged_raw_results(api, clock) -> None:
+    """A column that only the raw results hold is told where they are not as they came, and fetched again."""
+    frame = pd.DataFrame({"prompt": ["answer 1", "answer 2"]})
+    run = ask(frame, api, clock)
+    out = run.result()
+    assert run.engine is None or run.engine.join(20)
+    store, (batch,) = run.store, run.batch_records()
+    with store.open_results(batch.key) as raw:
+        lines = raw.read()
+    for path in (store.path / "batches" / str(batch.key)).glob("results.jsonl*"):
+        if not path.name.endswith("crc32"):
+            path.unlink()
+    store.results_path(batch.key).write_bytes(lines.replace(b"answer 2", b"answer 9"))
+    again = ask(frame, api, clock)
+    with pytest.raises(StoreError, match="raw results of batch"):
+        again.result(columns=["output", "content"])
+    healed = ask(frame, api, clock).result(columns=["output", "content"])
+    assert healed["output"].tolist() == out["output"].tolist()
+    assert "answer 2" in healed["content"].iloc[1][0]["text"]
+    assert api.calls("create") == 1

@@ -67,7 +67,9 @@ class Journal:
         elif batch.state == "unknown":
             logger.warning("run %s: the create of batch %s was not answered; it is looked for", self._run_id, name)
         elif batch.state == "refused":
-            logger.warning("run %s: batch %s was refused: %s", self._run_id, name, clip(batch.error or ""))
+            # What the server says may hold a prompt: its kind alone is logged.
+            kind = (batch.error or "").partition(":")[0]
+            logger.warning("run %s: batch %s was refused (%s)", self._run_id, name, clip(kind, 60))
         elif batch.state == "gone":
             logger.warning("run %s: the server no longer has batch %s", self._run_id, name)
 

@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -81,14 +82,38 @@ def contents_of(store: Store, batch: BatchRecord, positions: Sequence[int]) -> l
     """Return the content blocks of some answers of a collected batch, from its raw results."""
     from pandas_batch.results.answer_contents import read_contents
 
-    with store.open_results(batch.key) as raw:
-        return read_contents(
-            iter(lambda: raw.read(_BLOCK_BYTES), b""),
-            positions,
-            prefix=f"pb1_{batch.nonce}_".encode(),
-            n_requests=batch.n_requests,
-            custom_ids=store.custom_ids_of(batch.key),
-        )
+    path = store.results_path(batch.key)
+    try:
+        with store.open_results(batch.key) as raw:
+            source = _Summed(raw)
+            blocks = source.blocks()
+            contents = read_contents(
+                blocks,
+                positions,
+                prefix=prefix_of(batch.nonce),
+                n_requests=batch.n_requests,
+                custom_ids=store.custom_ids_of(batch.key),
+            )
+            deque(blocks, maxlen=0)
+        # A store of before the checksums has none.
+        if _written_crc32(path) not in (None, source.crc32):
+            raise ValueError("the raw results are not as they came")
+    except (OSError, EOFError, ValueError, StoreError) as error:
+        if batch.batch_id is None:
+            raise StoreError(
+                f"The raw results of run {batch.run_id} that came one by one ({path}) are damaged; they hold the "
+                "contents of its answers.",
+                "The answers themselves are kept; no server keeps these, and nothing is asked again.",
+                f'pandas_batch.load("{batch.run_id}").result()   # without columns of contents',
+            ) from error
+        if not _is_of_the_machine(error):
+            store.transition(batch.key, expect={"collected"}, to="ended")
+        raise StoreError(
+            f"The raw results of batch {batch.batch_id} ({path}) are damaged; they hold the contents of its answers.",
+            "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",
+            f'pandas_batch.load("{batch.run_id}").result()   # fetches them again',
+        ) from error
+    return contents
 
 
 def _made_anew(
