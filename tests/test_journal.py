@@ -57,8 +57,10 @@ def test_what_went_wrong_is_a_warning(api, clock, caplog: pytest.LogCaptureFixtu
     assert failed == "WARNING run run: 1 of 3 requests failed or were canceled"
     caplog.clear()
     api.faults.add(simulator.ErrorAnswer("create", 403, message="'secret four' is not allowed"))
+    refused = ask(FRAME.assign(prompt=["a", "b", "c", "d"]), api, clock)
     with pytest.raises(anthropic.PermissionDeniedError):
-        ask(FRAME.assign(prompt=["a", "b", "c", "d"]), api, clock).result()
+        refused.result()
+    assert refused.engine is None or refused.engine.join(20)
     told = lines(caplog)
     assert "was refused (" in told[0]
     assert "secret four" not in caplog.text
