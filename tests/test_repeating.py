@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
+from typing import Any
+
 import pandas as pd
 import pytest
 from rowlab import all_outcomes, ask, cut_on_purpose, lose_rows, plan_outcomes
+from test_trial import tried
 
 import pandas_batch
 from pandas_batch import failpoints, simulator
 from pandas_batch.errors import InputError
+from pandas_batch.run import others_asking
 from pandas_batch.run.library import load
+from pandas_batch.run.repeating import retry_once
 from pandas_batch.run.run import Run
 
 
@@ -149,3 +156,32 @@ def test_two_handles_on_a_run_retry_once(api, clock):
 def test_a_number_that_is_none_is_refused(api, clock, bad):
     with pytest.raises(InputError, match="retries"):
         ask(frame_of(), api, clock, retries=bad)
+
+
+def test_rows_that_a_trial_is_asking_just_now_are_waited_for_and_not_posted(api, clock, monkeypatch):
+    api.faults.add(simulator.RowFault("overloaded", asked="batch", times=1))
+    run = ask(frame_of(1), api, clock).wait()
+    record = replace(run.record, options={**run.record.options, "retries": 1})
+    again = Run.of(run.store, record, client=api.client(), clock=clock)
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer(params: dict[str, Any]) -> str:
+        is_asked.set()
+        may_answer.wait(20)
+        return "yes"
+
+    def looked(*args: Any, **kwargs: Any) -> bool:
+        may_answer.set()
+        return settle(*args, **kwargs)
+
+    settle = others_asking.settle_if_left
+    monkeypatch.setattr(others_asking, "settle_if_left", looked)
+    api.answer = answer
+    trial = threading.Thread(target=lambda: tried(frame_of(1), api, clock, n=1), daemon=True)
+    trial.start()
+    assert is_asked.wait(20)
+    told = retry_once(again)
+    may_answer.set()
+    trial.join(20)
+    assert (told, again.result()["status"].tolist()) == ("", ["succeeded"])
+    assert (len(api.batches), len(api.billed)) == (1, 1)

@@ -11,7 +11,7 @@ import numpy as np
 from pandas_batch.clock import Clock
 from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.settling import settle_if_left, settle_left_behind
-from pandas_batch.exiting import say
+from pandas_batch.exiting import leave_if_ending, say
 from pandas_batch.store.records import live_lease
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def wait_for_others(
                 is_told = True
                 say("pandas_batch: some of these rows are being asked just now, by another cell or kernel; waiting.")
             clock.wait(_LOOK_S)
+            leave_if_ending()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.results.row_status import CODE
 
 from .extending import extended
+from .others_asking import nobody_else_asks
 from .retrying import Again, requests_again
 from .worth_asking import worth_asking
 
@@ -44,13 +45,30 @@ def retry_once(run: DrivenRun) -> str:
 
     The caller looks at the run again: another kernel may have been faster.
     """
-    with run.store.preparing():
+    if not is_due(run):
+        return ""
+    try:
+        again = _again(run)
+    except InputError as error:
+        return error.what
+    if not again:
+        return ""
+    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
+    with nobody_else_asks(
+        run.store,
+        np.vstack([one.address for one in again]),
+        draws,
+        base_url=run.record.base_url,
+        clock=run.clock,
+        prices=run.options.prices,
+        is_silent=run.options.progress == "off",
+    ):
+        # Another kernel may have been faster, or may have asked them while we waited.
         if not is_due(run):
             return ""
         record = run.record
-        requests = np.flatnonzero(worth_asking(run.answers_of_run(), "transient"))
         try:
-            again = requests_again(run, requests)
+            again = _again(run)
         except InputError as error:
             return error.what
         bound_usd = _bound_usd(run, again, online=False)
@@ -71,6 +89,11 @@ def retry_once(run: DrivenRun) -> str:
         }
         extended(run, record, again, changes=changes)
     return ""
+
+
+def _again(run: DrivenRun) -> list[Again]:
+    """Return what is worth asking again as it is."""
+    return requests_again(run, np.flatnonzero(worth_asking(run.answers_of_run(), "transient")))
 
 
 def _bound_usd(run: DrivenRun, again: Sequence[Again], *, online: bool) -> float | None:
