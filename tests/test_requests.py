@@ -606,3 +606,13 @@ def test_an_array_is_one_value_per_row_and_a_list_is_not() -> None:
         frame.claude_batch.preview("p", max_tokens=np.array([1, 2]))
     (stops,) = frame.iloc[:1].claude_batch.preview("p", stop_sequences=["!", "?"])
     assert stops["params"]["stop_sequences"] == ["!", "?"]
+
+
+def test_an_option_computed_from_a_missing_prompt_may_have_no_value() -> None:
+    """A row that is not sent hinders no other: what is computed from its prompt is not asked for."""
+    frame = pd.DataFrame({"p": ["short", None, "a longer one"]})
+    made = plan(frame, "p", max_tokens=lambda f: f["p"].str.len() * 2 + 64)
+    bodies = [body for part in made.encode(np.flatnonzero(made.sendable)) for body in part]
+    assert [f'"max_tokens":{n}'.encode() in body for n, body in zip((74, 88), bodies, strict=True)] == [True, True]
+    with pytest.raises(InputError, match="max_tokens has no value"):
+        plan(frame, "p", max_tokens=pd.Series([9, 9, None], index=frame.index))

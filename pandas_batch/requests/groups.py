@@ -32,9 +32,12 @@ def group_rows(
     *,
     base_url: str,
     api_version: str,
+    unsent: np.ndarray,
 ) -> tuple[list[Group], np.ndarray]:
     """
     Return the groups of a frame's rows, and each row's index into them.
+
+    Where a row is not sent (`unsent`: bool per row), an option computed from its missing prompt may have no value.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def group_rows(
     for name, value in given.items():
         if is_per_row(value):
             distinct, of_row = _distinct_values(
-                name, series_of(value, frame, name), frame.index, beta=bool(options.betas)
+                name, series_of(value, frame, name), frame.index, unsent, beta=bool(options.betas)
             )
             columns.append((name, distinct, of_row))
             codes = of_row if codes is None else codes * len(distinct) + of_row
@@ -114,16 +117,21 @@ def cached_system(system: str | Sequence[Mapping[str, Any]] | None) -> list[dict
     return blocks
 
 
-def _distinct_values(name: str, values: pd.Series, index: pd.Index, *, beta: bool) -> tuple[list[Any], np.ndarray]:
+def _distinct_values(
+    name: str, values: pd.Series, index: pd.Index, unsent: np.ndarray, *, beta: bool
+) -> tuple[list[Any], np.ndarray]:
     """Return the distinct checked values of a per-row option, and each row's index into them."""
     by_canonical: dict[bytes, int] = {}
     by_value: dict[Any, int] = {}
     distinct: list[Any] = []
-    codes = np.empty(len(values), np.int64)
+    codes = np.zeros(len(values), np.int64)
+    may_lack = unsent if not unsent.all() else np.zeros(len(values), bool)
     for row, value in enumerate(values.tolist()):
         key = (type(value), value) if isinstance(value, str | int) else None
         code = by_value.get(key) if key is not None else None
         if code is None:
+            if may_lack[row] and not isinstance(value, Mapping | list | tuple | np.ndarray) and is_missing(value):
+                continue  # the group of any row will do: nothing of it is sent
             try:
                 checked = _checked_value(name, value, beta=beta)
             except InputError as error:

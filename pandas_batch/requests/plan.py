@@ -299,7 +299,9 @@ def plan_requests(
         from .schema import OutputSchema
 
         schema = OutputSchema.of(options.output_schema)
-    groups, group_of_row = group_rows(frame, options, schema, base_url=base_url, api_version=api_version)
+    groups, group_of_row = group_rows(
+        frame, options, schema, base_url=base_url, api_version=api_version, unsent=texts.missing
+    )
     missing = texts.missing.copy()
     reasons = dict(texts.reasons)
     contents = _read_contents(texts, missing, reasons)
