@@ -173,7 +173,7 @@ def test_odd_content_never_raises(content):
     read = content_of(line)
     assert (read is None) != isinstance(content, list)
     if read is not None:
-        assert json.dumps(read, sort_keys=True) == json.dumps(content, sort_keys=True).replace("\\ud83d", "\\ufffd")
+        assert json.dumps(read, sort_keys=True) == json.dumps(content, sort_keys=True)
         for pick in PICK.values():
             json.dumps(pick(read))
 
