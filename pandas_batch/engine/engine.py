@@ -475,7 +475,8 @@ class Engine:
         """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
         has_failed = False
         # Without the leases too: where another kernel drives the run, this one's cancel is meant no less.
-        for batch in self.store.ask_cancel(self.run_id):
+        # What is asked live was stopped when the cancel was asked for: what is asked since is meant (`finish_now`).
+        for batch in self.store.ask_cancel(self.run_id, live=False):
             batch_id = batch.batch_id or (batch.candidate_id if force else None)
             if batch_id is None or batch.state == "ended" or batch.cancel_initiated_at is not None:
                 continue

@@ -165,7 +165,7 @@ class Batches(OpenedStore):
         """Return whether this process has recorded a batch: if not, others may have done more than stands here."""
         return self._recorded_here.get(key) == os.getpid()
 
-    def ask_cancel(self, run_id: str) -> list[BatchRecord]:
+    def ask_cancel(self, run_id: str, *, live: bool = True) -> list[BatchRecord]:
         """
         Cancel a run's own batches here, in one step: none of them is posted from now on, by whatever process.
 
@@ -176,7 +176,7 @@ class Batches(OpenedStore):
         """
 
         def change(connection: Any) -> list[BatchRecord]:
-            queries.ask_cancel(connection, run_id)
+            queries.ask_cancel(connection, run_id, live=live)
             return queries.select_batches(connection, "WHERE run_id = ? AND cancel_asked", (run_id,))
 
         return [batch for batch in self._database.write(change) if batch.state in IN_FLIGHT]

@@ -218,15 +218,16 @@ def add_surplus(connection: sqlite3.Connection, key: int, found: Mapping[str, fl
         update_batch(connection, key, {"surplus": dict(batch.surplus) | dict(found)})
 
 
-def ask_cancel(connection: sqlite3.Connection, run_id: str) -> None:
-    """Withdraw what a run has recorded and not posted, and mark the rest of its own batches as canceled."""
+def ask_cancel(connection: sqlite3.Connection, run_id: str, *, live: bool = True) -> None:
+    """Withdraw what a run has recorded and not posted, and mark the rest of its own batches (also live) as canceled."""
+    states = CANCELABLE if live else IN_FLIGHT
     connection.execute(
         f"UPDATE batches SET state = 'withdrawn', cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(RECORDED)})",
         (run_id, *RECORDED),
     )
     connection.execute(
-        f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(CANCELABLE)})",
-        (run_id, *CANCELABLE),
+        f"UPDATE batches SET cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(states)})",
+        (run_id, *states),
     )
 
 
