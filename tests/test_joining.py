@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from conftest import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rowlab import ask
@@ -13,7 +14,7 @@ from rowlab import ask
 from pandas_batch import simulator
 from pandas_batch.requests.text_dtype import text_array, text_dtype
 from pandas_batch.run import recording
-from pandas_batch.run.joining import RunAnswers
+from pandas_batch.run.run_answers import RunAnswers
 from pandas_batch.run.target_frame import insert_columns
 from pandas_batch.types import ROW_STATUSES
 
@@ -126,8 +127,6 @@ def test_no_text_is_copied_where_rows_and_answers_agree(api, clock):
 )
 def test_each_row_has_the_answer_to_its_prompt(prompts, size, seed, dedupe, tmp_path_factory):
     """For any rows, any cut into batches and any order of results: the answer beside a prompt is its own."""
-    from conftest import FakeClock
-
     clock = FakeClock()
     frame = pd.DataFrame({"prompt": pd.Series(prompts, dtype=object)})
     with pytest.MonkeyPatch.context() as patch, simulator.serve(clock=clock.time_s, seed=seed) as api:

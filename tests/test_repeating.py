@@ -14,7 +14,7 @@ from test_trial import tried
 import pandas_batch
 from pandas_batch import failpoints, simulator
 from pandas_batch.errors import InputError
-from pandas_batch.run import others_asking
+from pandas_batch.run import driving, others_asking
 from pandas_batch.run.library import load
 from pandas_batch.run.repeating import retry_once
 from pandas_batch.run.run import Run
@@ -184,4 +184,64 @@ def test_rows_that_a_trial_is_asking_just_now_are_waited_for_and_not_posted(api,
     may_answer.set()
     trial.join(20)
     assert (told, again.result()["status"].tolist()) == ("", ["succeeded"])
+    assert (len(api.batches), len(api.billed)) == (1, 1)
+
+
+def test_a_budget_counts_every_batch_that_had_no_result_for_a_row(clock) -> None:
+    """Rows that come back without a result, again and again, may have been billed each time: the budget holds."""
+    with simulator.serve(clock=clock.time_s, answer="x " * 200) as api:
+        for times in range(3):
+            lost = simulator.BadResults("missing", n_rows=39 - times, times=4, skip=4 * times, polite=True)
+            api.faults.add(lost)
+        frame = frame_of(40)
+        bound_usd = 2.1 * frame.claude_batch.estimate("prompt", max_tokens=100, client=api.client()).cost_usd_max
+        run = ask(frame, api, clock, retries=3, max_cost_usd=bound_usd, max_tokens=100)
+        with pytest.warns(UserWarning, match="were not asked again by themselves"):
+            run.result()
+        assert float(api.billed_usd) <= bound_usd
+        assert api.calls("create") == 2
+
+
+def test_a_run_whose_retries_were_refused_is_read_without_a_key(clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a budget refused is recorded: the run is home for whoever opens it, and failed rows can be asked again."""
+    with simulator.serve(clock=clock.time_s) as api:
+        api.faults.add(simulator.BadResults("missing", n_rows=6, times=4, polite=True))
+        frame = frame_of(12)
+        bound_usd = 1.0001 * frame.claude_batch.estimate("prompt", client=api.client()).cost_usd_max
+        run = ask(frame, api, clock, retries=2, max_cost_usd=bound_usd)
+        with pytest.warns(UserWarning, match="were not asked again by themselves"):
+            run.result()
+        assert run.engine is None or run.engine.join(20)
+        driving._engines.clear()  # as in the next process
+        monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+        opened = load(run.id, store=str(run.store.path))
+        assert opened.status == "collected"
+        assert opened.result()["status"].value_counts().to_dict() == {"succeeded": 6, "missing": 6}
+
+
+def test_a_retry_waits_for_rows_that_a_trial_is_asking_just_now(api, clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`retry_failed` asks no row that is being asked live: its answer is waited for, and paid once."""
+    api.faults.add(simulator.RowFault("overloaded", asked="batch", times=1))
+    run = ask(frame_of(1), api, clock).wait()
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer(params: dict[str, Any]) -> str:
+        is_asked.set()
+        may_answer.wait(20)
+        return "yes"
+
+    def looked(*args: Any, **kwargs: Any) -> bool:
+        may_answer.set()
+        return settle(*args, **kwargs)
+
+    settle = others_asking.settle_if_left
+    monkeypatch.setattr(others_asking, "settle_if_left", looked)
+    api.answer = answer
+    trial = threading.Thread(target=lambda: tried(frame_of(1), api, clock, n=1), daemon=True)
+    trial.start()
+    assert is_asked.wait(20)
+    again = run.retry_failed()
+    may_answer.set()
+    trial.join(20)
+    assert again.result()["status"].tolist() == ["succeeded"]
     assert (len(api.batches), len(api.billed)) == (1, 1)

@@ -322,3 +322,13 @@ def test_the_halves_of_a_canceled_batch_are_canceled(store: Store) -> None:
     keys = store.split_batch(key, halves, expect=["posting"])
     assert keys is not None
     assert not any(store.transition(half, expect=["intent"], to="posting") for half in keys)
+
+
+def test_a_late_cancel_of_what_was_posted_leaves_what_is_asked_live_since(store: Store) -> None:
+    """What an engine hears late cancels posted batches alone; what the user asks for, live ones too."""
+    posted, live = add_run(store, "r", n=2, n_batches=2).batch_keys
+    store.update_batch(live, state="live")
+    store.ask_cancel("r", live=False)
+    assert [store.batch(key).cancel_asked for key in (posted, live)] == [True, False]
+    store.ask_cancel("r")
+    assert store.batch(live).cancel_asked

@@ -82,38 +82,49 @@ def contents_of(store: Store, batch: BatchRecord, positions: Sequence[int]) -> l
     """Return the content blocks of some answers of a collected batch, from its raw results."""
     from pandas_batch.results.answer_contents import read_contents
 
+    blocks = raw_blocks(store, batch)
+    contents = read_contents(
+        blocks,
+        positions,
+        prefix=prefix_of(batch.nonce),
+        n_requests=batch.n_requests,
+        custom_ids=store.custom_ids_of(batch.key),
+    )
+    deque(blocks, maxlen=0)
+    return contents
+
+
+def raw_blocks(store: Store, batch: BatchRecord) -> Iterator[bytes]:
+    """
+    Yield the raw results of a collected batch as they came.
+
+    Raises
+    ------
+    StoreError
+        They are damaged, which may be seen at their end only. The next look at the run fetches them again.
+    """
     path = store.results_path(batch.key)
     try:
         with store.open_results(batch.key) as raw:
             source = _Summed(raw)
-            blocks = source.blocks()
-            contents = read_contents(
-                blocks,
-                positions,
-                prefix=prefix_of(batch.nonce),
-                n_requests=batch.n_requests,
-                custom_ids=store.custom_ids_of(batch.key),
-            )
-            deque(blocks, maxlen=0)
+            yield from source.blocks()
         # A store of before the checksums has none.
         if _written_crc32(path) not in (None, source.crc32):
             raise ValueError("the raw results are not as they came")
     except (OSError, EOFError, ValueError, StoreError) as error:
         if batch.batch_id is None:
             raise StoreError(
-                f"The raw results of run {batch.run_id} that came one by one ({path}) are damaged; they hold the "
-                "contents of its answers.",
+                f"The raw results of run {batch.run_id} that came one by one ({path}) are damaged.",
                 "The answers themselves are kept; no server keeps these, and nothing is asked again.",
                 f'pandas_batch.load("{batch.run_id}").result()   # without columns of contents',
             ) from error
         if not _is_of_the_machine(error):
             store.transition(batch.key, expect={"collected"}, to="ended")
         raise StoreError(
-            f"The raw results of batch {batch.batch_id} ({path}) are damaged; they hold the contents of its answers.",
+            f"The raw results of batch {batch.batch_id} ({path}) are damaged.",
             "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",
             f'pandas_batch.load("{batch.run_id}").result()   # fetches them again',
         ) from error
-    return contents
 
 
 def _made_anew(

@@ -13,7 +13,7 @@ from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.engine.engine import Engine, Observer
 from pandas_batch.engine.posting import refused_words
 from pandas_batch.engine.surplus import surplus_of, surplus_words
-from pandas_batch.run.joining import RunAnswers
+from pandas_batch.run.run_answers import RunAnswers
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 

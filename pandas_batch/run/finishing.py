@@ -25,8 +25,8 @@ from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .extending import extended
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
-from .others_asking import new_live_nonce, nobody_else_asks
-from .retrying import Again, budget_of, requests_again
+from .others_asking import new_live_nonce
+from .retrying import Again, budget_of, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
@@ -129,16 +129,7 @@ def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_befo
 
     None where the run has posted batches of its own again: then nothing was asked.
     """
-    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
-    with nobody_else_asks(
-        run.store,
-        np.vstack([one.address for one in again]),
-        draws,
-        base_url=run.record.base_url,
-        clock=run.clock,
-        prices=run.options.prices,
-        is_silent=run.options.progress == "off",
-    ):
+    with nobody_else_asks_again(run, again):
         if _open_batches(run):
             # The retries of the run were faster: what they have posted is canceled first, or it would be paid twice.
             return None

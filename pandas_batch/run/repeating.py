@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pandas_batch.amounts import usd
-from pandas_batch.errors import InputError
+from pandas_batch.engine.rebuilding import answers_of
+from pandas_batch.engine.spooling import params_of_line
+from pandas_batch.errors import InputError, StoreError
 from pandas_batch.estimates.retry_bill import estimate_bodies
-from pandas_batch.results.row_status import CODE
+from pandas_batch.results.row_status import CODE, status_codes
 
 from .extending import extended
-from .others_asking import nobody_else_asks
-from .retrying import Again, requests_again
+from .retrying import Again, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
@@ -50,19 +51,11 @@ def retry_once(run: DrivenRun) -> str:
     try:
         again = _again(run)
     except InputError as error:
-        return error.what
+        with run.store.preparing():
+            return _refused(run, error.what)
     if not again:
         return ""
-    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
-    with nobody_else_asks(
-        run.store,
-        np.vstack([one.address for one in again]),
-        draws,
-        base_url=run.record.base_url,
-        clock=run.clock,
-        prices=run.options.prices,
-        is_silent=run.options.progress == "off",
-    ):
+    with nobody_else_asks_again(run, again):
         # Another kernel may have been faster, or may have asked them while we waited.
         if not is_due(run):
             return ""
@@ -70,7 +63,7 @@ def retry_once(run: DrivenRun) -> str:
         try:
             again = _again(run)
         except InputError as error:
-            return error.what
+            return _refused(run, error.what)
         bound_usd = _bound_usd(run, again, online=False)
         budget_usd = run.options.max_cost_usd
         if budget_usd is not None and np.isfinite(budget_usd):
@@ -78,9 +71,10 @@ def retry_once(run: DrivenRun) -> str:
                 bound_usd = _bound_usd(run, again, online=True)
             if bound_usd is None or bound_usd > budget_usd:
                 most = "an amount that is not known" if bound_usd is None else usd(bound_usd)
-                return (
+                return _refused(
+                    run,
                     f"Run {run.id}: {len(again):,} failed rows were not asked again by themselves: with them the run "
-                    f"could cost {most}, above max_cost_usd={budget_usd:.12g}."
+                    f"could cost {most}, above max_cost_usd={budget_usd:.12g}.",
                 )
         known = record.cost_usd_max is not None and bound_usd is not None
         changes = {
@@ -91,6 +85,13 @@ def retry_once(run: DrivenRun) -> str:
     return ""
 
 
+def _refused(run: DrivenRun, why: str) -> str:
+    """Record that the run asks no more by itself: whoever reads it has nothing to wait for, and needs no key."""
+    store = run.store
+    store.extend_run(run.record, store.requests_table_of(run.id), [], n_retried=run.options.retries)
+    return why
+
+
 def _again(run: DrivenRun) -> list[Again]:
     """Return what is worth asking again as it is."""
     return requests_again(run, np.flatnonzero(worth_asking(run.answers_of_run(), "transient")))
@@ -98,13 +99,35 @@ def _again(run: DrivenRun) -> list[Again]:
 
 def _bound_usd(run: DrivenRun, again: Sequence[Again], *, online: bool) -> float | None:
     """Return what the run may have cost in the end; None where that is not known."""
-    answers = run.answers_of_run()
-    paid_usd = answers.totals().paid_usd
-    codes = answers.codes_of_requests()
-    # A row without a result may have been billed already.
-    maybe_billed = [one.params for one in again if codes[one.request] == CODE["missing"]]
-    bodies = [one.params for one in again] + maybe_billed
-    told = estimate_bodies(bodies, options=run.options, wire=run.wire() if online else None, at=run.clock.now())
-    if paid_usd is None or told.cost_usd_max is None:
+    paid_usd = run.answers_of_run().totals().paid_usd
+    maybe_billed = _maybe_billed(run)
+    if paid_usd is None or maybe_billed is None:
         return None
-    return paid_usd + told.cost_usd_max
+    bodies = [*(one.params for one in again), *maybe_billed]
+    told = estimate_bodies(bodies, options=run.options, wire=run.wire() if online else None, at=run.clock.now())
+    return None if told.cost_usd_max is None else paid_usd + told.cost_usd_max
+
+
+def _maybe_billed(run: DrivenRun) -> list[bytes] | None:
+    """
+    Return the requests that a batch of the run had no result for, once for each such batch: it may have billed them.
+
+    None where they cannot be had.
+    """
+    store = run.store
+    bodies: list[bytes] = []
+    for batch in store.batches(run.record.batch_keys):
+        if batch.run_id != run.id or batch.state != "collected":
+            continue
+        table = answers_of(store, batch, prices=run.options.prices)
+        missing = set(np.flatnonzero(status_codes(table.column("status")) == CODE["missing"]).tolist())
+        if not missing:
+            continue
+        try:
+            found = [line for position, line in store.spooled_requests(batch.key) if position in missing]
+        except StoreError:
+            return None
+        if len(found) < len(missing):
+            return None
+        bodies += [params_of_line(line) for line in found]
+    return bodies

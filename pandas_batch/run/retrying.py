@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from pandas_batch.run.worth_asking import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .chosen_rows import positions_of
+from .others_asking import nobody_else_asks
 from .recording import BATCH_BYTES, drawn_apart, new_run_id
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def retry_run(
         )
     chosen = None if rows is None else _chosen_requests(run, rows)
     asked = _digest(errors, changes.given, _part_of(run), chosen)
-    with store.preparing():
+    with _alone(run, errors, changes, chosen):
         later = _retries_since(store, parent)
         if any(record.retry_digest == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
@@ -71,6 +73,35 @@ def retry_run(
     # Another retry: of what the retries made since have left, whose answers are paid for.
     newest = run.sibling(later[0].id)
     return retry_run(newest, errors=errors, rows=rows, max_cost_usd=max_cost_usd, overrides=overrides)
+
+
+@contextmanager
+def _alone(run: DrivenRun, errors: str, changes: Changes, chosen: np.ndarray | None) -> Iterator[None]:
+    """While this is open nobody else prepares a run, nor asks live what this retry is about to ask."""
+    requests = _requests_to_retry(run, errors) if chosen is None else chosen
+    is_apart = chosen is not None and not changes.given
+    if is_apart or len(requests) == 0 or _retries_since(run.store, run.record):
+        with run.store.preparing():
+            yield
+    else:
+        with nobody_else_asks_again(run, requests_again(run, requests, changes)):
+            yield
+
+
+@contextmanager
+def nobody_else_asks_again(run: DrivenRun, again: Sequence[Again]) -> Iterator[None]:
+    """While this is open nobody prepares a run in the store, and nobody asks one of these requests live."""
+    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
+    with nobody_else_asks(
+        run.store,
+        np.vstack([one.address for one in again]),
+        draws,
+        base_url=run.record.base_url,
+        clock=run.clock,
+        prices=run.options.prices,
+        is_silent=run.options.progress == "off",
+    ):
+        yield
 
 
 def _chosen_requests(run: DrivenRun, rows: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
 from pandas_batch.requests.option_checks import check_columns
 
+from .joining import columns_of
 from .target_frame import TargetFrame, insert_columns
 from .waiting import AwaitedRun
 
@@ -164,7 +165,7 @@ class Run(AwaitedRun):
         schema_prefix = prefix if self._options.schema_prefix is None else self._options.schema_prefix
         answers = self.answers()
         answers.read_typed()
-        columns, codes = answers.columns(names, rows=rows, schema_prefix="\0" + schema_prefix)
+        columns, codes = columns_of(answers, names, rows=rows, schema_prefix="\0" + schema_prefix)
         return {name[1:] if name[0] == "\0" else prefix + name: values for name, values in columns.items()}, codes
 
     def to_arrow(self) -> pa.Table:
@@ -217,7 +218,7 @@ class Run(AwaitedRun):
         """The rows that have no usable answer: label as index, ``position``, ``status`` and ``error``."""
         answers = self.answers()
         positions = answers.failed_positions()
-        columns, _ = answers.columns(["status", "error"], rows=positions)
+        columns, _ = columns_of(answers, ["status", "error"], rows=positions)
         labels = self._target.index(self._store, self.id)
         return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
 
@@ -281,8 +282,13 @@ class Run(AwaitedRun):
         ------
         NotEndedError
             Not every batch is home yet.
+        StoreError
+            The raw results of a batch are damaged; they are fetched again by the next look at the run.
         """
+        import os
         from pathlib import Path
+
+        from pandas_batch.engine.rebuilding import raw_blocks
 
         if not self.is_settled():
             raise NotEndedError(
@@ -291,16 +297,20 @@ class Run(AwaitedRun):
                 f"{self.expression}.wait().to_jsonl({str(path)!r})",
             )
         target = Path(path)
-        with target.open("wb") as out:
-            for batch in self.batch_records():
-                if batch.state == "collected":
-                    with self._store.open_results(batch.key) as raw:
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as out:
+                for batch in self.batch_records():
+                    if batch.state == "collected":
                         last = b"\n"
-                        while block := raw.read(1 << 20):
+                        for block in raw_blocks(self._store, batch):
                             out.write(block)
                             last = block
-                    if not last.endswith(b"\n"):
-                        out.write(b"\n")
+                        if not last.endswith(b"\n"):
+                            out.write(b"\n")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
         return target
 
     # ---------------------------------------------------------------- cancel, retry, delete

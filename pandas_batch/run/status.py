@@ -10,10 +10,12 @@ import numpy as np
 
 from pandas_batch.errors import clip
 from pandas_batch.results.row_status import FAILED
-from pandas_batch.run.joining import RunAnswers
 from pandas_batch.run.worth_asking import retry_line
 from pandas_batch.store.states import TO_SEND
 from pandas_batch.types import BatchStatus, FailedRow, RunStatus
+
+from .joining import columns_of
+from .run_answers import RunAnswers
 
 if TYPE_CHECKING:
     from pandas_batch.requests.schema import OutputSchema
@@ -136,7 +138,7 @@ class StatusMaker:
         answers = self._answers[1]
         positions = answers.failed_positions()[:N_FAILED_SHOWN]
         labels = self._labels(positions)
-        columns, _ = answers.columns(["status", "error"], rows=positions)
+        columns, _ = columns_of(answers, ["status", "error"], rows=positions)
         return tuple(
             FailedRow(label=label, position=int(position), status=first_of(status), error=clip(first_of(error), 200))
             for label, position, status, error in zip(

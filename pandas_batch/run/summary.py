@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pandas_batch.engine.surplus import Surplus
     from pandas_batch.results.rates import Prices
-    from pandas_batch.run.joining import RunAnswers
+    from pandas_batch.run.run_answers import RunAnswers
     from pandas_batch.store import RunRecord
     from pandas_batch.types import RunStatus
 

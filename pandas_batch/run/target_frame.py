@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from pandas_batch.run.joining import RunAnswers
+    from pandas_batch.run.run_answers import RunAnswers
     from pandas_batch.store import Store
 
 

@@ -21,6 +21,7 @@ from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.estimate import estimate_requests
 from pandas_batch.requests.plain_values import shown
 
+from .joining import columns_of
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce, nobody_else_asks
 from .recording import Found, Needs, drawn_apart, new_run_id, requests_table, rows_table, spooled
@@ -304,7 +305,7 @@ def _show(call: Call, run: Run, needs: Needs, positions: np.ndarray, progress: L
 def _tried(call: Call, run: Run, needs: Needs, positions: np.ndarray) -> list[Any]:
     from pandas_batch.display.trial_view import TriedRow
 
-    columns, _ = run.answers().columns(["output", "status", "error", "tokens", "cost_usd"])
+    columns, _ = columns_of(run.answers(), ["output", "status", "error", "tokens", "cost_usd"])
     labels = run.target.index(run.store, run.id)
     prompts = _prompts(call, positions)
     rows = []

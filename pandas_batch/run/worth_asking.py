@@ -10,7 +10,7 @@ from pandas_batch.results.row_status import CODE, FAILED, is_any
 from pandas_batch.stop_reasons import CUT
 
 if TYPE_CHECKING:
-    from .joining import RunAnswers
+    from .run_answers import RunAnswers
 
 TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error", "timeout_error"})
 """Errors of a row after which the same request may well succeed
