@@ -166,7 +166,7 @@ def with_options(call: _Call) -> _Call:
         )
         for name, option in CALL_OPTIONS.items()
     ]
-    call.__signature__ = plain.replace(parameters=named)  # type: ignore[attr-defined]
+    call.__signature__ = plain.replace(parameters=named)  # type: ignore[attr-defined]  # a function has it
     if call.__doc__:  # none with python -OO
         call.__doc__ = call.__doc__.replace(_MARK, _told())
     return call

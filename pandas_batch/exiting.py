@@ -142,7 +142,7 @@ def _listen() -> None:
     weakref.finalize(AtWork, int)
     atexit.register(_stop_all)
     with suppress(AttributeError, RuntimeError):  # a private name; and a process that is ending already
-        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined]
+        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined]  # said above
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_fork_in_child)
 

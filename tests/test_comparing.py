@@ -320,3 +320,14 @@ def test_frame_of_a_comparison() -> None:
     frame = comparison().to_frame()
     assert frame.loc["cost_usd"].tolist() == [0.01, 0.02]
     assert frame.loc["metric"].tolist() == [1.0, 0.75]
+
+
+def test_a_bound_without_its_measure_is_no_gate() -> None:
+    """A drop of a metric that nobody gave is refused, and tokens that a run does not show are not told as none."""
+    run = FinishedRun(frame_of(LABELS))
+    with pytest.raises(InputError, match="has no metric="):
+        compare_runs(run, run, max_metric_drop=0.1)
+    without = FinishedRun(frame_of(LABELS).drop(columns="tokens"))
+    told = compare_runs(without, without)
+    assert told.a.tokens is None
+    assert "unknown → unknown" in str(told)

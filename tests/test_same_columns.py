@@ -169,7 +169,7 @@ def test_the_same_line_over_a_saved_result_goes_on(
     out = ask(frame, api, clock, columns="all").result()
     path = tmp_path / f"out.{file}"
     if file == "xlsx":
-        pytest.importorskip("openpyxl")
+        pytest.importorskip("openpyxl", reason="the extra for spreadsheets is not installed")
     writer = {"xlsx": "to_excel"}.get(file, f"to_{file}")
     reader = {"xlsx": pd.read_excel}.get(file) or getattr(pd, f"read_{file}")
     getattr(out, writer)(path, **({"index": False} if file in ("csv", "xlsx") else {}))

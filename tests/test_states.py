@@ -44,7 +44,7 @@ def test_every_state_is_reached_and_ends() -> None:
     def reached(start: str) -> set[str]:
         seen, new = {start}, [start]
         while new:
-            more = set(TRANSITIONS[new.pop()]) - seen  # type: ignore[index]
+            more = set(TRANSITIONS[new.pop()]) - seen  # type: ignore[index]  # a plain text
             seen |= more
             new += more
         return seen
@@ -56,7 +56,7 @@ def test_every_state_is_reached_and_ends() -> None:
 def test_what_was_withdrawn_or_is_home_stays_so() -> None:
     """A canceled batch is never posted, and answers that are here are never paid again: damaged, they are fetched."""
     for state in ("withdrawn", "split"):
-        assert not TRANSITIONS[state]  # type: ignore[index]
+        assert not TRANSITIONS[state]  # type: ignore[index]  # a plain text
     assert set(TRANSITIONS["collected"]) == {"ended"}
 
 

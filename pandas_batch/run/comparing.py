@@ -54,6 +54,12 @@ def compare_runs(
     _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
     if metric is not None and not callable(metric):
         raise InputError("metric is not a function.", COMPARING_SPENDS_NOTHING, _METRIC_HINT)
+    if metric is None and max_metric_drop:
+        raise InputError(
+            f"max_metric_drop={max_metric_drop:g} has no metric= that it could hold.",
+            COMPARING_SPENDS_NOTHING,
+            _METRIC_HINT,
+        )
     for name, run in (("a", a), ("b", b)):
         if not (hasattr(run, "cost_of_rows") and hasattr(run, "result")):
             raise InputError(
@@ -217,9 +223,9 @@ def _each(cell: Any) -> Sequence[Any]:
     return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
 
 
-def _total(frame: pd.DataFrame, name: str) -> int:
+def _total(frame: pd.DataFrame, name: str) -> int | None:
     if name not in frame.columns:
-        return 0
+        return None
     return int(sum(value for cell in frame[name].array for value in _each(cell) if not pd.isna(value)))
 
 

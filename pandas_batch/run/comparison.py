@@ -34,7 +34,7 @@ class Side:
     cost_usd, cost_usd_per_row
         What the answers cost, in all and per answered row; None where unknown.
     tokens
-        Sum over the answered rows.
+        Sum over the answered rows; None where the run has no such column.
     metric
         Value of the metric, or None without one.
     """
@@ -44,7 +44,7 @@ class Side:
     n_succeeded: int
     n_failed: int
     cost_usd: float | None
-    tokens: int
+    tokens: int | None
     metric: float | None = None
 
     @property
