@@ -34,6 +34,9 @@ class StopReason:
     needs_room: bool = False
 
 
+PAUSED = "pause_turn"
+"""The stop reason of an answer that the server's tools have interrupted, and that goes on when it is sent back."""
+
 STOP_REASONS = (
     StopReason("end_turn"),
     StopReason("stop_sequence"),
@@ -53,7 +56,7 @@ STOP_REASONS = (
         of_answer="the model refused to answer",
     ),
     StopReason(
-        "pause_turn",
+        PAUSED,
         is_cut=True,
         of_rows="paused before they were finished",
         of_answer="the model paused before it had answered",

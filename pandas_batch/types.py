@@ -24,6 +24,7 @@ ROW_STATUSES = (
     "skipped",
     "missing",
     "invalid",
+    "paused",
     "pending",
     "unsent",
 )

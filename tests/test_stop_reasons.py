@@ -9,7 +9,7 @@ import pytest
 from rowlab import ask
 
 from pandas_batch import simulator
-from pandas_batch.stop_reasons import FREE_IF_EMPTY, STOP_REASONS, WHY_MISFIT, StopReason
+from pandas_batch.stop_reasons import FREE_IF_EMPTY, PAUSED, STOP_REASONS, WHY_MISFIT, StopReason
 
 
 @pytest.mark.parametrize("reason", STOP_REASONS, ids=lambda reason: reason.name)
@@ -28,8 +28,10 @@ def test_what_is_cut_is_said_and_asked_again(clock, reason: StopReason):
         cut = [text for text in told if reason.of_rows and reason.of_rows in text]
         assert len(cut) == reason.is_cut
         assert ["max_tokens=32" in text for text in cut] == [reason.needs_room] * len(cut)
+        # What has paused goes on; everything else begins anew.
+        again_texts = {"hmwhole", "whole"} if reason.name == PAUSED else {"whole"} if reason.is_cut else {"hm", "whole"}
         assert (again.id != run.id) == reason.is_cut
-        assert set(again.result()["output"]) == ({"whole"} if reason.is_cut else {"hm", "whole"})
+        assert set(again.result()["output"]) == again_texts
 
 
 def test_the_words_for_a_schema_and_the_bill_follow_the_table() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from typing import Any
@@ -107,6 +107,35 @@ class Changes:
         # Only the top level is sorted: models write the fields of a schema in the order in which they stand.
         encoded = msgspec.json.encode(dict(sorted(params.items())))
         return encoded, self._fingerprint(params)
+
+    def going_on(self, body: bytes, content: Sequence[Any], *, goes_on_already: bool) -> tuple[bytes, np.ndarray]:
+        """
+        Return the request that lets an answer go on, and its fingerprint.
+
+        Parameters
+        ----------
+        body
+            The params of the request whose answer has paused.
+        content
+            The content blocks of that answer, as they came
+            (https://platform.claude.com/docs/en/api/handling-stop-reasons#pause_turn).
+        goes_on_already
+            Whether that request let an earlier part go on: then both are sent back as one message.
+        """
+        import msgspec
+
+        params = msgspec.json.decode(body)
+        messages = list(params["messages"])
+        before = messages.pop()["content"] if goes_on_already else []
+        params["messages"] = [*messages, {"role": "assistant", "content": [*before, *content]}]
+        return msgspec.json.encode(params), self._fingerprint(params)
+
+    def from_the_start(self, body: bytes) -> bytes:
+        """Return the params of a request that lets an answer go on as they were when the answer began."""
+        import msgspec
+
+        params = msgspec.json.decode(body)
+        return msgspec.json.encode(params | {"messages": params["messages"][:-1]})
 
     def _fingerprint(self, params: dict[str, Any]) -> np.ndarray:
         on_wire = {name: value for name, value in params.items() if name != "messages"}

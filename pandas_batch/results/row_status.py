@@ -11,7 +11,7 @@ from pandas_batch.types import ROW_STATUSES
 
 CODE = {status: code for code, status in enumerate(ROW_STATUSES)}
 
-FAILED = ("errored", "expired", "canceled", "missing", "invalid")
+FAILED = ("errored", "expired", "canceled", "missing", "invalid", "paused")
 """Status of a row that was asked and has no usable answer."""
 
 NOT_SENT = -1

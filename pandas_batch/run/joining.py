@@ -34,6 +34,7 @@ _WORDS = {
     "expired": "expired: the batch ended after 24 hours before this request was processed",
     "canceled": "canceled: the batch was canceled before this request was processed",
     "missing": "missing: the server has no result for this request",
+    "paused": "paused: the model had not finished yet; a retry lets it go on from where it stopped",
 }
 
 
@@ -108,7 +109,7 @@ class Gathered:
         self.codes[of_answer == NOT_OF_THIS_RUN] = CODE["unsent"]
         request_codes = answers.codes_of_requests()
         self.codes[sent] = request_codes[of_answer[sent]]
-        self._unanswered = ~is_any(self.codes, ("succeeded", "invalid"))
+        self._unanswered = ~is_any(self.codes, ("succeeded", "invalid", "paused"))
         table, places = answers.global_positions(of_answer[sent])
         self._places = np.full(self._n, -1, dtype=np.int64)
         self._places[sent] = places

@@ -17,6 +17,7 @@ from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.errors import InputError, RunNotFoundError, StoreError, outside_level
+from pandas_batch.results.row_status import CODE
 from pandas_batch.run.worth_asking import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pandas_batch.store import NewBatch, RunRecord, Store
 
     from .driving import DrivenRun
+    from .run_answers import RunAnswers
 
 AnyRun = TypeVar("AnyRun", bound="DrivenRun")
 
@@ -84,7 +86,8 @@ def _alone(run: DrivenRun, errors: str, changes: Changes, chosen: np.ndarray | N
         with run.store.preparing():
             yield
     else:
-        with nobody_else_asks_again(run, requests_again(run, requests, changes)):
+        start_over = chosen is not None or bool(changes.given)
+        with nobody_else_asks_again(run, requests_again(run, requests, changes, start_over=start_over)):
             yield
 
 
@@ -203,7 +206,7 @@ def _record(
     positions = table.column("position").to_numpy().copy()
     draws = table.column("draw").to_numpy().copy()
     reused = np.ones(len(keys), dtype=bool)
-    again = requests_again(run, requests, changes)
+    again = requests_again(run, requests, changes, start_over=chosen is not None or bool(changes.given))
     if chosen is not None and not changes.given:
         # Another draw of the same request: the answer that is not wanted stays, and is not found for this one.
         draws[requests] = drawn_apart(draws[requests])
@@ -277,16 +280,28 @@ def _requests_to_retry(run: DrivenRun, errors: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Again:
-    """A request that is to be asked again: its number in the run, its params, its fingerprint."""
+    """
+    A request that is to be asked again: its number in the run, its params, its fingerprint.
+
+    Where it goes on from where an answer paused, `parts` are the places of that answer: (batch key, position) each.
+    """
 
     request: int
     params: bytes
     address: np.ndarray
+    parts: tuple[tuple[int, int], ...] = ()
 
 
-def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None = None) -> list[Again]:
-    """Return `requests` with their changes, from the spools they were posted from."""
+def requests_again(
+    run: DrivenRun, requests: np.ndarray, changes: Changes | None = None, *, start_over: bool = False
+) -> list[Again]:
+    """
+    Return `requests` with their changes, from the spools they were posted from.
+
+    An answer that has paused goes on from there, unless it is to `start_over`.
+    """
     from pandas_batch.custom_ids import FINGERPRINT_BYTES, parse_custom_id
+    from pandas_batch.requests.changes import Changes
 
     answers = run.answers_of_run()
     keys, positions = answers.keys[requests], answers.positions[requests]
@@ -296,12 +311,27 @@ def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None
         addresses[requests[keys == key]] = run.store.requests_of(key)[0][positions[keys == key]]
     again: list[Again] = []
     gone: list[int] = []
+    record = run.record
+    if changes is None:
+        changes = Changes.of({}, record.options, base_url=record.base_url, api_version=record.api_version)
+    contents = {} if start_over else _contents_of_paused(answers, requests)
 
     def add(request: int, params: bytes) -> None:
         address = addresses[request]
-        if changes is not None and changes.given:
-            params, address = changes.apply(params)
-        again.append(Again(request, params, address))
+        parts: tuple[tuple[int, int], ...] = ()
+        place = int(answers.keys[request]), int(answers.positions[request])
+        earlier = _parts_before(answers, *place)
+        if request in contents:
+            params, address = changes.going_on(params, contents[request], goes_on_already=bool(earlier))
+            parts = (*earlier, place)
+        elif start_over:
+            if earlier:
+                params = changes.from_the_start(params)
+            if earlier or changes.given:
+                params, address = changes.apply(params)
+        else:
+            parts = earlier
+        again.append(Again(request, params, address, parts))
 
     for key in np.unique(keys).tolist():
         wanted = dict(zip(positions[keys == key].tolist(), requests[keys == key].tolist(), strict=True))
@@ -322,6 +352,25 @@ def requests_again(run: DrivenRun, requests: np.ndarray, changes: Changes | None
             hint=f'df.claude_batch.attach("{run.id}").retry_failed(...)   # makes them anew from the rows of the frame',
         )
     return sorted(again, key=lambda one: one.request)
+
+
+def _parts_before(answers: RunAnswers, key: int, position: int) -> tuple[tuple[int, int], ...]:
+    """Return where the parts are of the answer that a request lets go on; none where it began by itself."""
+    batch = answers.batches.get(key)
+    parts = () if batch is None else batch.continued.get(str(position), ())
+    return tuple((part_key, part) for part_key, part in parts)
+
+
+def _contents_of_paused(answers: RunAnswers, requests: np.ndarray) -> dict[int, list[Any]]:
+    """Return the content blocks of those requests whose answers have paused with something to go on from."""
+    paused = requests[answers.codes_of_requests()[requests] == CODE["paused"]]
+    contents: dict[int, list[Any]] = {}
+    for key in np.unique(answers.keys[paused]).tolist():
+        mine = paused[answers.keys[paused] == key]
+        for request, content in zip(mine.tolist(), answers.last_contents_of(key, answers.positions[mine]), strict=True):
+            if content:
+                contents[request] = content
+    return contents
 
 
 def _made_anew(run: DrivenRun, requests: np.ndarray, addresses: np.ndarray) -> dict[int, bytes]:
@@ -414,6 +463,7 @@ def written(
                 base_url=record.base_url,
                 betas=tuple(record.options.get("betas", ())),
                 is_live=live_nonce is not None,
+                continued={at: one.parts for at, one in enumerate(again[start:stop]) if one.parts},
             )
         )
         start = stop

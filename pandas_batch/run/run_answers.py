@@ -19,7 +19,7 @@ from pandas_batch.results.row_status import (
     is_any,
     status_codes,
 )
-from pandas_batch.stop_reasons import CUT
+from pandas_batch.stop_reasons import CUT, PAUSED
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import ROW_STATUSES
 
@@ -77,6 +77,7 @@ class RunAnswers:
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
         self.batches = {batch.key: batch for batch in batches}
         self._tables: dict[int, pa.Table] = {}
+        self._own_tables: dict[int, pa.Table] = {}
         self._any_schema = schema
         self._schema = schema if all(batch.state in SETTLED for batch in batches) else None
         self._codes: np.ndarray | None = None
@@ -162,15 +163,27 @@ class RunAnswers:
     # ---------------------------------------------------------------- the answers, batch by batch
 
     def _table(self, key: int) -> pa.Table | None:
-        """Return the mapped answers of a batch, None while it is not collected."""
+        """Return the answers of a batch, each with the parts that came before it; None while it is not collected."""
         batch = self.batches.get(key)
         if batch is None or batch.state != "collected":
             return None
         if key not in self._tables:
+            table = self._own_table(key)
+            if batch.continued:
+                from .continuing import joined_parts
+
+                table = joined_parts(table, batch.continued, self._own_table)
+            self._tables[key] = table
+        return self._tables[key]
+
+    def _own_table(self, key: int) -> pa.Table:
+        """Return the mapped answers of a collected batch as they are stored."""
+        if key not in self._own_tables:
             from pandas_batch.engine.rebuilding import answers_of
 
-            self._tables[key] = self._priced(answers_of(self._store, batch, prices=self._prices), batch)
-        return self._tables[key]
+            batch = self.batches[key]
+            self._own_tables[key] = self._priced(answers_of(self._store, batch, prices=self._prices), batch)
+        return self._own_tables[key]
 
     def _priced(self, table: pa.Table, batch: BatchRecord) -> pa.Table:
         from pandas_batch.results.pricing import add_costs, unpriced_models
@@ -180,7 +193,18 @@ class RunAnswers:
         return add_costs(table, at=batch.created_at, prices=self._prices, batch=not batch.is_live)
 
     def contents_of(self, key: int, positions: Sequence[int]) -> list[list[Any] | None]:
-        """Return the content blocks of some answers of a collected batch, as they came."""
+        """Return the content blocks of some answers of a collected batch, as they came, those of all their parts."""
+        contents = self.last_contents_of(key, positions)
+        for at, position in enumerate(positions):
+            earlier: list[Any] = []
+            for part_key, part in self.batches[key].continued.get(str(position), ()):
+                earlier += self.last_contents_of(part_key, [part])[0] or []
+            if earlier:
+                contents[at] = earlier + (contents[at] or [])
+        return contents
+
+    def last_contents_of(self, key: int, positions: Sequence[int]) -> list[list[Any] | None]:
+        """Return the content blocks that some requests of a collected batch were answered with, as they came."""
         from pandas_batch.engine.rebuilding import contents_of
 
         return contents_of(self._store, self.batches[key], positions)
@@ -246,6 +270,7 @@ class RunAnswers:
                 codes[mine] = CODE["missing"]
             elif batch is not None and batch.state == "withdrawn":
                 codes[mine] = CODE["canceled"]
+        codes[self.requests_with("stop_reason", PAUSED) & (codes == CODE["succeeded"])] = CODE["paused"]
         return codes
 
     def counts(self) -> dict[str, int]:
@@ -282,13 +307,26 @@ class RunAnswers:
             reused = self.reused[mine]
             cost += exact_sum(usd)
             standard += exact_sum(standard_usd)
-            paid += exact_sum(usd[~reused])
+            paid += exact_sum(usd[~reused]) + self._paid_besides(key, mine)
             if reused.any() or not self._is_each_once:
                 spared = self._rows_per_request[mine] - np.where(reused, 0, 1)
                 saved += exact_sum(usd * np.maximum(spared, 0))
         if not known:
             return Totals(None, None, None, None)
         return Totals(*(round(usd, 12) for usd in (cost, standard, paid, saved)))
+
+    def _paid_besides(self, key: int, mine: Places) -> float:
+        """Return what the parts of answers that go on in a batch make this run's bill longer, or shorter, in USD."""
+        besides_usd = 0.0
+        continued = self.batches[key].continued
+        if continued:
+            for position, reused in zip(self.positions[mine].tolist(), self.reused[mine].tolist(), strict=True):
+                for part_key, part in continued.get(str(position), ()):
+                    cost_usd = self._own_table(part_key).column("cost_usd")[part].as_py()
+                    is_own = self.batches[part_key].run_id == self._run.id
+                    # The whole answer counts as paid where its last part does.
+                    besides_usd += (cost_usd or 0.0) * (int(is_own) - int(not reused))
+        return besides_usd
 
     def unsendable_positions(self) -> np.ndarray:
         """Return the positions of the rows whose prompt could not be sent."""

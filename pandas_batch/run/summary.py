@@ -12,7 +12,7 @@ from pandas_batch.columns import CORE_COLUMNS
 from pandas_batch.estimates.bill import Estimate
 from pandas_batch.results.row_status import exact_sum
 from pandas_batch.run.key_slices import is_all
-from pandas_batch.stop_reasons import CUT, STOP_REASONS
+from pandas_batch.stop_reasons import CUT, PAUSED, STOP_REASONS
 from pandas_batch.types import DEFAULT_MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def warnings_of(
     if parts:
         more = 4 * (max_tokens if isinstance(max_tokens, int) else DEFAULT_MAX_TOKENS)
         limit = f", max_tokens={more}" if any(reason.needs_room for reason in cut) else ""
+        # What has paused goes on by itself when it is asked again, as what failed does.
+        how = f'errors="all"{limit}' if any(reason.name != PAUSED for reason in cut) else ""
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
-            f'To ask these again: {run}.retry_failed(errors="all"{limit})'
+            f"To ask these again: {run}.retry_failed({how})"
         )
     beside = _count_values(answers, "beside_output") if _words_of(answers, "beside_output") else {}
     beside = {column: n for column, n in beside.items() if not {column, "content"} & {*names}}

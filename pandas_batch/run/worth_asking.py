@@ -16,7 +16,7 @@ TRANSIENT_ERRORS = frozenset({"api_error", "overloaded_error", "rate_limit_error
 """Errors of a row after which the same request may well succeed
 (https://platform.claude.com/docs/en/api/errors)."""
 
-_ALWAYS = ("expired", "canceled", "missing")
+_ALWAYS = ("expired", "canceled", "missing", "paused")
 
 
 def worth_asking(answers: RunAnswers, errors: str) -> np.ndarray:

@@ -206,6 +206,9 @@ def _spoil(message: dict[str, Any], outcome: str, max_tokens: int) -> None:
         usage["output_tokens"] = max_tokens
     elif outcome == "paused":
         message["stop_reason"] = "pause_turn"
+        # The loop of a server's tool was interrupted: its last call waits to be sent back.
+        call = {"type": "server_tool_use", "id": f"srvtoolu_{message['id'][-24:]}", "name": "web_search"}
+        message["content"] = [*message["content"], call | {"input": {"query": "more"}}]
     elif outcome == "invalid_json":
         message["content"] = [{"type": "text", "text": '{"broken": '}]
     elif outcome == "no_text":

@@ -283,10 +283,16 @@ def _check_messages(messages: object, model: Model, version: str) -> None:
                 raise invalid(f"{where}.{name}: Extra inputs are not permitted")
         last = position == len(messages) - 1
         _check_content(message.get("content"), where, role, last=last, version=version)
-    if messages[-1]["role"] == "assistant" and not model.prefill:
+    if messages[-1]["role"] == "assistant" and not model.prefill and not _goes_on(messages[-1]["content"]):
         raise invalid(
             "This model does not support assistant message prefill. The conversation must end with a user message."
         )
+
+
+def _goes_on(content: object) -> bool:
+    """Return whether an assistant's last message is an answer that paused in the loop of a server's tool."""
+    blocks = content if isinstance(content, list) else []
+    return any(isinstance(block, dict) and block.get("type") == "server_tool_use" for block in blocks)
 
 
 def _check_content(content: object, where: str, role: str, *, last: bool, version: str) -> None:

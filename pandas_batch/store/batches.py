@@ -218,9 +218,17 @@ class Batches(OpenedStore):
                 if not queries.update_batch(connection, key, changes, expect):
                     return False
                 (parent,) = queries.select_batches(connection, "WHERE key = ?", (key,))
+                start = 0
                 for new, child in zip(keys, children, strict=True):
                     record = new_record(new, parent.run_id, child)
-                    queries.insert_batch(connection, replace(record, cancel_asked=parent.cancel_asked))
+                    stop = start + record.n_requests
+                    continued = {
+                        str(int(at) - start): parts for at, parts in parent.continued.items() if start <= int(at) < stop
+                    }
+                    queries.insert_batch(
+                        connection, replace(record, cancel_asked=parent.cancel_asked, continued=continued)
+                    )
+                    start = stop
                 queries.link_successors(connection, key, keys)
                 return True
 

@@ -73,10 +73,12 @@ _VERSION_1 = (
         first_watermark_at TEXT,
         surplus TEXT NOT NULL,
         surplus_settled INTEGER NOT NULL,
-        is_live INTEGER NOT NULL
+        is_live INTEGER NOT NULL,
+        continued TEXT NOT NULL
     )
     """,
     "CREATE INDEX batches_by_state ON batches (state)",
+    "CREATE INDEX batches_that_continue ON batches (key) WHERE continued != '{}'",
     """
     CREATE TABLE run_batches (
         run_id TEXT NOT NULL,

@@ -17,6 +17,7 @@ from .records import (
     RunRecord,
     assignments,
     batch_from,
+    from_cell,
     row_of,
     run_from,
 )
@@ -51,11 +52,21 @@ def insert_run(connection: sqlite3.Connection, run: RunRecord) -> None:
 
 
 def link_batches(connection: sqlite3.Connection, run_id: str, keys: Iterable[int], *, first_place: int) -> None:
-    """Record that a run needs batches."""
+    """Record that a run needs batches, and those that hold the first parts of their answers."""
     connection.executemany(
         "INSERT OR IGNORE INTO run_batches (run_id, place, batch_key) VALUES (?, ?, ?)",
-        [(run_id, first_place + at, key) for at, key in enumerate(keys)],
+        [(run_id, first_place + at, key) for at, key in enumerate(_with_parts(connection, keys))],
     )
+
+
+def _with_parts(connection: sqlite3.Connection, keys: Iterable[int]) -> list[int]:
+    """Return `keys`, and those of the batches in which answers began that go on in them."""
+    found = dict.fromkeys(keys)
+    continued = connection.execute("SELECT key, continued FROM batches WHERE continued != '{}'").fetchall()
+    for key, cell in continued:
+        if key in found:
+            found |= dict.fromkeys(part for parts in from_cell("continued", cell).values() for part, _ in parts)
+    return list(found)
 
 
 def insert_batch(connection: sqlite3.Connection, batch: BatchRecord) -> None:
@@ -151,7 +162,7 @@ def extend_run(
     ).fetchone()
     link_batches(connection, run_id, keys, first_place=place + 1)
     # What another run has posted, and this one does not wait for any more, is no business of it.
-    needed = set(keys)
+    needed = set(_with_parts(connection, keys))
     others = connection.execute(
         "SELECT batch_key FROM run_batches JOIN batches ON key = batch_key "
         "WHERE run_batches.run_id = ? AND batches.run_id != ? AND state != 'split'",

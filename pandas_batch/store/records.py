@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -121,6 +121,9 @@ class BatchRecord:
         Whether the last look for such batches has been taken.
     is_live
         Whether its requests are asked one by one through the Messages API, at the standard price; it is never posted.
+    continued
+        For each position (as text) whose request goes on from where an answer paused: where the parts of the answer
+        so far are, as pairs of batch key and position.
     """
 
     key: int
@@ -160,6 +163,7 @@ class BatchRecord:
     surplus: Mapping[str, float | None] = field(default_factory=dict)
     surplus_settled: bool = False
     is_live: bool = False
+    continued: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +183,8 @@ class NewBatch:
         Given for a batch that is on the server already and was found again: it is recorded as ``bound``.
     is_live
         Whether its requests are to be asked one by one: it is recorded as ``live``. Its maker holds `live_lease`.
+    continued
+        Of requests that go on from where an answer paused: the parts so far, by position.
     """
 
     nonce: str
@@ -189,6 +195,7 @@ class NewBatch:
     betas: tuple[str, ...] = ()
     batch_id: str | None = None
     is_live: bool = False
+    continued: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
 
 
 def live_lease(nonce: str) -> str:
@@ -210,6 +217,7 @@ def new_record(key: int, run_id: str, batch: NewBatch) -> BatchRecord:
         batch_id=batch.batch_id,
         proved=batch.batch_id is not None,
         is_live=batch.is_live,
+        continued={str(at): [list(part) for part in parts] for at, parts in batch.continued.items()},
     )
 
 
@@ -220,7 +228,7 @@ _TIMES = frozenset(
     | {"first_posted_at", "first_server_posted_at", "first_watermark_at"}
     | {"cancel_initiated_at", "archived_at", "not_found_since"}
 )
-_JSON = frozenset({"options", "estimate", "counts", "surplus"})
+_JSON = frozenset({"options", "estimate", "counts", "surplus", "continued"})
 _TUPLES = frozenset({"betas", "tried_ids", "split_into"})
 _FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled", "is_live"})
 
@@ -296,4 +304,4 @@ def assignments(
     return clause, {name: to_cell(name, value) for name, value in changes.items()}
 
 
-FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests", "is_live"})
+FIXED_BATCH_COLUMNS = frozenset({"key", "run_id", "nonce", "base_url", "n_requests", "is_live", "continued"})
