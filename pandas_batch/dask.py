@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pandas_batch.estimates.estimate import Estimate
     from pandas_batch.requests.plan import RequestPlan, Slice
 
+    from .store import Store
+
 __all__ = ["ClaudeBatchDaskFrame", "ClaudeBatchDaskSeries"]
 
 
@@ -198,7 +200,7 @@ class DaskCall(Call):
                 preflight(self.plan.plan_of_partition(number), self.options, self.wire(), clock=self.clock)
                 return
 
-    def estimate(self, *, found: Found | None = None, online: bool = True) -> Estimate:
+    def estimate(self, *, found: Found | None = None, store: Store | None = None, online: bool = True) -> Estimate:
         """Return the sum over the partitions, from bytes alone: an upper bound that no dedupe or reuse lowers."""
         estimates = [part.estimate for part in self.plan.parts if part.estimate is not None]
         if not estimates:

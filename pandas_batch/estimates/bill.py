@@ -91,6 +91,11 @@ class Estimate:
         The bill if every request uses up its ``max_tokens``, with the input at the high end.
     cost_usd_standard
         The same upper bound without batching.
+    cost_usd_expected
+        The bill if the answers are as long as earlier ones to the same prompt, or of the same model and schema; None
+        where the store has none.
+    n_answers
+        Number of those earlier answers.
     models, unpriced
         Models of the requests, and those without a known price.
     unbounded
@@ -117,6 +122,8 @@ class Estimate:
     cost_usd_min: float | None
     cost_usd_max: float | None
     cost_usd_standard: float | None
+    cost_usd_expected: float | None = None
+    n_answers: int = 0
     models: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
     unbounded: tuple[str, ...] = ()
@@ -186,6 +193,7 @@ class Estimate:
             ("input tokens", number(self.input_tokens), self._error_bar()),
             ("output tokens", number(self.output_tokens_max), "at most: max_tokens used up"),
             ("cost at least", usd(self.cost_usd_min), "input only"),
+            *self._expected(),
             ("cost at most", usd(self.cost_usd_max), "every answer as long as max_tokens allows"),
             ("without batching", usd(self.cost_usd_standard), "at most"),
         ]
@@ -200,6 +208,12 @@ class Estimate:
                 (f"without cache{of_model}", _span(cache.cost_usd_min_without, cache.cost_usd_max_without), ""),
             ]
         return rows
+
+    def _expected(self) -> list[Row]:
+        if self.cost_usd_expected is None:
+            return []
+        answers = "1 answer" if self.n_answers == 1 else f"{number(self.n_answers)} answers"
+        return [(f"expected, from {answers}", usd(self.cost_usd_expected), "if the others are as long")]
 
     def _error_bar(self) -> str:
         if not self.to_send:

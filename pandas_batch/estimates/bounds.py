@@ -135,6 +135,15 @@ class Bounds:
         """Return the bill with the input at its low end, hardly any output, and all marked input read from a cache."""
         return self._sum(self._of.tokens.low, min, np.zeros(len(self._of.positions)), standard=False)
 
+    def expected(self, output_tokens: float) -> float:
+        """Return the bill with the input as it probably is, unmarked, and answers of so many tokens on average."""
+        output = np.minimum(output_tokens, self._of.max_tokens)
+        usd = 0.0
+        for tier, where in self._tiers(self._of.tokens.mid, standard=False):
+            each = self._of.tokens.mid * float(tier.input) + output * float(tier.output)
+            usd += float((each * self._of.repeats)[where].sum())
+        return self._factor * usd / 1e6
+
     def _sum(
         self, tokens: np.ndarray, pick: Callable[[Iterable[Any]], Any], output: np.ndarray, *, standard: bool
     ) -> float:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pandas_batch.requests.plan import RequestPlan
     from pandas_batch.wire.wire import Wire
 
+    from .experience import Experience
+
 __all__ = ["CacheForecast", "Estimate", "check_budget", "estimate_requests"]
 
 LIMIT_S = 10.0
@@ -61,6 +63,7 @@ def estimate_requests(
     wire: Wire | None,
     at: datetime | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    experience: Experience | None = None,
 ) -> Estimate:
     """
     Estimate the bill of the requests at `unique_positions`. Nothing is spent.
@@ -84,6 +87,8 @@ def estimate_requests(
         Date of the prices; None is now.
     clock
         Tells what now is.
+    experience
+        What earlier answers to the same prompt used, where there are any.
 
     Returns
     -------
@@ -104,6 +109,7 @@ def estimate_requests(
         models,
         bounds,
         unbounded,
+        experience=experience,
         rows=plan.n_rows,
         requests=len(unique_positions) + n_reused,
         reused=n_reused,

@@ -11,6 +11,7 @@ from pandas_batch.amounts import number
 
 from .bill import Estimate
 from .bounds import Bounds, OfModel
+from .experience import Experience, expected_usd
 
 OFFLINE_BASIS = (
     "not counted but guessed from the bytes, at about 4 letters or 2 digits or signs per token; the bounds allow "
@@ -18,7 +19,14 @@ OFFLINE_BASIS = (
 )
 
 
-def added_up(models: Sequence[OfModel], bounds: Sequence[Bounds], unbounded: tuple[str, ...], **told: Any) -> Estimate:
+def added_up(
+    models: Sequence[OfModel],
+    bounds: Sequence[Bounds],
+    unbounded: tuple[str, ...],
+    *,
+    experience: Experience | None = None,
+    **told: Any,
+) -> Estimate:
     """
     Return the estimate of all models together.
 
@@ -28,6 +36,8 @@ def added_up(models: Sequence[OfModel], bounds: Sequence[Bounds], unbounded: tup
         What is known of the requests of each model, and the ends of their bill.
     unbounded
         As `unbounded_by` tells it.
+    experience
+        What earlier answers used.
     told
         The fields of the estimate that are known without adding.
     """
@@ -41,6 +51,8 @@ def added_up(models: Sequence[OfModel], bounds: Sequence[Bounds], unbounded: tup
         cost_usd_min=None if unpriced else sum(bound.low() for bound in bounds),
         cost_usd_max=sum(bound.high() for bound in bounds) if is_bounded else None,
         cost_usd_standard=sum(bound.high(standard=True) for bound in bounds) if is_bounded else None,
+        cost_usd_expected=expected_usd(models, bounds, experience),
+        n_answers=0 if experience is None else experience.n_answers,
         models=tuple(of.name for of in models),
         unpriced=unpriced,
         unbounded=unbounded,

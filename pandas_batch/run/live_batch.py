@@ -24,7 +24,7 @@ _TICK_S = 0.25
 
 def at_standard_price(estimate: Estimate) -> Estimate:
     """Return `estimate` as one of requests that are asked live: without the discount of batches."""
-    return replace(estimate, cost_usd_max=estimate.cost_usd_standard, cost_usd_min=None)
+    return replace(estimate, cost_usd_max=estimate.cost_usd_standard, cost_usd_min=None, cost_usd_expected=None)
 
 
 def wait_for(asker: Asker, run: DrivenRun, *, timeout: float | None, again: str, on_end: Callable[[], None]) -> None:

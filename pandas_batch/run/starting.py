@@ -19,6 +19,7 @@ from pandas_batch.requests.options import Options, parse_options
 from pandas_batch.requests.plain_values import quoted
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
+from .experience import OF_THE_PROMPT, experience_with
 from .recording import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
 from .run import Run, TargetFrame
 from .submitted_rows import SubmittedRows
@@ -105,7 +106,7 @@ class Call:
         """Return which requests `store` has an answer for, or in flight."""
         return find_existing(store, self.needs, self.options, base_url=self.base_url)
 
-    def estimate(self, *, found: Found | None = None, online: bool = True) -> Estimate:
+    def estimate(self, *, found: Found | None = None, store: Store | None = None, online: bool = True) -> Estimate:
         """Return what the call would send and cost at most, beyond what was `found` (None: is there); spend nothing."""
         from pandas_batch.estimates.estimate import estimate_requests
         from pandas_batch.store import Store
@@ -125,6 +126,7 @@ class Call:
             wire=self.wire() if online and len(rows) else None,
             at=self.clock.now(),
             clock=self.clock,
+            experience=experience_with(store, self.options, base_url=self.base_url) if len(rows) else None,
         )
 
 
@@ -184,7 +186,7 @@ def _record(call: Call, store: Store) -> RunRecord:
             # Before the budget: of a misspelled model no price is known, and its name is what is wrong.
             call.preflight()
         has_budget = options.max_cost_usd not in (None, math.inf)
-        estimate = call.estimate(found=found, online=has_budget)
+        estimate = call.estimate(found=found, store=store, online=has_budget)
         if has_budget:
             check_budget(estimate, options.max_cost_usd, from_environment=options.budget_from_environment)
     if not options.reuse and options.name is None:
@@ -207,9 +209,6 @@ def _record(call: Call, store: Store) -> RunRecord:
     return recorded
 
 
-_OF_THE_PROMPT = ("prompt", "prompt_col", "few_shot", "system", "schema_json", "model", "params", "extra_params")
-
-
 def _say_whose_name_it_is(options: Options, store: Store) -> None:
     """Warn where a run of this name asked otherwise: under one name two prompts are hard to tell apart."""
     if options.name is None:
@@ -221,7 +220,7 @@ def _say_whose_name_it_is(options: Options, store: Store) -> None:
     if earlier.name != options.name:
         return
     ours, theirs = options.to_json(), earlier.options
-    others = [name for name in _OF_THE_PROMPT if ours.get(name) != theirs.get(name)]
+    others = [name for name in OF_THE_PROMPT if ours.get(name) != theirs.get(name)]
     if others:
         what = ", ".join("output_schema" if name == "schema_json" else name for name in others)
         warnings.warn(

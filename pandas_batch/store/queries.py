@@ -93,6 +93,14 @@ def select_runs(connection: sqlite3.Connection, where: str = "", values: Sequenc
     return [run_from(row, tuple(keys[row[0]]), version) for row in rows]
 
 
+def newest_options(connection: sqlite3.Connection, n_runs: int, base_url: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return id and options of the newest runs at `base_url`, newest first."""
+    rows = connection.execute(
+        "SELECT id, options FROM runs WHERE base_url = ? ORDER BY number DESC LIMIT ?", (base_url, n_runs)
+    )
+    return [(run_id, from_cell("options", cell)) for run_id, cell in rows]
+
+
 def select_batches(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[BatchRecord]:
     """Return batches in the order of their keys."""
     rows = connection.execute(f"SELECT {_BATCHES} FROM batches {where} ORDER BY key", values)

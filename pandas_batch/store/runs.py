@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -227,6 +227,10 @@ class Runs(Batches):
     def runs(self) -> list[RunRecord]:
         """Return all runs, newest first."""
         return self._runs()
+
+    def newest_options(self, n_runs: int, *, base_url: str) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return id and plain options of the newest runs that ask at `base_url`, newest first."""
+        return self._database.read(lambda c: queries.newest_options(c, n_runs, base_url))
 
     def newest_of_identity(self, identity: str) -> RunRecord | None:
         """Return the newest run of an identity, or None."""
