@@ -21,11 +21,12 @@ OLDEST_TESTS := $(patsubst %,tests/test_%.py,accessor client joining options sch
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lab bench test-full soak kernels oldest mutants live clean
+.PHONY: help demo test docs lint lab bench test-full soak kernels oldest mutants live clean
 
 help:
 	@echo "make demo       the whole way on real rows, offline, without a key"
 	@echo "make test       lint, types and every test (make lint: the first two alone)"
+	@echo "make docs       the documentation, into build/docs/index.html"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make bench      the measurements"
 	@echo "make test-full  the long form of the harnesses; make soak: hours of the same"
@@ -64,6 +65,11 @@ mutants: $(VENV)/.developing
 	@$(INSTALL) --group mutation
 	@$(BIN)/python tests/mutants.py $(MUTANTS_ARGS)
 
+docs: $(VENV)/.developing
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "build/docs/index.html"
+
 lab: $(VENV)/.developing
 	$(BIN)/jupyter lab notebooks
 
@@ -74,7 +80,7 @@ live: $(VENV)/.package
 	@$(BIN)/python -m pandas_batch.live
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pandas_batch.client.client import AsyncBatchClient, BatchClient, arun_prompts, run_prompts
     from pandas_batch.estimates.estimate import Estimate
     from pandas_batch.requests.media import upload_files
+    from pandas_batch.results.price_list import update_prices
     from pandas_batch.run.comparison import Comparison
     from pandas_batch.run.library import compare_runs, load, recover, runs
     from pandas_batch.run.run import Run
@@ -66,6 +67,7 @@ _LAZY = {
     "run_prompts": "client.client",
     "runs": "run.library",
     "simulator": "",
+    "update_prices": "results.price_list",
     "upload_files": "requests.media",
 }
 
@@ -104,6 +106,7 @@ __all__ = [
     "run_prompts",
     "runs",
     "simulator",
+    "update_prices",
     "upload_files",
 ]
 

@@ -691,7 +691,8 @@ def test_budget_stops_at_an_unknown_price() -> None:
     assert str(raised.value) == (
         "max_cost_usd=5 cannot be kept: no price is known for my-model.\n"
         "  Nothing was sent, nothing was billed.\n"
-        '    prices={"my-model": (input, output)}  # USD per million tokens, without the batch discount'
+        '    prices={"my-model": (input, output)}  # USD per million tokens, without the batch discount\n'
+        "    pip install -U genai-prices, or pandas_batch.update_prices()   # a newer list"
     )
 
 

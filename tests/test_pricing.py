@@ -245,10 +245,11 @@ def test_what_is_not_known_is_null_and_never_zero() -> None:
 
 
 def test_the_warning_names_models_and_the_way_out() -> None:
-    """Whoever reads the warning knows which models, and the argument to give."""
+    """Whoever reads the warning knows which models, the argument to give, and how to have a newer list."""
     text = unpriced_warning(["claude-a", "claude-b"])
     assert "claude-a, claude-b" in text
     assert 'prices={"claude-a": (input, output)}' in text
+    assert "pip install -U genai-prices" in text
 
 
 def test_own_prices_go_before_published_ones() -> None:

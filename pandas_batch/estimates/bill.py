@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_batch.amounts import UNKNOWN, file_size, number, percent, usd
 from pandas_batch.errors import BudgetError, clip
+from pandas_batch.results.pricing import NEWER_PRICES
 
 from .tables import html_table, text_table
 
@@ -225,6 +226,7 @@ class Estimate:
         notes = [f"Input tokens: {self.basis}."] if self.basis else []
         if self.unpriced:
             notes.append(f"No price is known for {', '.join(clip(model, 60) for model in self.unpriced)}.")
+            notes.append(f"A newer list may have it: {NEWER_PRICES}.")
         notes += [f"The cost cannot be bounded from here: {reason}." for reason in self.unbounded]
         if self.uses_cache:
             notes += [warning for cache in self.cache if (warning := cache.warning)]
@@ -276,7 +278,8 @@ def check_budget(estimate: Estimate, max_cost_usd: float | None, *, from_environ
         given = ", ".join(f'"{name}": (input, output)' for name in names)
         raise BudgetError(
             f"{budget} cannot be kept: no price is known for {', '.join(names)}.",
-            hint=f"prices={{{given}}}  # USD per million tokens, without the batch discount{of_environment}",
+            hint=f"prices={{{given}}}  # USD per million tokens, without the batch discount\n"
+            f"{NEWER_PRICES}   # a newer list{of_environment}",
         )
     if estimate.cost_usd_max is None:
         raise BudgetError(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "NEWER_PRICES",
     "Prices",
     "Rates",
     "TokenRates",
@@ -326,6 +327,10 @@ def unpriced_models(table: pa.Table) -> list[str]:
     return sorted({model for model in pc.unique(rows["model"].cast("string")).to_pylist() if model is not None})
 
 
+NEWER_PRICES = "pip install -U genai-prices, or pandas_batch.update_prices()"
+"""The ways to a newer list than the installed one."""
+
+
 def unpriced_warning(models: Sequence[str]) -> str:
     """
     Return the one warning about models without a known price.
@@ -333,12 +338,14 @@ def unpriced_warning(models: Sequence[str]) -> str:
     Examples
     --------
     >>> print(unpriced_warning(["claude-next-1"]))
-    No price is known for claude-next-1: its cost is NA.
-    Give one: prices={"claude-next-1": (input, output)}, USD per million tokens.
+    No price is known for claude-next-1: cost_usd is missing there.
+    Give it: prices={"claude-next-1": (input, output)}, in USD per million tokens, without the discount.
+    Or take a newer list: pip install -U genai-prices, or pandas_batch.update_prices().
     """
     names = ", ".join(clip(model, 60) for model in models)
-    first = clip(models[0], 60)
     return (
-        f"No price is known for {names}: {'its' if len(models) == 1 else 'their'} cost is NA.\n"
-        f'Give one: prices={{"{first}": (input, output)}}, USD per million tokens.'
+        f"No price is known for {names}: cost_usd is missing there.\n"
+        f'Give it: prices={{"{clip(models[0], 60)}": (input, output)}}, in USD per million tokens, without the '
+        "discount.\n"
+        f"Or take a newer list: {NEWER_PRICES}."
     )

@@ -10,6 +10,7 @@ import pandas as pd
 from pandas_batch.amounts import usd
 from pandas_batch.columns import CORE_COLUMNS
 from pandas_batch.estimates.bill import Estimate
+from pandas_batch.results.pricing import unpriced_warning
 from pandas_batch.results.row_status import exact_sum
 from pandas_batch.run.key_slices import is_all
 from pandas_batch.stop_reasons import CUT, PAUSED, STOP_REASONS
@@ -86,10 +87,7 @@ def warnings_of(
         told.append(f"Run {run_id}: the server reports answers outside the batch tier ({shown}); check the bill.")
     unpriced = answers.unpriced_models()
     if unpriced:
-        told.append(
-            f"No price is known for {', '.join(unpriced)}: cost_usd is missing there. "
-            f'Give it: prices={{"{unpriced[0]}": (input, output)}}, in USD per million tokens, without the discount.'
-        )
+        told.append(unpriced_warning(unpriced))
     return told
 
 

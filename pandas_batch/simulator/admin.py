@@ -1,8 +1,8 @@
 """``/simulator/...``: the same handles as in Python, for a test that drives the server from another process.
 
-==========  ==================  =========================================================
+==========  =================== ====================================================================================
 method      path                does
-==========  ==================  =========================================================
+==========  =================== ====================================================================================
 GET         /simulator/faults   lists the faults in force, with how often they struck
 POST        /simulator/faults   adds one: ``{"fault": "ErrorAnswer", "endpoint": "create", "status": 529}``
 DELETE      /simulator/faults   takes all out
@@ -11,7 +11,7 @@ POST        /simulator/decoys   adds one: ``{"n_requests": 5, "at": 1790000000.0
 GET         /simulator/bills    what was billed, row by row, and the sum in USD
 GET         /simulator/requests what was asked, in order
 GET, POST   /simulator/clock    tells the server's time; ``{"advance_s": 3600}`` moves it
-==========  ==================  =========================================================
+==========  =================== ====================================================================================
 """
 
 from __future__ import annotations

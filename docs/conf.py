@@ -1,0 +1,53 @@
+"""The site: `make docs` builds it into build/docs, offline, and a warning is an error."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pandas_batch
+
+project = "pandas-batch"
+author = "the pandas-batch project"
+copyright = "the pandas-batch project, Apache-2.0"
+version = release = pandas_batch.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "markdown"}
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header", "ref.python"]  # an attribute of two classes is a link to neither
+exclude_patterns: list[str] = []
+
+default_role = "code"  # a docstring's `name` is code, whether it is on a page or not
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # they stand in the signature of whoever reads the source; the sections say it in words
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 88
+add_module_names = False
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = "pandas-batch"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = False
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+
+
+def as_shown(_app: Any, _page: str, source: list[str]) -> None:
+    """Name the file of a block that has one; what is done before a block is tested is a comment already."""
+    source[0] = re.sub(r"^```(?:cron$|python$(?=\n%%))", "```text", source[0], flags=re.MULTILINE)
+    source[0] = re.sub(r"^```(\w+) title=\"(.*?)\"", r"```{code-block} \1\n:caption: \2", source[0], flags=re.MULTILINE)
+
+
+def setup(app: Any) -> None:
+    """Let Sphinx call what is above."""
+    app.connect("source-read", as_shown)
