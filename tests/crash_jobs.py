@@ -206,6 +206,7 @@ PRELOADED = (
             "results.answers",
             "estimates.bill",
             "engine.collecting",
+            "engine.polling",
             "estimates.estimate",
             "display.progress",
         )

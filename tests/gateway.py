@@ -53,6 +53,8 @@ class Gateway:
         gateway = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            # Head and body are two writes: put together by the system, the second waits 40 ms for word of the first.
+            disable_nagle_algorithm = True
             protocol_version = "HTTP/1.1"
 
             def log_message(self, *args: Any) -> None:

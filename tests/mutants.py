@@ -38,6 +38,8 @@ TESTS = {
     "engine/posting.py": "posting surplus failures",
     "engine/reconciling.py": "reconciling surplus",
     "engine/collecting.py": "collecting other_accounts",
+    "engine/polling.py": "collecting polling other_accounts",
+    "engine/room.py": "room",
     "engine/surplus.py": "surplus",
     "engine/gone.py": "collecting other_accounts",
     "store/batches.py": "store store_files store_locks unrecorded",

@@ -7,7 +7,7 @@ import json
 import anthropic
 import pandas as pd
 import pytest
-from gateway import Answer, Gateway, is_create, is_list
+from gateway import Answer, Gateway, is_list
 from rowlab import ask, until
 
 import pandas_batch
@@ -250,28 +250,6 @@ def test_a_refused_batch_leaves_the_others_watched(clock, monkeypatch):
         api.faults.clear()
         assert_whole(run.result())
         assert len(api.billed) == 12
-
-
-def test_a_full_queue_is_probed_by_one_batch_at_a_time(clock, monkeypatch):
-    """Ten batches that wait for room upload little: one of them tries, at once when another has ended."""
-    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 2)
-    frame = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(20)]})
-    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
-
-        def stop(method, path):
-            n_running = sum(clock.time_s() < batch.facts.created_at + 600 for batch in api.batches)
-            if not is_create(method, path) or n_running < 2:
-                return None
-            error = {"type": "error", "error": {"type": "rate_limit_error", "message": "The queue is full."}}
-            return Answer(429, json.dumps(error).encode(), JSON)
-
-        posts = []
-        with Gateway(api, stop=lambda m, p: (posts.append(p) if is_create(m, p) else None, stop(m, p))[1]) as gate:
-            started_s = clock.time_s()
-            assert_whole(ask(frame, api, clock, client=gate.client()).result())
-        assert len(api.batches) == 10
-        assert len(posts) <= 50
-        assert clock.time_s() - started_s < 5 * 600 * 1.5
 
 
 def test_results_without_a_line_of_the_batch_are_never_believed(api, clock):

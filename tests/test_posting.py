@@ -8,7 +8,7 @@ from rowlab import ask
 
 from pandas_batch import simulator
 from pandas_batch.engine import posting
-from pandas_batch.engine.posting import backoff_s
+from pandas_batch.engine.pauses import backoff_s
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.run import recording
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap

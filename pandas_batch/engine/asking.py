@@ -21,7 +21,7 @@ from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 
-from .posting import backoff_s
+from .pauses import backoff_s
 from .settling import settle_live
 from .spooling import params_of_line
 

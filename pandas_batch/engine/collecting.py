@@ -1,4 +1,4 @@
-"""Wait for posted batches and bring their answers home: poll, download, decode, price, commit.
+"""Bring the answers of ended batches home: download, decode, price, commit.
 
 Results go to disk raw before anything is made of them, and are fetched again until they account for every
 request that was sent; what is really absent becomes status ``missing``.
@@ -6,194 +6,28 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pandas_batch.errors import ResultsGoneError, StoreError, UnreadableAnswerError, clip
+from pandas_batch.errors import ResultsGoneError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 from pandas_batch.results.row_status import CODE, status_codes
-from pandas_batch.server_values import time_of, times_of
+from pandas_batch.server_values import times_of
 
 from .memory import give_back_cache, give_back_memory
-from .posting import EngineContext, Step, backoff_s
+from .pauses import backoff_s
+from .polling import FOREIGN_PATIENCE_S, GONE_AFTER
+from .posting import EngineContext, Step
 from .processor_turn import ProcessorTurn
 
 if TYPE_CHECKING:
     from pandas_batch.results.answers import Decoded
     from pandas_batch.store import BatchRecord
 
-FIRST_POLL_S = 2.0
-MOST_POLL_S = 60.0
-MOST_RETRY_AFTER_S = 300.0
 MAX_DOWNLOADS = 4
 """How often results that do not account for every request are fetched before they are believed."""
 
-GONE_AFTER = timedelta(minutes=10)
-"""A 404 on a batch that is known is a passing fault until it has lasted this long and the list lacks it too."""
-
-FOREIGN_PATIENCE_S = 600.0
-"""How long something else than the API may answer the polls before the run stops and says what does."""
-
 _STILL_THERE = "The server keeps the answers of this batch for 29 days: nothing is lost, nothing is paid again."
-
-_FEW = 3
-_PAGE = 1000
-
-
-class Poller:
-    """Asks for the state of all posted batches of a run: one list call, or one call each when they are few."""
-
-    def __init__(self, place: EngineContext, *, poll_interval_s: float | None = None) -> None:
-        self._place = place
-        self._poll_interval_s = poll_interval_s
-        self._n_polls = 0
-        self._n_failures = 0
-        self._foreign_since_s: float | None = None
-        self._can_list = True
-
-    def poll(self, batches: Sequence[BatchRecord]) -> Step:
-        """
-        Look at `batches` (state ``bound``) once and record which have ended.
-
-        Returns
-        -------
-        Step
-            With the seconds until the next poll, 0 when a batch has ended.
-        """
-        from pandas_batch.wire.failures import is_auth, is_foreign, is_transient, retry_after_s
-
-        try:
-            found, asked_for_s = self._look(batches)
-            have_ended = [self._record(batch, found.get(batch.key)) for batch in batches]
-        except StoreError:
-            raise
-        except Exception as error:
-            self._n_failures += 1
-            if is_auth(error):
-                return Step(due_in_s=None, error=error, message="The key is not accepted any more.")
-            is_passing = is_foreign(error) and not self._is_foreign_for_long()
-            if not is_transient(error) and not is_passing:
-                return Step(
-                    due_in_s=None,
-                    error=error,
-                    message=f"The state of the batches could not be read: {clip(str(error))}",
-                )
-            pause_s = backoff_s(self._n_failures, first_s=2.0, most_s=MOST_POLL_S)
-            told_s = retry_after_s(error)
-            if told_s is not None:
-                pause_s = max(pause_s, min(told_s, MOST_RETRY_AFTER_S))
-            what = "The server cannot be reached"
-            if is_passing or isinstance(error, UnreadableAnswerError):
-                what = "Something that is not the API answers"
-            return Step(due_in_s=pause_s, message=f"{what}; the batches go on at the server. Trying again.")
-        self._n_failures, self._foreign_since_s = 0, None
-        if any(have_ended):
-            return Step(due_in_s=0.0)
-        return Step(due_in_s=self._next_s(asked_for_s))
-
-    def _is_foreign_for_long(self) -> bool:
-        now_s = self._place.clock.monotonic_s()
-        if self._foreign_since_s is None:
-            self._foreign_since_s = now_s
-        return now_s - self._foreign_since_s >= FOREIGN_PATIENCE_S
-
-    def _look(self, batches: Sequence[BatchRecord]) -> tuple[dict[int, dict[str, Any]], float | None]:
-        """Return the batch objects by key (absent where the server says 404), and the pause it asks for."""
-        from pandas_batch.wire.failures import is_not_found, is_transient
-
-        wire = self._place.wire
-        found: dict[int, dict[str, Any]] = {}
-        asked_for_s: float | None = None
-        rest = {str(batch.batch_id): batch for batch in batches}
-        if len(batches) > _FEW and self._can_list:
-            try:
-                for listed in self._listed(_oldest(batches)):
-                    if not isinstance(listed.get("processing_status"), str):
-                        continue
-                    batch = rest.pop(str(listed["id"]), None)
-                    if batch is not None:
-                        found[batch.key] = listed
-                    if not rest:
-                        break
-            except Exception as error:
-                if is_transient(error):
-                    raise
-                # A key that may not list can still ask for each batch by its id.
-                self._can_list = False
-        for batch_id, batch in rest.items():
-            try:
-                polled = wire.retrieve(batch_id)
-            except Exception as error:
-                if not is_not_found(error):
-                    raise
-                continue
-            found[batch.key] = polled.batch
-            asked_for_s = max(asked_for_s or 0.0, polled.retry_after_s or 0.0) or None
-        return found, asked_for_s
-
-    def _listed(self, not_before: datetime | None) -> Iterator[dict[str, Any]]:
-        after_id: str | None = None
-        while True:
-            page = self._place.wire.list(limit=_PAGE, after_id=after_id)
-            yield from page.batches
-            after_id = page.last_id
-            if not page.has_more or not after_id:
-                return
-            oldest_at = time_of(page.batches[-1].get("created_at")) if page.batches else None
-            if not_before is not None and oldest_at is not None and oldest_at < not_before:
-                return
-
-    def _record(self, batch: BatchRecord, listed: dict[str, Any] | None) -> bool:
-        store = self._place.store
-        if listed is None:
-            return self._record_absence(batch)
-        changes = times_of(listed)
-        if batch.cancel_initiated_at is not None:
-            changes["cancel_initiated_at"] = changes["cancel_initiated_at"] or batch.cancel_initiated_at
-        if batch.created_at is not None:
-            changes["created_at"] = changes["created_at"] or batch.created_at
-        if batch.not_found_since is not None:
-            changes["not_found_since"] = None
-        if listed.get("processing_status") == "ended":
-            ended = store.transition(batch.key, expect={"bound"}, to="ended", **changes)
-            reached("end recorded")
-            return ended
-        if changes["counts"] != batch.counts or changes["cancel_initiated_at"] != batch.cancel_initiated_at:
-            store.update_batch(batch.key, **changes)
-        elif batch.not_found_since is not None:
-            store.update_batch(batch.key, not_found_since=None)
-        return False
-
-    def _record_absence(self, batch: BatchRecord) -> bool:
-        """Believe that the server lacks a batch when retrieve and list have both lacked it for a while."""
-        if self._can_list:
-            self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
-        now = self._place.clock.now()
-        if batch.not_found_since is None:
-            self._place.store.update_batch(batch.key, not_found_since=now)
-            return False
-        if now - batch.not_found_since < GONE_AFTER or not self._can_list:
-            return False
-        if any(str(listed["id"]) == batch.batch_id for listed in self._listed(batch.created_at)):
-            return False
-        return self._place.store.transition(
-            batch.key, expect={"bound", "ended"}, to="gone", error="The server no longer knows this batch."
-        )
-
-    def _next_s(self, asked_for_s: float | None) -> float:
-        if self._poll_interval_s is not None:
-            return self._poll_interval_s
-        self._n_polls += 1
-        pause_s = backoff_s(self._n_polls, first_s=FIRST_POLL_S, most_s=MOST_POLL_S)
-        return max(pause_s, min(asked_for_s or 0.0, MOST_POLL_S))
-
-
-def _oldest(batches: Sequence[BatchRecord]) -> datetime | None:
-    """Return when the oldest batch was made; None where that is not known of each (one that was recovered)."""
-    made = [batch.created_at for batch in batches]
-    known = [created_at for created_at in made if created_at is not None]
-    return min(known) if known and len(known) == len(made) else None
 
 
 class Collector:

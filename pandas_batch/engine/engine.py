@@ -26,12 +26,12 @@ from pandas_batch.server_values import times_of
 from pandas_batch.store.states import AT_THE_SERVER, SETTLED, TO_SEND, WITHOUT_ID
 from pandas_batch.types import RunStatus
 
-from .collecting import FIRST_POLL_S
 from .compacting import PAUSE_S, compact_run
 from .journal import Journal, logger
 from .last_words import words_at_the_end
 from .memory import give_back_memory
-from .posting import EngineContext, Step, backoff_s
+from .pauses import backoff_s
+from .posting import EngineContext, Step
 from .scheduling import INSTANT_S, Scheduler, TakeStep
 from .side_by_side import side_by_side
 from .surplus import look_for_surplus
@@ -116,7 +116,6 @@ class Engine:
         self._observers_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self._journal = Journal(run_id)
-        self._poll_due_s = 0.0  # batches that an earlier process posted are looked at at once
         self._thread: threading.Thread | None = None
         self._steps: Scheduler | None = None
         self._pid = os.getpid()
@@ -339,6 +338,8 @@ class Engine:
                 compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
                 return
             due_in_s = self._step_all(open_batches)
+            if self.error is None:
+                self.message = self._worst_message(open_batches) or self._words_of_waiting() or self._poll_message
             if self.error is not None:
                 self.posts_stopped = True
                 if self._can_follow():
@@ -400,8 +401,7 @@ class Engine:
             else:
                 self._stopped_keys.add(batch.key)
             if batch.state in WITHOUT_ID and done.due_in_s == 0.0:
-                first_poll_s = min(FIRST_POLL_S, self._poll_interval_s or FIRST_POLL_S)
-                self._poll_due_s = self._now_s() + first_poll_s
+                tools.poller.posted(batch.key)
         bound = [batch for batch in mine if batch.state == "bound"]
         if any(batch.cancel_asked and batch.cancel_initiated_at is None for batch in bound):
             if self._cancel_due_s <= self._now_s():
@@ -411,8 +411,6 @@ class Engine:
             dues.append(self._poll(bound))
         self._check_now = False
         self.warnings += tools.pop_warnings()
-        if self.error is None:
-            self.message = self._worst_message(open_batches)
         return min(dues) if dues else None
 
     def _worst_message(self, batches: Iterable[BatchRecord]) -> str:
@@ -420,22 +418,24 @@ class Engine:
         for batch in batches:
             if batch.state == "bound" and batch.cancel_initiated_at is None and not batch.cancel_asked:
                 self._messages.pop(batch.key, None)
-        told = [self._messages[batch.key] for batch in batches if self._messages.get(batch.key)]
-        return next(iter(told), self._poll_message)
+        return next((self._messages[batch.key] for batch in batches if self._messages.get(batch.key)), "")
+
+    def _words_of_waiting(self) -> str:
+        return self._steps.words_of_waiting(self.store.batches_of_run(self.run_id)) if self._steps is not None else ""
 
     def _poll(self, bound: list[BatchRecord]) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
         tools = self._steps or self._make_steps()
-        if self._poll_due_s <= self._now_s() + INSTANT_S or self._check_now:
-            polled = tools.poller.poll(bound)
+        if self._check_now or tools.poller.due_in_s(bound) <= INSTANT_S:
+            polled = tools.poller.poll(bound, share=tools.poll_share)
             self.last_poll_at = self.clock.now()
             self._poll_message = polled.message
             self._is_deaf = polled.error is not None
             self._stop(polled)
-            if polled.due_in_s == 0.0:
-                tools.there_is_room()
-            self._poll_due_s = self._now_s() + (polled.due_in_s or 0.0)
-        due_in_s = max(0.0, self._poll_due_s - self._now_s())
+            if polled.due_in_s == 0.0 and polled.error is None:
+                tools.one_has_ended()
+                return 0.0
+        due_in_s = tools.poller.due_in_s(bound)
         self.next_poll_at = self.clock.now() + timedelta(seconds=due_in_s)
         return due_in_s
 
@@ -494,7 +494,8 @@ class Engine:
                 self.store.transition(batch.key, expect={"bound"}, to="bound", **times)
         self._n_cancel_failures = self._n_cancel_failures + 1 if has_failed else 0
         self._cancel_due_s = self._now_s() + (backoff_s(self._n_cancel_failures) if has_failed else 0.0)
-        self._poll_due_s = 0.0
+        if self._steps is not None:
+            self._steps.poller.at_once()
 
     def _tell(self) -> None:
         with self._observers_lock:

@@ -7,7 +7,6 @@ answer was lost is looked for (`pandas_batch.engine.reconciling`), never repeate
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from pandas_batch.failpoints import reached
 from pandas_batch.server_values import time_of, times_of
 
 from .memory import give_back_cache
+from .pauses import backoff_s
 from .spooling import SpoolBody, params_of_line, spool_lines
 
 if TYPE_CHECKING:
@@ -39,15 +39,10 @@ CONNECT_PATIENCE_S = 600.0
 MAX_FOREIGN_ANSWERS = 3
 """How often a batch is posted where something else than the API answers, before the run stops and says what did."""
 
-MAX_LIMITED_BACKOFF_S = 300.0
-"""The longest pause between two probes whether the server's queue has room again."""
-
 _NOT_SPLIT = (
     "The server refused the batch as too large, so nothing of it was billed; what else the run has posted goes on and "
     "is kept."
 )
-
-_MAX_BACKOFF_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +59,19 @@ class Step:
     error
         What stops the run until the user does something; None while it can go on by itself.
     limited
-        Whether the account's limit was reached: no other batch of the run is posted before this one is due.
+        Whether the account's limit was reached: when to try again is for `pandas_batch.engine.room` to say.
+    asked_s
+        How long the server asked to wait then, or None.
+    is_in
+        Whether the server has taken a batch.
     """
 
     due_in_s: float | None
     message: str = ""
     error: BaseException | None = None
     limited: bool = False
+    asked_s: float | None = None
+    is_in: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,21 +118,6 @@ class EngineContext:
         )
 
 
-def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = _MAX_BACKOFF_S) -> float:
-    """
-    Return the pause after the n-th failure in a row: doubling, bounded, with jitter.
-
-    Examples
-    --------
-    >>> 0.75 <= backoff_s(1) <= 1.25
-    True
-    >>> backoff_s(50) <= 75
-    True
-    """
-    pause_s = min(most_s, first_s * 2.0 ** min(n_failures - 1, 16))
-    return pause_s * (0.75 + secrets.randbelow(501) / 1000)
-
-
 class Poster:
     """Posts the batches of one run; remembers between steps how often a thing has failed."""
 
@@ -139,7 +125,6 @@ class Poster:
         self._place = place
         self._n_failures: dict[int, int] = {}
         self._n_list_failures: dict[int, int] = {}
-        self._n_limited = 0
         self._n_foreign: dict[int, int] = {}
         self._unreachable_since: float | None = None
 
@@ -249,11 +234,7 @@ class Poster:
                 n_failures = self._n_failures[batch.key] = self._n_failures.get(batch.key, 0) + 1
                 return self._unreachable(created.error, n_failures)
             self._unreachable_since = None
-            self._n_limited += 1
-            pause_s = backoff_s(self._n_limited, first_s=5.0, most_s=MAX_LIMITED_BACKOFF_S)
-            if created.retry_after_s is not None:
-                pause_s = max(created.retry_after_s, backoff_s(1))
-            return Step(due_in_s=pause_s, message=LIMITED, limited=True)
+            return Step(due_in_s=0.0, limited=True, asked_s=created.retry_after_s)
         place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
         return Step(due_in_s=None, error=created.error, message=refused_words(_words(created.error)))
 
@@ -309,8 +290,8 @@ class Poster:
                 posted_at=batch.posted_at,
             )
         self._n_failures.pop(batch.key, None)
-        self._n_limited, self._unreachable_since = 0, None
-        return Step(due_in_s=0.0)
+        self._unreachable_since = None
+        return Step(due_in_s=0.0, is_in=True)
 
     def _too_large(self, batch: BatchRecord, created: Created) -> Step:
         if batch.n_requests < 2:
@@ -368,8 +349,6 @@ def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
 
 
 # -------------------------------------------------------------------- words
-
-LIMITED = "The rate limit of this account is reached; posting goes on as soon as it allows."
 
 
 def refused_words(said: str) -> str:

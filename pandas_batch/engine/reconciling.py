@@ -19,7 +19,8 @@ from pandas_batch.results.result_lines import id_of
 from pandas_batch.server_values import n_requests_of, time_of, times_of
 from pandas_batch.store.states import WITHOUT_ID
 
-from .posting import EngineContext, Step, backoff_s, split_in_halves
+from .pauses import backoff_s
+from .posting import EngineContext, Step, split_in_halves
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord

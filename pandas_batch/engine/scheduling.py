@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from pandas_batch.store.states import RECORDED, UNDECIDED
 
-from .collecting import Collector, Poller
+from .collecting import Collector
+from .pauses import POLL_SHARE
+from .polling import Poller
 from .posting import EngineContext, Poster, Step
 from .reconciling import Reconciler
+from .room import AFTER_TRY_S, QueueRoom, words_of_room
 from .settling import settle_if_left
 
 if TYPE_CHECKING:
@@ -18,8 +21,12 @@ if TYPE_CHECKING:
 INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
 
-_AFTER_PROBE_S = 0.05
+N_POSTS = 3
+"""How many batches are posted at once: what one of them is told about the queue, the others need not find out."""
+
 _LOOK_S = 1.0
+_POLL_SHARE_FOR_ROOM = 0.04
+"""The longest pause between two polls, as a share of the time passed, while a batch waits for the end of another."""
 
 TakeStep = Callable[["BatchRecord"], Step]
 
@@ -53,7 +60,8 @@ class Scheduler:
         self._prices = prices
         self._warm_key = warm_key
         self._due_s: dict[int, float] = {}
-        self._limited_until_s: float | None = None
+        self._n_ours = 0
+        self.room = QueueRoom()
 
     def due(
         self, mine: Sequence[BatchRecord], *, posts_stopped: bool, at_once: bool
@@ -78,29 +86,43 @@ class Scheduler:
             The seconds until the others are due.
         """
         now_s = self._now_s()
+        self._n_ours = sum(batch.state == "bound" for batch in mine)
         # The cache is written by the first batch alone; the others wait for it and read.
         warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
         steps: list[tuple[BatchRecord, TakeStep]] = []
         dues: list[float] = []
-        is_probed = False
+        is_tried, n_posts = False, 0
         for batch in mine:
             self._place.check_server(batch)
             step = self._step_of(batch, posts_stopped=posts_stopped or warming not in (None, batch.key))
             if step is None:
                 continue
             due_in_s = self._due_s.get(batch.key, 0.0) - now_s
-            if self._limited_until_s is not None and batch.state in RECORDED:
-                # One batch alone finds out whether there is room again: each try uploads all of its body.
-                due_in_s = self._limited_until_s - now_s
-                if is_probed:
-                    dues.append(max(due_in_s, _AFTER_PROBE_S))
+            if at_once:
+                due_in_s = 0.0
+            if self.room.is_known_full and step in (self._post, self._again):
+                due_in_s = max(due_in_s, self.room.due_in_s(now_s, at_once=at_once))
+                if is_tried:
+                    dues.append(max(due_in_s, AFTER_TRY_S))
                     continue
-                is_probed = due_in_s <= INSTANT_S or at_once
-            if due_in_s <= INSTANT_S or at_once:
+                is_tried = due_in_s <= INSTANT_S
+                if is_tried:
+                    self.room.tries(batch.key)
+            if due_in_s <= INSTANT_S and step in (self._post, self._again):
+                if n_posts == N_POSTS:
+                    dues.append(0.0)
+                    continue
+                n_posts += 1
+            if due_in_s <= INSTANT_S:
                 steps.append((batch, step))
             else:
                 dues.append(due_in_s)
         return steps, dues
+
+    @property
+    def poll_share(self) -> float:
+        """The longest pause until the next poll, as a share of the time that has passed."""
+        return _POLL_SHARE_FOR_ROOM if self.room.is_known_full else POLL_SHARE
 
     def _step_of(self, batch: BatchRecord, *, posts_stopped: bool) -> TakeStep | None:
         if batch.state in RECORDED and batch.cancel_asked:
@@ -117,18 +139,24 @@ class Scheduler:
 
     def taken(self, batch: BatchRecord, done: Step) -> float:
         """Note when the next step of `batch` is due, and return in how many seconds."""
-        due_in_s = done.due_in_s or 0.0
-        self._due_s[batch.key] = self._now_s() + due_in_s
+        due_in_s, now_s = done.due_in_s or 0.0, self._now_s()
+        self._due_s[batch.key] = now_s + due_in_s
         if done.limited:
-            self._limited_until_s = self._now_s() + due_in_s
-        elif batch.state in RECORDED:
-            self._limited_until_s = None
+            return self.room.refused(batch.key, asked_s=done.asked_s, n_ours=self._n_ours, now_s=now_s)
+        if done.is_in:
+            self.room.accepted(batch.key, now_s)
+        else:
+            self.room.failed(batch.key)
         return due_in_s
 
-    def there_is_room(self) -> None:
-        """Let a batch that waits for the account's limit be tried at once: another has ended."""
-        if self._limited_until_s is not None:
-            self._limited_until_s = self._now_s()
+    def one_has_ended(self) -> None:
+        """Let a batch that waits for room be tried at once: another has ended."""
+        self.room.one_has_ended(self._now_s())
+
+    def words_of_waiting(self, batches: Sequence[BatchRecord]) -> str:
+        """Return what there is to say where batches of the run wait for room; "" where none does."""
+        is_waiting = self.room.is_known_full and any(batch.state in RECORDED for batch in batches)
+        return words_of_room(batches) if is_waiting else ""
 
     def pop_warnings(self) -> list[str]:
         """Return what the steps since the last call have to tell the user."""

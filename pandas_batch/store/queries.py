@@ -123,6 +123,25 @@ def batches_in(connection: sqlite3.Connection, states: Collection[str]) -> list[
     return select_batches(connection, f"WHERE state IN ({_marks(states)})", list(states))
 
 
+_N_DURATIONS = 64
+
+
+def durations(connection: sqlite3.Connection, base_url: str) -> list[tuple[int, float]]:
+    """Return the sizes of the newest batches that came to their own end, and the seconds that each took."""
+    rows = connection.execute(
+        """
+        SELECT n_requests, created_at, ended_at FROM batches
+        WHERE base_url = ? AND ended_at IS NOT NULL AND created_at IS NOT NULL AND cancel_initiated_at IS NULL
+        AND NOT is_live ORDER BY key DESC LIMIT ?
+        """,
+        (base_url, _N_DURATIONS),
+    )
+    return [
+        (n, (from_cell("ended_at", ended_at) - from_cell("created_at", created_at)).total_seconds())
+        for n, created_at, ended_at in rows
+    ]
+
+
 def link_successors(connection: sqlite3.Connection, key: int, successors: Iterable[int]) -> None:
     """Let every run that needs a batch need its successors too; the batch stays, for what refers to it."""
     for run_id, place in connection.execute(
