@@ -88,6 +88,75 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def about(seconds: float) -> str:
+    """
+    Return a length of time that is not known exactly.
+
+    Examples
+    --------
+    >>> [about(s) for s in (20, 80, 1_490, 5_300, 90_000)]
+    ['under a minute', 'about 1 min', 'about 25 min', 'about 1 h 30 min', 'about 25 h']
+    """
+    if seconds < 60:
+        return "under a minute"
+    if seconds < 3_600:
+        return f"about {round(seconds / 60)} min"
+    minutes = 5 * round(seconds / 300)
+    hours, rest = divmod(minutes, 60)
+    return f"about {hours} h {rest:02d} min" if rest and hours < 10 else f"about {round(minutes / 60)} h"
+
+
+def span(low_s: float, high_s: float) -> str:
+    """
+    Return the range of two lengths of time, in the unit of the longer one.
+
+    Examples
+    --------
+    >>> span(540, 1020), span(2, 2.4), span(40, 700), span(4_000, 9_000)
+    ('9 to 17 min', '2 s', '40 s to 11 min', '1.1 to 2.5 h')
+    """
+    if high_s < 60:
+        low, high, unit = f"{low_s:.0f}", f"{high_s:.0f}", "s"
+    elif low_s < 60:
+        return f"{low_s:.0f} s to {duration(high_s)}"
+    elif high_s < 3_600:
+        low, high, unit = f"{low_s / 60:.0f}", f"{high_s / 60:.0f}", "min"
+    elif low_s < 3_600:
+        return f"{low_s / 60:.0f} min to {high_s / 3_600:.1f} h"
+    else:
+        low, high, unit = f"{low_s / 3_600:.1f}", f"{high_s / 3_600:.1f}", "h"
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def short(n: float | None) -> str:
+    """
+    Return a large number in a few characters.
+
+    Examples
+    --------
+    >>> [short(n) for n in (None, 0, 812, 2_400, 17_210, 1_204_000, 3.2e9)]
+    ['unknown', '0', '812', '2.4k', '17k', '1.2M', '3.2G']
+    """
+    if n is None or not math.isfinite(n):
+        return UNKNOWN
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= 0.9995 * size:
+            return f"{n / size:.1f}{unit}" if n < 9.95 * size else f"{n / size:.0f}{unit}"
+    return f"{n:.0f}"
+
+
+def rows(n: int) -> str:
+    """
+    Return a number of rows.
+
+    Examples
+    --------
+    >>> rows(1), rows(1200)
+    ('1 row', '1,200 rows')
+    """
+    return "1 row" if n == 1 else f"{n:,} rows"
+
+
 def whole_percent(part: float, whole: float) -> str:
     r"""
     Return a share in whole percent.

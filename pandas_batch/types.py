@@ -325,6 +325,27 @@ class BatchStatus:
     expires_at: datetime | None = None
     reused: bool = False
     """Posted by another run whose answers this one shares."""
+    message: str = ""
+    """What is to be said of this batch alone."""
+    until: datetime | None = None
+    """When it is settled what becomes of it, where it is being looked for."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has finished it."""
+        return self.state in ("ended", "collected")
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the server has it, or may have it, and works on it."""
+        return self.state in ("in_progress", "canceling", "unproved")
+
+    @property
+    def took_s(self) -> float | None:
+        """How long the server took for it; None where it has not ended, or was canceled."""
+        if self.created_at is None or self.ended_at is None or self.canceled:
+            return None
+        return max(0.0, (self.ended_at - self.created_at).total_seconds())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +356,43 @@ class FailedRow:
     position: int
     status: str
     error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureKind:
+    """Rows that failed alike."""
+
+    status: str
+    error: str
+    """What was said of one of them."""
+    n_rows: int
+    advice: str
+    """Whether asking again helps: ``yes``, or ``no: `` and what does."""
+    examples: tuple[str, ...] = ()
+    """Labels of the first of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstAnswer:
+    """One row with its answer, for whoever looks while the others are awaited."""
+
+    label: str
+    prompt: str = field(default="", repr=False)
+    output: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Why a run cannot go on by itself."""
+
+    why: str
+    """Who stopped it, in a few words."""
+    said: str = ""
+    """The server's own words."""
+    advice: str = ""
+    """What to do."""
+    where: str = ""
+    """Where that is done, if not here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,13 +447,35 @@ class RunStatus:
     """What to type for the run."""
     is_from_store: bool = False
     """Whether everything was home already when this handle on the run was made: nothing was sent, nothing paid."""
+    kinds: tuple[FailureKind, ...] = ()
+    """The failed rows, grouped by what was said of them; the most frequent first."""
+    stop: Stop | None = None
+    """Why the run is blocked; None where it is not."""
+    under_way_usd_max: float | None = None
+    """What the batches that the server works on may still cost at most."""
+    cost_usd_expected: float | None = None
+    """What it was expected to cost before anything was sent, by earlier answers to the same prompt; None: unknown."""
+    budget_usd: float | None = None
+    """What the call was allowed to cost; None where no limit was given."""
+    tokens_in: int | None = None
+    """Input tokens of the answers so far, cached ones included."""
+    tokens_out: int | None = None
+    """Output tokens of the answers so far."""
+    durations_s: tuple[float, ...] = ()
+    """How long earlier batches of this store have taken at the same server."""
+    answers: tuple[FirstAnswer, ...] = field(default=(), repr=False)
+    """A few rows with their answers, for a live panel alone: never saved, never logged."""
+    prompt_name: str = ""
+    """Name of the column that the prompts of `answers` stand in."""
+    n_rows_prepared: int = 0
+    """While the run is being prepared: how many rows are."""
 
     @property
     def n_batches_ended(self) -> int:
         """Number of batches that have ended."""
-        return sum(b.state in ("ended", "collected") for b in self.batches)
+        return sum(b.has_ended for b in self.batches)
 
     @property
     def is_final(self) -> bool:
         """Whether nothing will change any more without the user."""
-        return self.state in ("blocked", "collected")
+        return self.state == "collected" or (self.state == "blocked" and not self.can_cancel)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pandas_batch.types import BatchStatus, FailedRow, RunStatus
+from pandas_batch.types import BatchStatus, FailedRow, FailureKind, FirstAnswer, RunStatus, Stop
 
 STARTED_AT = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
 BATCH_IDS = (
@@ -62,6 +62,9 @@ def run_status(
             FailedRow(label=str(17 + 7 * i), position=17 + 7 * i, status=ERRORS[i % 3][0], error=ERRORS[i % 3][1])
             for i in range(3 * ended)
         ),
+        kinds=_kinds(ended),
+        tokens_in=48_210 * ended or None,
+        tokens_out=3_900 * ended or None,
         cost_usd=0.4512 * ended,
         paid_usd=0.4012 * ended,
         cost_usd_standard=0.9024 * ended,
@@ -77,11 +80,28 @@ def run_status(
     return replace(status, **changes)
 
 
+def _kinds(n_ended: int) -> tuple[FailureKind, ...]:
+    if not n_ended:
+        return ()
+    advices = ("no: change the prompt", "yes", "yes")
+    return tuple(
+        FailureKind(status=status, error=error, n_rows=n_ended, advice=advice, examples=(str(17 + 7 * i),))
+        for i, ((status, error), advice) in enumerate(zip(ERRORS, advices, strict=True))
+    )
+
+
 def _batch(i: int, n_ended: int, state: str) -> BatchStatus:
     n = _SIZES[i]
     if i < n_ended:
         return BatchStatus(
-            batch_id=BATCH_IDS[i], state="collected", n_requests=n, succeeded=n - 3, errored=2, expired=1
+            batch_id=BATCH_IDS[i],
+            state="collected",
+            n_requests=n,
+            succeeded=n - 3,
+            errored=2,
+            expired=1,
+            created_at=STARTED_AT,
+            ended_at=STARTED_AT + timedelta(seconds=120 + 60 * i),
         )
     if n_ended < 0:
         return BatchStatus(batch_id=None, state="waiting", n_requests=n, processing=n)
@@ -103,7 +123,11 @@ def with_everywhere(text: str, n_ended: int = 1) -> RunStatus:
         reattach=text,
         retry=text,
         expression=text,
-        batches=tuple(replace(batch, batch_id=text) for batch in status.batches),
+        batches=tuple(replace(batch, batch_id=text, message=text) for batch in status.batches),
+        kinds=tuple(replace(kind, status=text, error=text, advice=text, examples=(text,)) for kind in status.kinds),
+        stop=Stop(why=text, said=text, advice=text, where=text),
+        answers=(FirstAnswer(label=text, prompt=text, output=text),),
+        prompt_name=text,
         failed=(
             FailedRow(label=text, position=0, status=text, error=text),
             FailedRow(label=text, position=1, status="errored", error=f"api_error: {text}"),

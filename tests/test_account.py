@@ -19,12 +19,12 @@ from pandas_batch.types import RunStatus
 from .run_statuses import ATTACKS, run_status, with_everywhere
 
 OURS = {
-    *("a", "b", "code", "details", "div", "span", "style", "summary"),
+    *("a", "b", "code", "details", "div", "q", "span", "style", "summary"),
     *("table", "tbody", "td", "th", "thead", "tr"),
 }
 OUR_ATTRIBUTES = {
     *("aria-hidden", "aria-label", "aria-live", "aria-valuemax", "aria-valuemin", "aria-valuenow", "aria-valuetext"),
-    *("class", "data-label", "href", "open", "rel", "role", "style", "tabindex", "target"),
+    *("class", "data-label", "dir", "href", "open", "rel", "role", "scope", "style", "target"),
 }
 STATES = ("preparing", "submitting", "blocked", "in_progress", "canceling", "ended", "collected")
 
@@ -65,17 +65,9 @@ class Reader(HTMLParser):
 
 def pieces(status: RunStatus) -> str:
     """Return all that a panel shows, one piece after the other."""
-    return "".join(
-        (
-            fragments.head(status),
-            fragments.said(status),
-            fragments.facts(status),
-            fragments.times(status),
-            fragments.batches(status),
-            fragments.errors(status),
-            fragments.foot(status),
-        )
-    )
+    changing = (fragments.head, fragments.said, fragments.facts, fragments.bar, fragments.times, fragments.answers)
+    below = (fragments.failed_title, fragments.failures, fragments.batches, fragments.foot)
+    return fragments.live_region() + "".join(piece(status) for piece in (*changing, *below))
 
 
 def assert_only_ours(html: str) -> None:
@@ -134,7 +126,7 @@ def test_the_account_loads_nothing() -> None:
     assert "url(" not in html
     assert "@import" not in html
     assert {tag for tag, _ in Reader(html).tags}.isdisjoint({"script", "img", "link", "iframe", "svg"})
-    assert re.findall(r"https?://[^\"]+", html) == [fragments.CONSOLE_URL] * 3
+    assert re.findall(r"https?://[^\"]+", html) == [fragments.CONSOLE_URL]
 
 
 def test_mathjax_leaves_the_account_alone() -> None:
@@ -158,24 +150,16 @@ def test_a_key_is_no_text_from_outside() -> None:
         kept_html(run_status(1), "x}</style>")
 
 
-def test_a_running_batch_has_no_percentage() -> None:
-    """The server tells no count before a batch has ended, so its bar has no value."""
-    read = Reader(fragments.batches(run_status(1)))
-    bars = [attributes for tag, attributes in read.tags if attributes.get("role") == "progressbar"]
-    assert ["aria-valuenow" in bar for bar in bars] == [True, False, False]
-    assert all(bar["aria-label"] for bar in bars)
-
-
 def test_the_bar_over_all_counts_whole_batches() -> None:
     """The bar over the run says how many batches have ended of all."""
-    bar = next(a for _, a in Reader(fragments.facts(run_status(2))).tags if a.get("role") == "progressbar")
+    bar = next(a for _, a in Reader(fragments.bar(run_status(2))).tags if a.get("role") == "progressbar")
     assert (bar["aria-valuenow"], bar["aria-valuemax"]) == ("2", "3")
 
 
 def test_nothing_that_is_saved_moves() -> None:
     """The static account of a running batch has no animated element: it is a picture of a moment."""
     status = run_status(1)
-    assert "pdb-s-live" in fragments.batches(status)
+    assert "pdb-s-live" in fragments.bar(status)
     assert 'class="pdb-s-live"' not in static_html(status)
 
 
@@ -185,7 +169,14 @@ def test_the_piece_with_the_clock_is_not_animated_and_is_the_only_one_that_chang
     after = replace(after, last_poll_at=before.last_poll_at, next_poll_at=before.next_poll_at)
     assert fragments.times(before) != fragments.times(after)
     assert "pdb-bar" not in fragments.times(after)
-    for piece in (fragments.head, fragments.said, fragments.facts, fragments.batches, fragments.errors, fragments.foot):
+    for piece in (
+        fragments.head,
+        fragments.said,
+        fragments.facts,
+        fragments.bar,
+        fragments.batches,
+        fragments.failures,
+    ):
         assert piece(before) == piece(after), piece.__name__
 
 
@@ -240,7 +231,6 @@ def test_the_finished_account_has_every_number() -> None:
         "Finished, some rows failed",
         "claude-haiku-4-5-20251001",
         "1,195 of 1,204",
-        "3 of 3",
         "$1.35",
         "$2.71",
         "$0.15",
@@ -276,7 +266,7 @@ def test_terminal_text_carries_no_control_characters() -> None:
 def test_the_last_word_fits_what_became_of_the_rows(counts: dict[str, int], n_failed: int, word: str) -> None:
     """A run is never called finished without saying that rows failed or were canceled."""
     html = fragments.head(run_status(3, counts=counts, n_failed=n_failed, failed=()))
-    assert f"</span> {word}</span></div>" in html
+    assert f"</span> {word}</span>" in html
 
 
 @pytest.mark.parametrize(
@@ -297,23 +287,35 @@ def test_what_was_canceled_is_told_apart_from_what_failed() -> None:
     """A person who canceled is told how many rows that were, and is not shown them one by one."""
     canceled = tuple(replace(row, status="canceled", error="canceled") for row in run_status(3).failed)
     status = run_status(3, counts={"succeeded": 722, "errored": 2, "canceled": 480}, n_failed=482, failed=canceled)
-    assert ">480 canceled, 2 failed<" in fragments.facts(status)
-    assert ">480 canceled<" in fragments.facts(replace(status, n_failed=480))
+    assert "of 1,204 · 2 failed · 480 canceled<" in fragments.facts(status)
     skipped = replace(status, counts={"succeeded": 1198, "errored": 3, "skipped": 3}, n_failed=5)
-    assert ">5 without an answer, 1 skipped<" in fragments.facts(skipped), "two could not be sent, one had no prompt"
-    assert "<details><summary>" in fragments.errors(status)
-    assert "<details open><summary>" in fragments.errors(replace(status, failed=(*canceled, run_status(3).failed[0])))
+    assert "· 5 failed · 1 skipped<" in fragments.facts(skipped), "two could not be sent, one had no prompt"
+    assert 'pdb-of-failed" open>' in fragments.account(status)
+    alone = replace(status, counts={"succeeded": 724, "canceled": 480}, n_failed=480)
+    assert 'pdb-of-failed"><summary>' in fragments.account(alone)
+    assert "480 rows canceled" in fragments.failed_title(alone)
 
 
-def test_more_failed_rows_than_shown_are_not_passed_over() -> None:
-    """The heading has the number of all and says that these are the first; a line says where the others are."""
-    failed = run_status(3).failed
-    text = "".join(Reader(fragments.errors(run_status(3, failed=failed * 3, n_failed=41))).text)
-    assert f"41 rows without an answer, the first {fragments.N_FAILED_SHOWN}" in text
-    assert 'All of them: pandas_batch.load("run_k3v9m2xq").failed · Ask again: pandas_batch.load(' in text
-    text = "".join(Reader(fragments.errors(run_status(3))).text)
-    assert "9 rows without an answerRow" in text
-    assert ").failed " not in text
+def test_failures_stand_by_kind_with_what_helps() -> None:
+    """Each kind has its number of rows, whether asking again helps, and examples; the lines name the run."""
+    status = run_status(3)
+    text = " ".join("".join(Reader(fragments.failures(status)).text).split())
+    assert "3invalid_request_error: messages.0: text content blocks must be non-emptyno: change the prompt17" in text
+    assert "3overloaded_error: Overloadedyes24" in text
+    assert 'Ask again: pandas_batch.load("run_k3v9m2xq").retry_failed()' in text
+    assert 'All of them: pandas_batch.load("run_k3v9m2xq").failed' in text
+    assert "9 rows failed, of 3 kinds" in "".join(Reader(fragments.failed_title(status)).text)
+    many = replace(status, kinds=status.kinds * 4)
+    assert "and 8 more kinds" in fragments.failures(many)
+
+
+def test_one_row_is_no_rows() -> None:
+    """A single row is spoken of as one, in HTML and in text."""
+    (kind, *_) = run_status(1).kinds
+    status = run_status(3, n_rows=1, counts={"errored": 1}, n_failed=1, kinds=(replace(kind, n_rows=1),))
+    said = "".join(Reader(static_html(status)).text) + text_account(status)
+    assert "1 row failed" in said
+    assert not re.search(r"\b1 (rows|batches|requests)\b", said)
 
 
 def test_without_its_style_sheet_the_account_is_still_read_with_ease() -> None:
@@ -321,8 +323,8 @@ def test_without_its_style_sheet_the_account_is_still_read_with_ease() -> None:
     for status in (run_status(1), run_status(3)):
         text = " ".join("".join(Reader(static_html(status)).text).split())
         assert "reviews · " in text
-        assert "Rows answered: " in text
-        assert re.search(r"elapsed 4 min 20 s · expires in|UTC · took 4 min 20 s", text)
+        assert "Answered: " in text
+        assert re.search(r"elapsed 4 min 20 s · 1 of 3 batches ended · last|UTC · took 4 min 20 s", text)
         assert "Run run_k3v9m2xq" in text
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pandas_batch.amounts import duration, usd
+from pandas_batch.amounts import duration, rows, short, usd
 from pandas_batch.errors import clip
 from pandas_batch.types import RunStatus
 
 from . import fragments
 from .stylesheet import style_element
 from .wording import (
+    batch_message,
     batch_word,
     day_and_time,
     elapsed_s,
@@ -25,7 +26,7 @@ _NO_MATH = "mathjax_ignore tex2jax_ignore"
 _DEAD = ".jupyter-widgets-disconnected"
 
 _N_BATCHES_IN_TEXT = 10
-_N_FAILED_IN_TEXT = 5
+_N_KINDS_IN_TEXT = 5
 
 
 def static_html(status: RunStatus) -> str:
@@ -54,17 +55,7 @@ def static_html(status: RunStatus) -> str:
     >>> "&lt;reviews&gt;" in static_html(status), "<script" in static_html(status)
     (True, False)
     """
-    pieces = (
-        fragments.head(status),
-        fragments.said(status),
-        fragments.as_of(status),
-        fragments.facts(status),
-        fragments.times(status),
-        fragments.batches(status, animate=False),
-        fragments.errors(status),
-        fragments.foot(status, again=status.is_final),
-    )
-    return f'<div class="pdb {_NO_MATH}">{style_element()}{"".join(pieces)}</div>'
+    return f'<div class="pdb {_NO_MATH}">{style_element()}{fragments.account(status)}</div>'
 
 
 def kept_html(status: RunStatus, key: str) -> str:
@@ -113,7 +104,7 @@ def text_line(status: RunStatus) -> str:
     word = run_word(status).text
     parts = [
         word[:1].lower() + word[1:],
-        f"{n_rows_succeeded(status):,} of {status.n_rows:,} rows answered",
+        f"{n_rows_succeeded(status):,} of {rows(status.n_rows)} answered",
         f"{status.n_batches_ended:,} of {len(status.batches):,} batches ended",
     ]
     if status.n_failed:
@@ -146,8 +137,13 @@ def text_account(status: RunStatus) -> str:
     lines.append(f"  model {clip(status.model, 80)}, {status.n_requests:,} requests, {status.n_reused:,} reused")
     if status.n_rows_answered or status.is_final:
         lines.append(f"  {_money(status)}")
+    if status.tokens_in is not None:
+        lines.append(f"  tokens: {short(status.tokens_in)} in, {short(status.tokens_out)} out")
     took = "took" if status.finished_at else "elapsed"
     lines.append(f"  started {day_and_time(status.started_at)}, {took} {duration(elapsed_s(status))}")
+    for number, batch in enumerate(status.batches, 1):
+        if words := batch_message(number, batch, status.now):
+            lines.append(f"  {clip(words, 300)}")
     for number, batch in enumerate(status.batches[:_N_BATCHES_IN_TEXT], 1):
         counts = (
             f"{batch.succeeded:,} succeeded, {batch.errored:,} errored, {batch.expired:,} expired, "
@@ -156,12 +152,14 @@ def text_account(status: RunStatus) -> str:
         lines.append(f"  {clip(batch.batch_id or f'batch {number}', 80)}  {batch_word(batch).text}: {counts}")
     if len(status.batches) > _N_BATCHES_IN_TEXT:
         lines.append(f"  and {len(status.batches) - _N_BATCHES_IN_TEXT:,} more batches")
-    for row in status.failed[:_N_FAILED_IN_TEXT]:
-        lines.append(f"  row {clip(row.label, 60)} {clip(row.status, 20)}: {clip(row.error, 160)}")
-    if status.n_failed > min(len(status.failed), _N_FAILED_IN_TEXT) > 0:
+    for kind in status.kinds[:_N_KINDS_IN_TEXT]:
+        words = "" if kind.error.startswith(kind.status) else f"{kind.status}: "
         lines.append(
-            f"  and {status.n_failed - min(len(status.failed), _N_FAILED_IN_TEXT):,} more rows without an answer"
+            f"  {rows(kind.n_rows)} {words}{clip(kind.error, 160)}; worth asking again: {clip(kind.advice, 60)}; "
+            f"for example {clip(', '.join(kind.examples), 120)}"
         )
+    if len(status.kinds) > _N_KINDS_IN_TEXT:
+        lines.append(f"  and {len(status.kinds) - _N_KINDS_IN_TEXT:,} more kinds of failure")
     if status.retry:
         lines.append(f"  to ask again: {clip(status.retry, 300)}")
     if status.reattach:

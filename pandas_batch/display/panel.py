@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
@@ -26,7 +27,15 @@ _CHECK_S = 5.0
 _PROBE_AFTER_S = 1.0
 _PROBE_UNTIL_S = 4.0
 
-_PIECES = ("head", "said", "facts", "batches", "errors", "foot")
+_ABOVE = ("said", "note", "facts", "bar", "times")
+_PIECES = ("head", "said", "facts", "bar", "answers", "failed_title", "failures", "batches", "foot")
+_FOLDS = (
+    ("answers", '<span class="pdb-title">First answers</span>', True),
+    ("failures", '<span class="pdb-quiet">Failed rows</span>', True),
+    ("batches", f'<span class="pdb-title">{fragments.MORE}</span>', False),
+)
+"""What can be folded away: the piece, its title, and whether it is open at first."""
+_BELOW = {"batches": ("batches", "foot")}
 
 
 class Panel:
@@ -67,31 +76,46 @@ class Panel:
         self.wake: Callable[[], None] | None = None
         """Called when a click has changed something that must be drawn again later."""
 
-        self._html = {name: ipywidgets.HTML() for name in ("style", *_PIECES, "times", "note")}
+        names = (*_PIECES, "over", "times", "note", "style", "live")
+        self._html = {name: ipywidgets.HTML() for name in names}
         self._html["style"].value = style_element()
         self._html["style"].layout.display = "none"
+        self._html["live"].value = fragments.live_region()
+        self._folds = {name: self._fold(name, title, is_open=is_open) for name, title, is_open in _FOLDS}
         self._cancel = LiveButton(description="Cancel", tooltip="Ask the server to stop what it has not answered yet")
         self._check = LiveButton(description="Check now", tooltip="Ask the server for the state of the batches now")
         self._cancel.on_click(self._on_cancel)
         self._check.on_click(self._on_check)
-        self._buttons = ipywidgets.HBox([self._cancel, self._check])
+        self._buttons = ipywidgets.HBox([self._check, self._cancel])
         self._buttons.add_class("pdb-buttons")
         # Beside the state, and so in sight and in one place however many lines follow.
         self._top = ipywidgets.HBox([self._html["head"], self._buttons])
         self._top.add_class("pdb-top")
         self.box = ipywidgets.VBox(self._children())
-        self.box.add_class("pdb")
-        self.box.add_class("pdb-live")
         self.key = secrets.token_hex(4)
         """Tells this panel from others on a page: the account beside it looks whether this one lives."""
-        self.box.add_class(f"pdb-of-{self.key}")
+        self._classes = ("pdb", "pdb-live", f"pdb-of-{self.key}")
+        self.box._dom_classes = self._classes
         if blocking:
             self.set_blocking(True)
         self._draw_buttons()
 
+    def _fold(self, name: str, title: str, *, is_open: bool) -> tuple[Any, Any]:
+        """Return a line that folds what stands below it; it is never written again, and so it stays as it was left."""
+        opened = " open" if is_open else ""
+        line = ipywidgets.HTML(f'<details class="pdb-fold"{opened}><summary>{title}</summary></details>')
+        row = ipywidgets.HBox([line, self._html["failed_title"]] if name == "failures" else [line])
+        row.add_class("pdb-foldrow")
+        row.layout.display = "none"
+        body = ipywidgets.VBox([self._html[part] for part in _BELOW.get(name, (name,))])
+        body.add_class("pdb-folded")
+        body.layout.display = "none"
+        return row, body
+
     def _children(self) -> list[Any]:
-        below = ("said", "note", "facts", "times", "batches", "errors", "foot")
-        return [self._html["style"], self._top, *(self._html[name] for name in below)]
+        folds = [widget for pair in self._folds.values() for widget in pair]
+        above = [self._html[name] for name in _ABOVE]
+        return [self._html["style"], self._html["live"], self._html["over"], self._top, *above, *folds]
 
     # ---------------------------------------------------------------- drawing
 
@@ -100,14 +124,31 @@ class Panel:
         with self._lock:
             if not clock_only or self._status is None:
                 self._status = status
-            self._set("times", fragments.times(status))
+            # What is drawn already, with another time: a change of the rest waits for a whole drawing.
+            drawn = replace(
+                self._status, now=status.now, last_poll_at=status.last_poll_at, next_poll_at=status.next_poll_at
+            )
+            self._set("times", "" if drawn.is_final else fragments.times(drawn))
+            self._set("facts", "" if drawn.is_final else fragments.facts(drawn))
+            self._set("said", "" if drawn.is_final else fragments.said(drawn))
             if not clock_only:
-                for name in _PIECES:
-                    self._set(name, getattr(fragments, name)(status))
+                self._draw(status)
                 if status.last_poll_at != self._polled_before:
                     self._polled_before = status.last_poll_at
                     self._checking_until_s = 0.0
             self.tick()
+
+    def _draw(self, status: RunStatus) -> None:
+        # A run that is over has no parts that change: it is what the account is.
+        self._set("over", fragments.account(status) if status.is_final else "")
+        for name in _PIECES:
+            self._set(name, "" if status.is_final else getattr(fragments, name)(status))
+        for name, (row, body) in self._folds.items():
+            shown = None if self._html[name].value or (name == "batches" and self._html["foot"].value) else "none"
+            _write(row.layout, "display", shown)
+            _write(body.layout, "display", shown)
+        _write(self.box, "_dom_classes", (*self._classes, *fragments.spoken(status)))
+        _write(self._top.layout, "display", "none" if status.is_final else None)
 
     def tick(self) -> None:
         """Let pass what has a time: the confirmation of a cancel, and the wait for a sign that clicks arrive."""
@@ -156,11 +197,14 @@ class Panel:
         else:
             label, disabled, style = "Cancel", False, ""
         can = self._cancel_asked or canceling or status is None or status.can_cancel
+        can = can and (status is None or status.state != "preparing")
+        check_shown = status is None or status.state not in ("preparing", "blocked")
         # Each is a message of its own: no label stands for an instant on a button that does something else.
         _write(self._cancel, "disabled", disabled)
         _write(self._cancel, "description", label)
         _write(self._cancel, "button_style", style)
         _write(self._cancel.layout, "display", None if can else "none")
+        _write(self._check.layout, "display", None if check_shown else "none")
         _write(self._check, "disabled", now_s < self._checking_until_s)
 
     def _on_cancel(self, _: object) -> None:

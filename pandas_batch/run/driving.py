@@ -18,6 +18,7 @@ from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
 from .status import StatusMaker
+from .stopping import stop_of
 from .target_frame import TargetFrame
 
 if TYPE_CHECKING:
@@ -71,7 +72,15 @@ class DrivenRun:
         self._schema = schema
         self._clock = clock
         self._make_wire = wire or self._wire_of_options
-        self._status = StatusMaker(store, run_id, target=self._target, schema=schema, prices=options.prices)
+        self._status = StatusMaker(
+            store,
+            run_id,
+            target=self._target,
+            schema=schema,
+            prices=options.prices,
+            lost_answer_grace_s=options.lost_answer_grace,
+            budget_usd=options.max_cost_usd,
+        )
         self._warned = False
         self._retries_refused = False
         self._looked = False
@@ -170,8 +179,14 @@ class DrivenRun:
         alive = engine is not None and engine.is_alive
         besides = surplus_words(surplus_of(self.batch_records(), self.id))
         goes_on = self._retry_is_due()
+        error = engine.error if engine is not None else None
+        records = self.batch_records()
+        is_refused = error is not None or any(batch.state == "refused" for batch in records)
+        stop = stop_of(error, records, engine.message if engine is not None else "") if is_refused else None
         if engine is None:
-            return self._status.make(now=self._clock.now(), message=besides or self._refusal(), goes_on=goes_on)
+            return self._status.make(
+                now=self._clock.now(), message=besides or self._refusal(), goes_on=goes_on, stop=stop
+            )
         return self._status.make(
             now=self._clock.now(),
             is_blocked=engine.error is not None,
@@ -180,6 +195,7 @@ class DrivenRun:
             next_poll_at=engine.next_poll_at,
             can_cancel=alive,
             goes_on=goes_on,
+            stop=stop,
         )
 
     def _refusal(self) -> str:
@@ -424,8 +440,14 @@ class DrivenRun:
             engine.check_now()
 
     def _finish_display(self) -> None:
-        if self._display is not None and self._is_shown:
-            self._display.finish(self.snapshot())
+        if self._display is None or not self._is_shown:
+            return
+        status = self.snapshot()
+        if status.is_final:
+            self._display.finish(status)
+        else:
+            # What stopped the run did not stop what the server works on: it is watched, and can be canceled.
+            self._display.interrupted(status)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:
         from pandas_batch.display.account import static_html, text_account

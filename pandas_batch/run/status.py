@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pandas_batch.engine.reconciling import OVERLOADED_GRACE_S
 from pandas_batch.errors import clip
 from pandas_batch.results.row_status import FAILED
 from pandas_batch.run.worth_asking import retry_line
 from pandas_batch.store.states import TO_SEND
-from pandas_batch.types import BatchStatus, FailedRow, RunStatus
+from pandas_batch.types import BatchStatus, FailedRow, FailureKind, FirstAnswer, RunStatus, Stop
 
+from .failure_kinds import first_text, kinds_of
+from .first_answers import first_answers, prompt_name_of
 from .joining import columns_of
 from .run_answers import RunAnswers
 
@@ -64,8 +68,12 @@ class StatusMaker:
         target: TargetFrame,
         schema: OutputSchema | None = None,
         prices: Prices | None = None,
+        lost_answer_grace_s: float = 600.0,
+        budget_usd: float | None = None,
     ) -> None:
         self._target = target
+        self._grace_s = lost_answer_grace_s
+        self._budget_usd = None if budget_usd is None or math.isinf(budget_usd) else budget_usd
         self.is_from_store = False
         self._store = store
         self._schema = schema
@@ -77,6 +85,10 @@ class StatusMaker:
         self._counts: tuple[RunAnswers, dict[str, int]] | None = None
         self._totals: tuple[RunAnswers, Totals] | None = None
         self._failed: tuple[FailedRow, ...] | None = None
+        self._kinds: tuple[RunAnswers, tuple[FailureKind, ...]] | None = None
+        self._tokens: tuple[RunAnswers, tuple[int, int]] | None = None
+        self._first: tuple[FirstAnswer, ...] = ()
+        self._durations_s: tuple[float, ...] | None = None
 
     @property
     def expression(self) -> str:
@@ -127,6 +139,32 @@ class StatusMaker:
             self._seen = seen
         return record, batches, made[1]
 
+    def _kinds_of(self, answers: RunAnswers) -> tuple[FailureKind, ...]:
+        made = self._kinds
+        if made is None or made[0] is not answers:
+            made = self._kinds = (answers, kinds_of(answers, self._target.index(self._store, self._run_id)))
+        return made[1]
+
+    def _tokens_of(self, answers: RunAnswers) -> tuple[int, int]:
+        made = self._tokens
+        if made is None or made[0] is not answers:
+            parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+            told = (sum(map(answers.sum_tokens, parts)), answers.sum_tokens("output_tokens"))
+            made = self._tokens = (answers, told)
+        return made[1]
+
+    def _first_answers(self, answers: RunAnswers, record: RunRecord) -> tuple[FirstAnswer, ...]:
+        """Return rows with answers, the same ones from the first time that there are any: nobody reads what moves."""
+        if not self._first:
+            self._first = first_answers(answers, self._target, self._store, record)
+        return self._first
+
+    def _experience_s(self, base_url: str) -> tuple[float, ...]:
+        if self._durations_s is None:
+            earlier = self._store.durations(base_url, not_of=self._run_id)
+            self._durations_s = tuple(max(0.0, seconds) for _, seconds in earlier)
+        return self._durations_s
+
     def _first_failed(self) -> tuple[FailedRow, ...]:
         if self._failed is None:
             self._failed = self._look_up_failed()
@@ -140,7 +178,9 @@ class StatusMaker:
         labels = self._labels(positions)
         columns, _ = columns_of(answers, ["status", "error"], rows=positions)
         return tuple(
-            FailedRow(label=label, position=int(position), status=first_of(status), error=clip(first_of(error), 200))
+            FailedRow(
+                label=label, position=int(position), status=first_text(status), error=clip(first_text(error), 200)
+            )
             for label, position, status, error in zip(
                 labels, positions.tolist(), columns["status"], columns["error"], strict=True
             )
@@ -160,6 +200,7 @@ class StatusMaker:
         next_poll_at: datetime | None = None,
         can_cancel: bool = False,
         goes_on: bool = False,
+        stop: Stop | None = None,
     ) -> RunStatus:
         """Return the status of the run now; with `goes_on`, although all is home, it is about to ask rows again."""
         record, batches, answers = self._refresh()
@@ -167,10 +208,10 @@ class StatusMaker:
         if goes_on and state == "collected":
             state = "submitting"
         counts, totals = self._counts_of(answers), self._totals_of(answers)
-        n_answered = sum(
-            counts.get(s, 0) for s in ("succeeded", "errored", "expired", "canceled", "missing", "invalid")
-        )
+        n_answered = sum(counts.get(s, 0) for s in ("succeeded", *FAILED))
         ends = [batch.ended_at for batch in batches if batch.ended_at is not None]
+        has_answers = counts.get("succeeded", 0) > 0
+        tokens = self._tokens_of(answers) if has_answers else (None, None)
         expiries = [b.expires_at for b in batches if b.expires_at is not None and b.state in ("bound", "unknown")]
         return RunStatus(
             run_id=record.id,
@@ -189,12 +230,22 @@ class StatusMaker:
             n_rows=answers.n_rows,
             n_rows_answered=n_answered,
             counts=counts,
-            batches=tuple(batch_status(batch, run_id=record.id) for batch in batches),
+            batches=tuple(batch_status(batch, run_id=record.id, grace_s=self._grace_s) for batch in batches),
             n_failed=_n_failed(answers, counts),
             retry=retry_line(answers, self.expression) if state == "collected" else "",
             expression=self.expression,
             is_from_store=self.is_from_store and state == "collected",
             failed=self._first_failed(),
+            kinds=self._kinds_of(answers),
+            stop=stop if state == "blocked" else None,
+            under_way_usd_max=bound_of_under_way(record, batches),
+            budget_usd=self._budget_usd,
+            cost_usd_expected=record.estimate.get("cost_usd_expected"),
+            tokens_in=tokens[0],
+            tokens_out=tokens[1],
+            durations_s=() if state == "collected" else self._experience_s(record.base_url),
+            answers=self._first_answers(answers, record) if has_answers and state != "collected" else (),
+            prompt_name=prompt_name_of(self._target, record),
             cost_usd=totals.cost_usd,
             paid_usd=totals.paid_usd,
             cost_usd_standard=totals.cost_usd_standard,
@@ -221,7 +272,27 @@ def _n_failed(answers: RunAnswers, counts: Mapping[str, int]) -> int:
     return len(answers.unsendable_positions()) + sum(counts.get(status, 0) for status in FAILED)
 
 
-def batch_status(batch: BatchRecord, *, run_id: str) -> BatchStatus:
+def bound_of_under_way(record: RunRecord, batches: Sequence[BatchRecord]) -> float | None:
+    """
+    Return what the run's own batches that the server has, or may have, can still cost at most; None where unknown.
+
+    The output is bounded request by request; the input of a part is at most that of the whole.
+    """
+    own = [batch for batch in batches if batch.run_id == record.id and not batch.is_live]
+    n_under_way = sum(b.n_requests for b in own if b.state in ("bound", "unknown", "posting"))
+    if not n_under_way:
+        return 0.0
+    bound_usd, estimate = record.cost_usd_max, record.estimate
+    n_sent = record.n_requests - record.n_reused
+    least_usd, n_low, n_high = (estimate.get(f) for f in ("cost_usd_min", "input_tokens_low", "input_tokens_high"))
+    is_alike = isinstance(record.options.get("max_tokens"), int) and ", " not in record.model
+    if bound_usd is None or estimate.get("uses_cache") or not (is_alike and n_sent and least_usd and n_low and n_high):
+        return bound_usd
+    input_usd = min(bound_usd, least_usd * n_high / n_low)
+    return float(input_usd + (bound_usd - input_usd) * min(1.0, n_under_way / n_sent))
+
+
+def batch_status(batch: BatchRecord, *, run_id: str, grace_s: float = 600.0) -> BatchStatus:
     """Return what a panel shows of one batch."""
     state = _BATCH_STATES.get(batch.state, batch.state)
     if batch.state == "bound":
@@ -240,11 +311,35 @@ def batch_status(batch: BatchRecord, *, run_id: str) -> BatchStatus:
         ended_at=batch.ended_at,
         expires_at=batch.expires_at,
         reused=batch.run_id != run_id,
+        message=_message_of(batch),
+        until=_looked_for_until(batch, grace_s),
     )
 
 
-def first_of(value: Any) -> str:
-    """Return a cell as text; of a list of samples the first that says something."""
-    if isinstance(value, list):
-        return next((str(v) for v in value if isinstance(v, str)), "")
-    return value if isinstance(value, str) else ""
+_DOUBTS = {
+    "lost": "the answer to its create was lost",
+    "overloaded": "the API was overloaded when it was created",
+    "not_the_api": "something that is not the API answered its create",
+    "too_large": "something that is not the API found it too large",
+}
+
+
+def _message_of(batch: BatchRecord) -> str:
+    """Return what is to be said of one batch, whatever is said of the others meanwhile."""
+    if batch.state == "unknown":
+        said = _DOUBTS.get(batch.doubt, "nobody knows yet whether the server has it")
+        return f"{said}; it was canceled, and is not posted again" if batch.cancel_asked else said
+    if batch.state == "bound" and batch.cancel_asked and batch.cancel_initiated_at is None:
+        return "the server has not taken the cancel yet"
+    if batch.state == "bound" and batch.not_found_since is not None:
+        return "the server does not show it at the moment"
+    return ""
+
+
+def _looked_for_until(batch: BatchRecord, grace_s: float) -> datetime | None:
+    """Return when a batch whose create answer was lost is posted again, unless it shows up."""
+    if batch.state != "unknown" or batch.posted_at is None or batch.cancel_asked:
+        return None
+    if batch.doubt == "overloaded":
+        grace_s = min(grace_s, OVERLOADED_GRACE_S)
+    return batch.posted_at + timedelta(seconds=grace_s + (batch.lost_after_s or 0.0))

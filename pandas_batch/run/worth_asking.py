@@ -45,6 +45,37 @@ def worth_asking(answers: RunAnswers, errors: str) -> np.ndarray:
     return worth
 
 
+_WAYS = {
+    "invalid_request_error": "no: change the prompt",
+    "not_found_error": "no: change the model",
+    "authentication_error": "no: use another key",
+    "permission_error": "no: ask for access",
+    "billing_error": "no: buy credit first",
+    "request_too_large": "no: shorten the prompt",
+}
+
+
+def advice_on(status: str, error: str) -> str:
+    """
+    Return whether asking again helps a row that failed so: ``yes``, or ``no: `` and what would.
+
+    Examples
+    --------
+    >>> advice_on("expired", "expired: the batch ended after 24 hours"), advice_on("errored", "overloaded_error: x")
+    ('yes', 'yes')
+    >>> advice_on("errored", "invalid_request_error: x"), advice_on("skipped", "not a text")
+    ('no: change the prompt', 'no: correct the row')
+    """
+    kind = error.partition(":")[0]
+    if status in _ALWAYS or (status == "errored" and kind in TRANSIENT_ERRORS):
+        return "yes"
+    if status == "skipped":
+        return "no: correct the row"
+    if status == "invalid":
+        return "no: raise max_tokens" if "max_tokens" in error else "no: change prompt or schema"
+    return _WAYS.get(kind, "no: change what is asked")
+
+
 def retry_line(answers: RunAnswers, run: str) -> str:
     """
     Return the line that asks again for what failed; "" where that would ask for nothing.

@@ -71,9 +71,9 @@ class Batches(OpenedStore):
         )
         return {batch_id for (batch_id,) in rows}
 
-    def durations(self, base_url: str) -> list[tuple[int, float]]:
+    def durations(self, base_url: str, *, not_of: str = "") -> list[tuple[int, float]]:
         """Return how large the newest ended batches of a server were, and how many seconds each took."""
-        return self._database.read(lambda c: queries.durations(c, base_url))
+        return self._database.read(lambda c: queries.durations(c, base_url, not_of=not_of))
 
     def nonces_of_ids(self) -> dict[str, str]:
         """Return the nonce of every batch that is bound to an id of the server, by that id."""

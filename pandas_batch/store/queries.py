@@ -126,15 +126,19 @@ def batches_in(connection: sqlite3.Connection, states: Collection[str]) -> list[
 _N_DURATIONS = 64
 
 
-def durations(connection: sqlite3.Connection, base_url: str) -> list[tuple[int, float]]:
-    """Return the sizes of the newest batches that came to their own end, and the seconds that each took."""
+def durations(connection: sqlite3.Connection, base_url: str, *, not_of: str = "") -> list[tuple[int, float]]:
+    """
+    Return the sizes of the newest batches that came to their own end, and the seconds that each took.
+
+    Those of the run `not_of` are left out.
+    """
     rows = connection.execute(
         """
         SELECT n_requests, created_at, ended_at FROM batches
         WHERE base_url = ? AND ended_at IS NOT NULL AND created_at IS NOT NULL AND cancel_initiated_at IS NULL
-        AND NOT is_live ORDER BY key DESC LIMIT ?
+        AND NOT is_live AND run_id != ? ORDER BY key DESC LIMIT ?
         """,
-        (base_url, _N_DURATIONS),
+        (base_url, not_of, _N_DURATIONS),
     )
     return [
         (n, (from_cell("ended_at", ended_at) - from_cell("created_at", created_at)).total_seconds())

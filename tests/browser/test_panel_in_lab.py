@@ -103,7 +103,7 @@ def test_a_notebook_without_its_kernel_shows_the_account(lab: LabPage) -> None:
     lab.open(lab.name)
     lab.wait_text("Finished, some rows failed")
     assert "model not found" not in lab.text()
-    assert lab.page.locator(".pdb a").count() == 3
+    assert lab.page.locator(".pdb a").count() == 1
 
 
 def test_a_kernel_that_is_shut_down_leaves_the_account(lab: LabPage) -> None:

@@ -100,6 +100,6 @@ def test_failed_rows_are_shown_escaped(lab: LabPage) -> None:
         + f"df.index = [{attack!r}] * 30\n",
         "out = df.claude_batch.submit('review', **ask)",
     )
-    lab.wait_text("1 row without an answer", 40)
+    lab.wait_text("1 row failed", 40)
     assert attack in lab.text()
     assert lab.page.evaluate("() => window.__pwn") is None
