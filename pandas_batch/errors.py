@@ -91,6 +91,34 @@ def is_one_line(text: str) -> bool:
     return text.isprintable() or all(is_shown(c, before) for before, c in zip(" " + text, text, strict=False))
 
 
+def _is_asked_by_tb() -> bool:
+    """Return whether IPython's ``%tb`` wants to show an error again: then it is the traceback that is wanted."""
+    asking = sys._getframe(3) if sys._getframe(2).f_code.co_name == "showtraceback" else None
+    return asking is not None and asking.f_code.co_name == "tb"
+
+
+def full_traceback(_: str = "") -> None:
+    """
+    Print the whole traceback of the last error; in IPython ``%pandas_batch_tb``.
+
+    Examples
+    --------
+    >>> full_traceback()   # doctest: +SKIP
+    Traceback (most recent call last):
+    """
+    error = getattr(sys, "last_value", None)
+    said = "No error was shown yet.\n" if error is None else "".join(traceback.format_exception(error))
+    sys.stdout.write(said)
+
+
+def _offer_full_traceback() -> None:
+    """Let ``%pandas_batch_tb`` be there with the first error that a shell of IPython shows."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None and shell.find_line_magic("pandas_batch_tb") is None:
+        shell.register_magic_function(full_traceback, magic_kind="line", magic_name="pandas_batch_tb")
+
+
 class PandasBatchError(Exception):
     """
     Base of all errors of this package.
@@ -128,7 +156,8 @@ class PandasBatchError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook, or a terminal that runs IPython, shows: the message alone, as a rule."""
-        if os.environ.get("PANDAS_BATCH_TRACEBACK", "") == "full":
+        _offer_full_traceback()
+        if os.environ.get("PANDAS_BATCH_TRACEBACK", "") == "full" or _is_asked_by_tb():
             return "".join(traceback.format_exception(self)).splitlines()
         said = f"{type(self).__name__}: {self}".splitlines()
         return [*said, *(line for note in getattr(self, "__notes__", ()) for line in note.splitlines())]

@@ -6,6 +6,8 @@
     %claude_batch watch NAME             wait for one, with its panel
     %claude_batch cancel NAME            cancel one
 
+    %pandas_batch_tb                     the whole traceback of the last error, of which three lines were shown
+
     %%claude_batch df --prefix x_        the text of the cell is a template over the columns of df
     Classify: {title}
 """
@@ -19,7 +21,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from .errors import InputError, clip
+from .errors import InputError, clip, full_traceback
 
 _LINE = "%claude_batch                # or: %claude_batch watch NAME, %claude_batch cancel NAME"
 _CELL = "%%claude_batch df --prefix x_"
@@ -130,4 +132,5 @@ def register_magics(ipython: Any) -> None:
         return cell_magic(line, cell, names.get, names.__setitem__)
 
     claude_batch.__doc__ = __doc__
+    ipython.register_magic_function(full_traceback, magic_kind="line", magic_name="pandas_batch_tb")
     ipython.register_magic_function(claude_batch, magic_kind="line_cell", magic_name="claude_batch")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,3 +101,38 @@ def test_mistakes_in_a_line_are_words(ipython: Any) -> None:
     assert what.startswith("%claude_batch: argument verb: invalid choice: 'show'")
     assert what.count("%claude_batch") == state.count("Nothing was sent") == 1
     assert hint.strip().startswith("%claude_batch ")
+
+
+def test_an_error_is_three_lines_and_its_traceback_one_line_away(ipython: Any, capsys: Any) -> None:
+    """A cell that fails shows what, what was sent, and the way on; ``%tb`` and ``%pandas_batch_tb`` show all of it."""
+    ipython.run_cell("df.claude_batch.submit('titel')")
+    short = capsys.readouterr().out
+    assert "There is no column" in short or "titel" in short
+    assert "Traceback" not in short
+    assert len(short.strip().splitlines()) <= 5
+    for magic in ("%tb", "%pandas_batch_tb"):
+        ipython.run_cell(magic)
+        full = capsys.readouterr().out
+        assert "Traceback" in full
+        assert short.strip().splitlines()[0] in full
+    ipython.run_cell("df.claude_batch.submit('titel')")
+    assert "Traceback" not in capsys.readouterr().out
+
+
+def test_the_full_traceback_is_offered_without_the_extension(api: simulator.Simulator, tmp_path: Path) -> None:
+    """The first error that is shown brings ``%pandas_batch_tb`` along."""
+    code = "import pandas as pd, pandas_batch\npd.DataFrame({'a': ['x']}).claude_batch.submit('b')"
+    script = tmp_path / "two_cells.ipy"
+    script.write_text(
+        f"try:\n    get_ipython().run_cell({code!r})\nfinally:\n    get_ipython().run_cell('%pandas_batch_tb')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "IPython", "--no-banner", "--colors=nocolor", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "IPYTHONDIR": str(tmp_path / "ipython")},
+        check=False,
+    )
+    assert done.stdout.startswith("ColumnNotFoundError: "), done.stdout + done.stderr
+    assert done.stdout.count("Traceback (most recent call last)") == 1
