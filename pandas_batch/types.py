@@ -184,7 +184,7 @@ class BatchResult:
         All text blocks of the answer, joined; ``""`` when there is none.
     status
         ``succeeded``, ``errored``, ``canceled`` or ``expired``; ``missing`` where the server has no result for it, and
-        ``invalid`` where its line cannot be read.
+        ``invalid`` where its line cannot be read, or the answer does not fit ``output_schema=``.
     tokens
         Input (with cache reads and writes) plus output tokens; None where the server's counts cannot all be read.
     input_tokens, output_tokens
@@ -203,6 +203,9 @@ class BatchResult:
         Calls of your tools, each ``{"id", "name", "input"}``.
     cache_read_tokens, cache_write_tokens
         Input tokens that the prompt cache held, and that were written to it; None where the API tells none.
+    parsed
+        With ``output_schema=``: the answer as that makes it (an instance of a class, a label, else a dict); None where
+        there is none, or it does not fit.
     """
 
     custom_id: str
@@ -220,6 +223,7 @@ class BatchResult:
     tool_calls: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     cache_read_tokens: int | None = 0
     cache_write_tokens: int | None = 0
+    parsed: Any = field(default=None, repr=False)
 
     @property
     def succeeded(self) -> bool:

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pandas_batch.errors import BatchTooLargeError, InputError, clip
 from pandas_batch.requests.certain_refusals import INTERLEAVED, check_request
@@ -16,6 +16,9 @@ from pandas_batch.requests.parameters import check_names, check_parameter, check
 from pandas_batch.requests.plain_values import kind_of, shown
 from pandas_batch.types import MAX_BATCH_BYTES, MAX_BATCH_REQUESTS, BatchRequest, System
 from pandas_batch.wire.body import Body
+
+if TYPE_CHECKING:
+    from pandas_batch.requests.schema import OutputSchema
 
 SPLIT_BYTES = 200_000_000
 """Where `run` cuts: well below the limit, which is enforced by a proxy that counts in its own way."""
@@ -105,10 +108,15 @@ def _n_bytes(n_lines: int, n_line_bytes: int) -> int:
 
 
 def encode_requests(
-    requests: Iterable[BatchRequest | Mapping[str, Any]], *, model: str, system: System, max_tokens: int
+    requests: Iterable[BatchRequest | Mapping[str, Any]],
+    *,
+    model: str,
+    system: System,
+    max_tokens: int,
+    schema: OutputSchema | None = None,
 ) -> Requests:
     """
-    Check and encode requests; the arguments stand in for what is None in one.
+    Check and encode requests; the arguments stand in for what is None in one, and each asks for `schema`.
 
     Raises
     ------
@@ -124,6 +132,7 @@ def encode_requests(
     check_parameter("max_tokens", max_tokens)
     check_parameter("system", system)
     checked = _Checked()
+    schema_config = None if schema is None else schema.output_config()
     custom_ids: list[str] = []
     lines: list[bytes] = []
     for position, given in enumerate(requests):
@@ -134,7 +143,9 @@ def encode_requests(
                 hint='BatchRequest("task-1", "...")',
             )
         custom_ids.append(_checked_id(request.custom_id, position))
-        lines.append(_encoded(request, position, checked, model=model, system=system, max_tokens=max_tokens))
+        lines.append(
+            _encoded(request, position, checked, schema_config, model=model, system=system, max_tokens=max_tokens)
+        )
     _refuse_doubles(custom_ids)
     return Requests(custom_ids, lines)
 
@@ -272,7 +283,14 @@ _OF_A_REQUEST = ("custom_id", "prompt", "model", "system", "max_tokens")
 
 
 def _encoded(
-    request: BatchRequest, position: int, checked: _Checked, *, model: str, system: System, max_tokens: int
+    request: BatchRequest,
+    position: int,
+    checked: _Checked,
+    schema_config: Mapping[str, Any] | None,
+    *,
+    model: str,
+    system: System,
+    max_tokens: int,
 ) -> bytes:
     name = f"requests[{position}] ({request.custom_id!r})"
     prompt: object = request.prompt
@@ -287,6 +305,14 @@ def _encoded(
             raise InputError("the prompt has nothing in it.", hint="leave such requests out")
         value = request.to_api_request(model=model, system=system, max_tokens=max_tokens)
         checked.request(request, value["params"])
+        if schema_config is not None:
+            own = value["params"].get("output_config") or {}
+            if own.get("format") is not None:
+                raise InputError(
+                    "output_schema= and output_config['format'] both say what the answer looks like.",
+                    hint="leave one of them out",
+                )
+            value["params"]["output_config"] = {**own, **schema_config}
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:
         why = "holds half of a surrogate pair, which is no character"

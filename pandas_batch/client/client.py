@@ -35,6 +35,7 @@ class _Configured(ABC):
         *,
         system: System = None,
         max_tokens: int = DEFAULT_MAX_TOKENS,
+        output_schema: Any = None,
         api_key: str | None = None,
         client: Any = None,
         lost_answer_grace: float = 600.0,
@@ -45,6 +46,7 @@ class _Configured(ABC):
             model=model or os.environ.get("PANDAS_BATCH_MODEL") or DEFAULT_MODEL,
             system=system,
             max_tokens=max_tokens,
+            output_schema=output_schema,
             grace_s=lost_answer_grace,
             clock=clock,
         )
@@ -63,6 +65,9 @@ class BatchClient(_Configured):
     ----------
     model, system, max_tokens
         Used for requests that leave them out. The environment's ``PANDAS_BATCH_MODEL`` is the default of `model`.
+    output_schema
+        The shape of every answer, as for ``df.claude_batch.submit``: a pydantic model, a JSON schema, a dict of names
+        to types, or a list of labels. ``result.parsed`` is what the answer says; one that does not fit is ``invalid``.
     api_key
         None or ``""``: from the environment (``ANTHROPIC_API_KEY`` and the SDK's other ways).
     client
@@ -90,7 +95,9 @@ class BatchClient(_Configured):
     def __repr__(self) -> str:
         return f"<BatchClient of {self._wire.base_url}>"
 
-    def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None) -> BatchJob:
+    def submit(
+        self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None, output_schema: Any = None
+    ) -> BatchJob:
         """
         Make one batch of `requests` and return at once.
 
@@ -100,6 +107,8 @@ class BatchClient(_Configured):
             1 to 100,000, with unique ids, 256 MB at most.
         system
             Instead of the client's, for requests that have none.
+        output_schema
+            Instead of the client's.
 
         Returns
         -------
@@ -115,13 +124,13 @@ class BatchClient(_Configured):
         LostAnswerError
             If the batch may exist, but its id never arrived; it says what to look for.
         """
-        return self._wire.drive(self._jobs.submit(requests, system=system))
+        return self._wire.drive(self._jobs.submit(requests, system=system, output_schema=output_schema))
 
     def status(self, batch_id: str | BatchJob) -> BatchJob:
         """Return a batch as the server describes it now."""
         return self._wire.drive(self._jobs.status(batch_id))
 
-    def results(self, batch_id: str | BatchJob) -> list[BatchResult]:
+    def results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> list[BatchResult]:
         """
         Return the results of an ended batch, in the server's order.
 
@@ -137,18 +146,23 @@ class BatchClient(_Configured):
         RuntimeWarning
             If the server's file is short also after several downloads.
         """
-        return self._wire.drive(self._jobs.results(batch_id))
+        return self._wire.drive(self._jobs.results(batch_id, output_schema=output_schema))
 
-    def iter_results(self, batch_id: str | BatchJob) -> Iterator[BatchResult]:
+    def iter_results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> Iterator[BatchResult]:
         """
         Yield the results of an ended batch as they arrive, in memory that does not grow with their length.
 
         Raises and warns as `results` does; a download that breaks off is taken up again, and nothing is told twice.
         """
-        return self._wire.iterate(self._jobs.iter_results(batch_id))
+        return self._wire.iterate(self._jobs.iter_results(batch_id, output_schema=output_schema))
 
     def wait(
-        self, batch_id: str | BatchJob, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
+        self,
+        batch_id: str | BatchJob,
+        poll_interval: float | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        output_schema: Any = None,
     ) -> list[BatchResult]:
         """
         Wait for a batch to end and return its results, in the server's order.
@@ -161,19 +175,24 @@ class BatchClient(_Configured):
             Seconds between two looks; None: from 2 s growing to 60 s, later where the server asks for it.
         timeout
             Seconds to wait at most; None: without end.
+        output_schema
+            Instead of the client's: what its requests were asked with.
 
         Raises
         ------
         WaitTimeout
             After `timeout`; its ``run`` is the `BatchJob`. The batch goes on.
         """
-        return self._wire.drive(self._jobs.wait(batch_id, poll_interval=poll_interval, timeout=timeout))
+        return self._wire.drive(
+            self._jobs.wait(batch_id, poll_interval=poll_interval, timeout=timeout, output_schema=output_schema)
+        )
 
     def run(
         self,
         requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System = None,
+        output_schema: Any = None,
         poll_interval: float | None = None,
         timeout: float | None = DEFAULT_TIMEOUT_S,
     ) -> list[BatchResult]:
@@ -186,7 +205,7 @@ class BatchClient(_Configured):
 
         Parameters
         ----------
-        requests, system
+        requests, system, output_schema
             As for `submit`, in any number.
         poll_interval, timeout
             As for `wait`.
@@ -198,7 +217,11 @@ class BatchClient(_Configured):
         WaitTimeout
             After `timeout`; its ``run`` is the `BatchJob` (a tuple of them, where there are several).
         """
-        return self._wire.drive(self._jobs.run(requests, system=system, poll_interval=poll_interval, timeout=timeout))
+        return self._wire.drive(
+            self._jobs.run(
+                requests, system=system, output_schema=output_schema, poll_interval=poll_interval, timeout=timeout
+            )
+        )
 
     def cancel(self, batch_id: str | BatchJob) -> bool:
         """
@@ -237,7 +260,7 @@ class AsyncBatchClient(_Configured):
 
     Parameters
     ----------
-    model, system, max_tokens, api_key, client, lost_answer_grace
+    model, system, max_tokens, output_schema, api_key, client, lost_answer_grace
         As for `BatchClient`.
 
     Examples
@@ -259,38 +282,52 @@ class AsyncBatchClient(_Configured):
     def __repr__(self) -> str:
         return f"<AsyncBatchClient of {str(self._client.base_url).rstrip('/')}>"
 
-    async def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None) -> BatchJob:
+    async def submit(
+        self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System = None, output_schema: Any = None
+    ) -> BatchJob:
         """Do the same as `BatchClient.submit`, awaitable."""
-        return await self._drive(self._jobs.submit(requests, system=system))
+        return await self._drive(self._jobs.submit(requests, system=system, output_schema=output_schema))
 
     async def status(self, batch_id: str | BatchJob) -> BatchJob:
         """Do the same as `BatchClient.status`, awaitable."""
         return await self._drive(self._jobs.status(batch_id))
 
-    async def results(self, batch_id: str | BatchJob) -> list[BatchResult]:
+    async def results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> list[BatchResult]:
         """Do the same as `BatchClient.results`, awaitable."""
-        return await self._drive(self._jobs.results(batch_id))
+        return await self._drive(self._jobs.results(batch_id, output_schema=output_schema))
 
-    def iter_results(self, batch_id: str | BatchJob) -> AsyncIterator[BatchResult]:
+    def iter_results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> AsyncIterator[BatchResult]:
         """Do the same as `BatchClient.iter_results`, for ``async for``."""
-        return aiterate(self._jobs.iter_results(batch_id), self._client, self._clock)
+        return aiterate(self._jobs.iter_results(batch_id, output_schema=output_schema), self._client, self._clock)
 
     async def wait(
-        self, batch_id: str | BatchJob, poll_interval: float | None = None, timeout: float | None = DEFAULT_TIMEOUT_S
+        self,
+        batch_id: str | BatchJob,
+        poll_interval: float | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        output_schema: Any = None,
     ) -> list[BatchResult]:
         """Do the same as `BatchClient.wait`, awaitable."""
-        return await self._drive(self._jobs.wait(batch_id, poll_interval=poll_interval, timeout=timeout))
+        return await self._drive(
+            self._jobs.wait(batch_id, poll_interval=poll_interval, timeout=timeout, output_schema=output_schema)
+        )
 
     async def run(
         self,
         requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System = None,
+        output_schema: Any = None,
         poll_interval: float | None = None,
         timeout: float | None = DEFAULT_TIMEOUT_S,
     ) -> list[BatchResult]:
         """Do the same as `BatchClient.run`, awaitable."""
-        return await self._drive(self._jobs.run(requests, system=system, poll_interval=poll_interval, timeout=timeout))
+        return await self._drive(
+            self._jobs.run(
+                requests, system=system, output_schema=output_schema, poll_interval=poll_interval, timeout=timeout
+            )
+        )
 
     async def cancel(self, batch_id: str | BatchJob) -> bool:
         """Do the same as `BatchClient.cancel`, awaitable."""
@@ -325,6 +362,7 @@ def run_prompts(
     model: str | None = None,
     system: System = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
+    output_schema: Any = None,
     api_key: str | None = None,
     poll_interval: float | None = None,
     timeout: float | None = DEFAULT_TIMEOUT_S,
@@ -337,7 +375,7 @@ def run_prompts(
     ----------
     prompts
         The user messages. The ids of the requests are ``task-{i}-{random hex}``.
-    model, system, max_tokens, api_key, client
+    model, system, max_tokens, output_schema, api_key, client
         As for `BatchClient`.
     poll_interval, timeout
         As for `BatchClient.wait`.
@@ -358,7 +396,7 @@ def run_prompts(
     with BatchClient(model, system=system, max_tokens=max_tokens, api_key=api_key, client=client) as batches:
         # A traceback that shows local variables is not to show this one during the hours of the wait.
         del api_key
-        return batches.run(requests, poll_interval=poll_interval, timeout=timeout)
+        return batches.run(requests, output_schema=output_schema, poll_interval=poll_interval, timeout=timeout)
 
 
 async def arun_prompts(
@@ -367,6 +405,7 @@ async def arun_prompts(
     model: str | None = None,
     system: System = None,
     max_tokens: int = DEFAULT_MAX_TOKENS,
+    output_schema: Any = None,
     api_key: str | None = None,
     poll_interval: float | None = None,
     timeout: float | None = DEFAULT_TIMEOUT_S,
@@ -387,4 +426,4 @@ async def arun_prompts(
     requests = task_requests(prompts)
     batches = AsyncBatchClient(model, system=system, max_tokens=max_tokens, api_key=api_key, client=client)
     del api_key
-    return await batches.run(requests, poll_interval=poll_interval, timeout=timeout)
+    return await batches.run(requests, output_schema=output_schema, poll_interval=poll_interval, timeout=timeout)

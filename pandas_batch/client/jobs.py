@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError, UnreadableAnswerError
@@ -18,6 +19,9 @@ from pandas_batch.wire.flows import Flow, Pause
 
 from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
 from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
+
+if TYPE_CHECKING:
+    from pandas_batch.requests.schema import OutputSchema
 
 SUBMIT_PATIENCE_S = 30.0
 _N_TRIES = 4
@@ -34,23 +38,30 @@ class Jobs:
     ----------
     model, system, max_tokens
         Stand in for what a request leaves out.
+    output_schema
+        What every answer has to fit, where a call gives no other.
     grace_s
         How long `run` looks for a batch whose create answer was lost.
     clock
         What tells the time.
     """
 
-    def __init__(self, *, model: str, system: System, max_tokens: int, grace_s: float, clock: Clock) -> None:
+    def __init__(
+        self, *, model: str, system: System, max_tokens: int, output_schema: Any, grace_s: float, clock: Clock
+    ) -> None:
         self._model = model
         self._system = system
         self._max_tokens = max_tokens
+        self._schema = _schema_of(output_schema)
         self._grace_s = grace_s
         self._clock = clock
         self._owned: set[str] = set()
 
-    def submit(self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System) -> Flow[BatchJob]:
+    def submit(
+        self, requests: Iterable[BatchRequest | Mapping[str, Any]], *, system: System, output_schema: Any = None
+    ) -> Flow[BatchJob]:
         """Make one batch."""
-        encoded = self._encode(requests, system)
+        encoded = self._encode(requests, system, self._schema_for(output_schema))
         if not encoded.lines:
             raise InputError("There are no requests.", hint='client.submit([BatchRequest("task-1", "...")])')
         refuse_too_large(encoded)
@@ -79,26 +90,28 @@ class Jobs:
         polled: Polled = yield from _patiently(lambda: retrieve_flow(str(batch_id)))
         return BatchJob.from_api(polled.batch)
 
-    def iter_results(self, batch_id: str | BatchJob) -> Flow[None]:
+    def iter_results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> Flow[None]:
         """Emit the results of an ended batch."""
+        schema = self._schema_for(output_schema)
         job = yield from self.status(batch_id)
-        yield from self._results_of(job)
+        yield from self._results_of(job, schema)
 
-    def results(self, batch_id: str | BatchJob) -> Flow[list[BatchResult]]:
+    def results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> Flow[list[BatchResult]]:
         """Return the results of an ended batch."""
-        return (yield from collect(self.iter_results(batch_id)))
+        return (yield from collect(self.iter_results(batch_id, output_schema=output_schema)))
 
     def wait(
-        self, batch_id: str | BatchJob, *, poll_interval: float | None, timeout: float | None
+        self, batch_id: str | BatchJob, *, poll_interval: float | None, timeout: float | None, output_schema: Any = None
     ) -> Flow[list[BatchResult]]:
         """Poll a batch until it has ended and return its results."""
         _check_times(poll_interval, timeout)
+        schema = self._schema_for(output_schema)
         part = Watched(str(batch_id), self._clock, poll_interval)
         try:
             yield from until_ended([part], self._clock, timeout_s=timeout)
             if part.job is None:
                 return []
-            return (yield from collect(self._results_of(part.job)))
+            return (yield from collect(self._results_of(part.job, schema)))
         except BaseException as error:
             _note_what_goes_on(error, [part])
             raise
@@ -108,12 +121,14 @@ class Jobs:
         requests: Iterable[BatchRequest | Mapping[str, Any]],
         *,
         system: System,
+        output_schema: Any = None,
         poll_interval: float | None,
         timeout: float | None,
     ) -> Flow[list[BatchResult]]:
         """Post requests in as many batches as they need, wait, and return the results in the order of the requests."""
         _check_times(poll_interval, timeout)
-        encoded = self._encode(requests, system)
+        schema = self._schema_for(output_schema)
+        encoded = self._encode(requests, system, schema)
         refuse_single_giants(encoded)
         parts = [
             Posted(chunk, self._clock, poll_interval_s=poll_interval, grace_s=self._grace_s, owned=self._owned)
@@ -135,7 +150,7 @@ class Jobs:
         except BaseException as error:
             _note_what_goes_on(error, parts)
             raise
-        return [by_id.get(custom_id) or _missing(custom_id) for custom_id in encoded.custom_ids]
+        return [_parsed(by_id.get(custom_id) or _missing(custom_id), schema) for custom_id in encoded.custom_ids]
 
     def cancel(self, batch_id: str | BatchJob) -> Flow[bool]:
         """Ask for a batch to be canceled."""
@@ -186,21 +201,27 @@ class Jobs:
     def _page(limit: int, after_id: str | None) -> Any:
         return lambda: list_flow(limit=limit, after_id=after_id)
 
-    def _encode(self, requests: Iterable[BatchRequest | Mapping[str, Any]], system: System) -> Any:
+    def _schema_for(self, output_schema: Any) -> OutputSchema | None:
+        return self._schema if output_schema is None else _schema_of(output_schema)
+
+    def _encode(
+        self, requests: Iterable[BatchRequest | Mapping[str, Any]], system: System, schema: OutputSchema | None
+    ) -> Any:
         return encode_requests(
             requests,
             model=self._model,
             system=self._system if system is None else system,
             max_tokens=self._max_tokens,
+            schema=schema,
         )
 
     def _results_of_part(self, part: Posted) -> Flow[list[BatchResult]]:
         job = part.job
         if job is None:
             return []
-        return (yield from collect(self._results_of(job, asked=part.requests)))
+        return (yield from collect(self._results_of(job, None, asked=part.requests)))
 
-    def _results_of(self, job: BatchJob, *, asked: Requests | None = None) -> Flow[None]:
+    def _results_of(self, job: BatchJob, schema: OutputSchema | None, *, asked: Requests | None = None) -> Flow[None]:
         if not job.is_complete:
             raise NotEndedError(
                 f"Batch {job.batch_id} is {job.status}: {job.request_counts.get('processing', 0):,} of "
@@ -214,7 +235,13 @@ class Jobs:
                 "They are kept for 29 days. What the batch cost is spent.",
             )
         if asked is None:
-            yield from results_flow(job.batch_id, self._clock, n_requests=job.n_requests, at=job.created_at)
+            yield from results_flow(
+                job.batch_id,
+                self._clock,
+                n_requests=job.n_requests,
+                at=job.created_at,
+                finished=lambda result: _parsed(result, schema),
+            )
             return
         yield from results_flow(
             job.batch_id,
@@ -248,6 +275,30 @@ def _patiently(call: Any) -> Flow[Any]:
             elif not is_transient(error) or n_failures >= _N_TRIES:
                 raise
             yield Pause(max(backoff_s(n_failures), retry_after_s(error) or 0.0))
+
+
+def _schema_of(output_schema: Any) -> OutputSchema | None:
+    if output_schema is None:
+        return None
+    from pandas_batch.requests.schema import OutputSchema
+
+    return OutputSchema.of(output_schema)
+
+
+def _parsed(result: BatchResult, schema: OutputSchema | None) -> BatchResult:
+    """Return a result with what its answer says; one whose answer does not fit is ``invalid``."""
+    if schema is None or not result.succeeded:
+        return result
+    content = (result.message or {}).get("content")
+    texts = [block.get("text") for block in content or () if isinstance(block, dict) and block.get("type") == "text"]
+    last = texts[-1] if len(texts) > 1 and isinstance(texts[-1], str) else None
+    if not texts and result.tool_calls:
+        # The call of a tool that was asked for besides.
+        return result
+    parsed, why = schema.parsed(result.output, result.stop_reason, last)
+    if why:
+        return replace(result, status="invalid", error=f"invalid: {why}")
+    return replace(result, parsed=parsed)
 
 
 def _missing(custom_id: str) -> BatchResult:

@@ -47,9 +47,15 @@ class OutputSchema:
     ([0.5, <NA>, <NA>], [1])
     """
 
-    def __init__(self, canonical: dict[str, Any], read: Callable[[str], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        canonical: dict[str, Any],
+        read: Callable[[str], Mapping[str, Any]],
+        made_of: Callable[[str], Any] | None = None,
+    ) -> None:
         self.canonical = canonical
         self._read = read
+        self._made_of = made_of
         top = resolved(canonical, canonical)
         self._fields = {str(name): dict(field) for name, field in top["properties"].items()}
         self._kinds = {name: self._kind(field) for name, field in self._fields.items()}
@@ -80,7 +86,9 @@ class OutputSchema:
                 return cls._of_json(plain(dict(schema), "output_schema"))
             return cls._of_type(_model_of(schema), from_names=True)
         if isinstance(schema, list | tuple):
-            return cls._of_json(_choice_of(schema))
+            choice = cls._of_json(_choice_of(schema))
+            choice._made_of = lambda text: choice._read(text)["label"]
+            return choice
         is_value = isinstance(schema, str | int | float | set) or hasattr(schema, "model_dump")
         if is_value and not isinstance(schema, type):
             raise InputError(f"output_schema is {kind_of(schema)}, not a type.", hint=_HINT)
@@ -125,7 +133,7 @@ class OutputSchema:
             read_fields: Mapping[str, Any] = adapter.dump_python(answer, mode="json", by_alias=True, warnings=False)
             return read_fields
 
-        return cls(schema, read)
+        return cls(schema, read, None if from_names else adapter.validate_json)
 
     @property
     def text(self) -> str:
@@ -183,15 +191,35 @@ class OutputSchema:
                     with contextlib.suppress(ValueError, RecursionError, OverflowError):
                         rows[i] = self._checked(output.encode()[begin:].decode())
                         continue
-                stop = stop_reasons[i] if stop_reasons is not None else None
-                cut = WHY_MISFIT.get(stop) if isinstance(stop, str) else None
-                invalid[i] = cut or f"the answer does not fit output_schema: {_reason(error)}"
+                invalid[i] = _misfit(error, stop_reasons[i] if stop_reasons is not None else None)
         columns = {}
         for name, field in self._fields.items():
             default = field.get("default")
             values = [None if row is None else row.get(name, default) for row in rows]
             columns[name] = _column(values, self._kinds[name])
         return columns, invalid
+
+    def parsed(self, output: str, stop_reason: str | None = None, last_text: str | None = None) -> tuple[Any, str]:
+        """
+        Return what one answer says, and why it does not fit ("" where it does).
+
+        What a class describes is an instance of it; of labels it is the label; otherwise a dict.
+
+        Examples
+        --------
+        >>> OutputSchema.of(["yes", "no"]).parsed('{"label": "yes"}')
+        ('yes', '')
+        """
+        why: Exception | None = None
+        for text in (output, last_text):
+            if text is None:
+                continue
+            try:
+                row = self._checked(text)
+                return (row if self._made_of is None else self._made_of(text)), ""
+            except (ValueError, RecursionError, OverflowError) as error:
+                why = why or error
+        return None, _misfit(why or ValueError("there is no answer"), stop_reason)
 
     def _checked(self, output: str) -> Mapping[str, Any]:
         row = self._read(output)
@@ -289,6 +317,11 @@ def _model_of(fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
         return pydantic.create_model("Answer", **definitions)
     except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
         raise InputError(f"output_schema: {clip(str(error).splitlines()[0], 120)}", hint=_HINT) from None
+
+
+def _misfit(error: Exception, stop_reason: Any) -> str:
+    cut = WHY_MISFIT.get(stop_reason) if isinstance(stop_reason, str) else None
+    return cut or f"the answer does not fit output_schema: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -41,6 +41,7 @@ def results_flow(
     custom_ids: Collection[str] | None = None,
     at: datetime | None = None,
     model_asked: Callable[[str], str | None] = lambda _: None,
+    finished: Callable[[BatchResult], BatchResult] = lambda result: result,
 ) -> Flow[None]:
     """
     Emit the `BatchResult` of each line as it arrives, in the server's order.
@@ -62,6 +63,8 @@ def results_flow(
         When the batch was made: answers are priced as of then.
     model_asked
         Returns the model that the request of an id asked: the price of an answer that does not tell its own.
+    finished
+        What is done to each result before it is given out.
     """
     from pandas_batch.results.answers import is_text, result_of_line
     from pandas_batch.results.result_lines import LineSplitter
@@ -90,7 +93,7 @@ def results_flow(
                     if key not in seen:
                         seen[key] = hash(line)
                         n_not_utf8 += not is_text(line)
-                        yield Emit(result)
+                        yield Emit(finished(result))
                     elif seen[key] != hash(line):
                         n_conflicts += 1
                 if not block:
