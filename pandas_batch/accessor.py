@@ -19,7 +19,7 @@ class ClaudeBatchFrame:
     Ask Claude about every row of a DataFrame through the Message Batches API, at half price.
 
     The same call made again, today or after the kernel died, is the same run: its answers come back and nothing
-    is paid twice. The options are described in the README and are the same for all calls.
+    is paid twice. The options are the same for all calls; docs/reference/options.md describes them.
 
     Parameters
     ----------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,11 +16,17 @@ from unittest import mock
 import page_blocks
 import pytest
 
-from pandas_batch import simulator
+import pandas_batch
+from pandas_batch import errors, simulator
+from pandas_batch.columns import COLUMN
+from pandas_batch.requests.options import Options
+from pandas_batch.types import ROW_STATUSES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+NOT_FOR_USERS = {"PANDAS_BATCH_COMPLETE", "PANDAS_BATCH_SECOND_KEY"}  # of click, and of `make live`
 
 
 def page(name: str) -> str:
@@ -73,3 +81,163 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
 def test_every_block_of_a_page_runs(name: str, reading: dict[str, Any]) -> None:
     """A page is one session: its blocks run in their order, and print what stands below them."""
     page_blocks.Session(DOCS / name, reading).run(page(name))
+
+
+# ---------------------------------------------------------------- errors
+
+ERRORS = {
+    name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
+}
+
+
+def catalogue() -> dict[str, list[str]]:
+    """Return the messages of the page of errors, as they stand there: class to messages."""
+    found: dict[str, list[str]] = {}
+    for part in re.split(r"^## ", page("errors.md"), flags=re.MULTILINE)[1:]:
+        rows = re.findall(r"^\| (`.+?`) \| (.+?) \|$", part, re.MULTILINE)
+        assert all(remedy.strip() for _, remedy in rows)
+        found[part.split("\n")[0]] = [message.strip("`") for message, _ in rows]
+    return found
+
+
+def is_like(message: str, told: str) -> bool:
+    """Return whether `message` is one of those that `told` stands for: its `…` is what differs."""
+    return re.fullmatch(".*".join(map(re.escape, told.split("…"))) + ".*", message, re.DOTALL) is not None
+
+
+def snapshot() -> list[tuple[str, str]]:
+    """Return class and first line of every message that is kept in messages.txt."""
+    text = (ROOT / "tests" / "messages.txt").read_text(encoding="utf-8")
+    return re.findall(r"^## .*\n(\w+Error|WaitTimeout)(?:\(.*\))?\n(.*)", text, re.MULTILINE)
+
+
+def literal(node: ast.expr) -> str:
+    """Return the text that an expression makes, with `…` for what is put in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(literal(value) for value in node.values)
+    if isinstance(node, ast.BinOp):
+        return literal(node.left) + literal(node.right)
+    return "…"
+
+
+def raised() -> list[tuple[str, str]]:
+    """Return class and text of every error that is made anywhere in the package, where the text stands there."""
+    made = []
+    for path in sorted((ROOT / "pandas_batch").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                text = literal(node.args[0])
+                if name in ERRORS and re.search(r"[a-z]{3}", text):
+                    made.append((name, text))
+    return made
+
+
+def test_every_class_of_errors_has_a_section() -> None:
+    """Whatever may be raised is on the page, in the table at its top and in a section of its own."""
+    assert set(catalogue()) == ERRORS
+    assert all(f"[`{name}`](#{name.lower()})" in page("errors.md") for name in ERRORS)
+
+
+@pytest.mark.parametrize("source", [snapshot, raised], ids=["messages.txt", "package"])
+def test_every_message_has_its_cause_and_remedy(source: Callable[[], list[tuple[str, str]]]) -> None:
+    """No message that a user may see is missing from the page of errors."""
+    told = catalogue()
+    messages = source()
+    assert len(messages) > 150
+    missing = {(name, text) for name, text in messages if not any(is_like(text, one) for one in told[name])}
+    assert missing == set()
+
+
+def test_the_page_of_errors_tells_of_nothing_that_is_not_there() -> None:
+    """Each message of the page is one that the package makes."""
+    made = {*snapshot(), *raised()}
+    # This one is put together before it is raised.
+    made.add(("InputError", "The frame already has columns …, which this call would add."))
+    idle = [
+        (name, one)
+        for name, told in catalogue().items()
+        for one in told
+        if not any(name == kind and is_like(text, one) for kind, text in made)
+    ]
+    assert idle == []
+
+
+# ---------------------------------------------------------------- tables
+
+
+def table_of(name: str) -> dict[str, str]:
+    """Return the rows of the tables of a page: first cell to second."""
+    return dict(re.findall(r"^\| (`.+?`) \| ([^|]*?) ?\|", page(name), re.MULTILINE))
+
+
+def names_in(cells: Iterable[str]) -> set[str]:
+    """Return the bare names written as code in `cells`."""
+    return {name for cell in cells for name in re.findall(r"`([A-Za-z_]\w*)`", cell)}
+
+
+def test_every_option_is_on_its_page() -> None:
+    """The table of options names each option once, and its default."""
+    text = page("reference/options.md").split("## Environment")[0]
+    rows = dict(re.findall(r"^\| (`.+?`) \| ([^|]*?) ?\|", text, re.MULTILINE))
+    fields = {f.name: f for f in dataclasses.fields(Options) if f.name not in ("params", "budget_from_environment")}
+    told = {name: default for cell, default in rows.items() for name in names_in([cell])}
+    assert set(told) == set(fields)
+    for name, default in told.items():
+        value = fields[name].default
+        if name in ("prompt_col", "prompt"):
+            assert default == ""
+        elif name == "extra_params":
+            assert default == "`{}`"
+        elif name == "schema_prefix":
+            assert default == "`prefix`"
+        else:
+            shown = default.strip("`")
+            assert shown.strip(chr(34)) == str(value).removesuffix(".0"), name
+
+
+def test_every_variable_of_the_environment_is_told() -> None:
+    """What the package reads from the environment stands on the page of options, and nothing else does."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "pandas_batch").rglob("*.py"))
+    read = set(re.findall(r"PANDAS_BATCH_[A-Z_]+", sources)) - NOT_FOR_USERS
+    told = set(re.findall(r"PANDAS_BATCH_[A-Z_]+", page("reference/options.md").split("## Environment")[1]))
+    assert told == read
+
+
+def test_every_column_and_status_is_on_its_page() -> None:
+    """What may come back is told in full: columns, and the statuses of a row."""
+    assert set(COLUMN) <= set(re.findall(r"`(\w+)`", page("reference/columns.md")))
+    assert set(ROW_STATUSES) <= names_in(table_of("reference/columns.md"))
+
+
+def test_the_page_of_a_run_tells_it_whole() -> None:
+    """Every public name of a run is described, or is a matter of the notebook or of other rooms."""
+    text = page("reference/run.md")
+    shown = set(re.findall(r"`(?:await )?run\.(\w+)", text))
+    public = {name for name in dir(pandas_batch.Run) if not name.startswith("_")}
+    assert shown <= public | {"id", "name"}
+    inner = {"answers", "clock", "engine", "is_settled", "observe", "options", "record", "show", "sibling", "snapshot"}
+    inner |= {
+        "answers_of_run",
+        "bind",
+        "target",
+        "cost_of_rows",
+        "expression",
+        "first_difference",
+        "look_for_gone",
+        "of",
+        "batch_records",
+        "canceled_by",
+        "raise_for",
+        "requests_to_keep",
+        "result_async",
+        "schema",
+        "store",
+        "to_arrow",
+        "wire",
+        "batches",
+        "wait_for_answers",
+    }
+    assert public - inner <= shown

@@ -29,7 +29,7 @@ _NO_OPTIONS = ("params", "budget_from_environment")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Options:
     """
-    Every option of a call, checked. Made by `parse_options`; the table in the README says what each means.
+    Every option of a call, checked. Made by `parse_options`; docs/reference/options.md says what each means.
 
     Attributes
     ----------
