@@ -1,6 +1,7 @@
 """The options of a call, for whoever types one: their types for checkers and editors, one line and a default each.
 
-What an option takes is checked in `requests/option_checks.py`; a test holds this table to that and to the README.
+What an option takes is checked in `requests/option_checks.py`; a test holds this table to
+that and to `docs/reference/options.md`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class CallOption:
     Attributes
     ----------
     section
-        Where it stands in the README's table.
+        Where it stands in the table of `docs/reference/options.md`.
     line
         What it does, in one line.
     default

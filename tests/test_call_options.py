@@ -17,7 +17,9 @@ from pandas_batch.errors import InputError
 from pandas_batch.requests import parameters
 from pandas_batch.requests.options import Options
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+OPTIONS = (REFERENCE / "options.md").read_text(encoding="utf-8")
+RUN = (REFERENCE / "run.md").read_text(encoding="utf-8")
 CALLS = ("submit", "asubmit", "start", "trial", "preview", "estimate")
 OF_CALLS = {f.name: f.default for f in dataclasses.fields(Options)}
 for name in ("params", "prompt_col", "budget_from_environment"):
@@ -44,10 +46,10 @@ def test_the_defaults_are_those_of_the_options(name: str) -> None:
         assert CALL_OPTIONS[name].default == OF_CALLS[name]
 
 
-def test_the_sections_are_those_of_the_readme() -> None:
-    """Each option stands in the README's table, in the section that the docstring gives it."""
+def test_the_sections_are_those_of_the_page() -> None:
+    """Each option stands in the table of `docs/reference/options.md`, in the section that the docstring gives it."""
     section, found = "", {}
-    for line in README.splitlines():
+    for line in OPTIONS.splitlines():
         if head := re.match(r"\| \*\*(.+)\*\* \| \| \|$", line):
             section = head[1]
         elif section and line.startswith("| `"):
@@ -84,12 +86,12 @@ def test_names_are_those_that_are_public() -> None:
     assert isinstance(pandas_batch.frame(frame), ClaudeBatchFrame)
 
 
-def test_names_of_a_run_are_those_of_the_readme(api, clock) -> None:
-    """Completion on a run offers what the README describes."""
+def test_names_of_a_run_are_those_of_the_page(api, clock) -> None:
+    """Completion on a run offers what `docs/reference/run.md` describes."""
     from rowlab import ask
 
     run = ask(pd.DataFrame({"prompt": []}, dtype=str), api, clock)
-    shown = set(re.findall(r"run\.(\w+)", README))
+    shown = set(re.findall(r"run\.(\w+)", RUN))
     assert set(dir(run)) - {"to_arrow"} <= shown
     assert {"result", "wait", "counts", "id", "retry_failed", "check"} <= set(dir(run))
     assert not [name for name in dir(run) if not hasattr(run, name)]
