@@ -9,6 +9,7 @@ import anthropic
 import pandas as pd
 import pytest
 from rowlab import ask
+from test_trial import tried
 
 from pandas_batch import simulator
 from pandas_batch.amounts import usd
@@ -71,3 +72,18 @@ def test_whoever_configures_no_logging_sees_none(api, clock, capfd: pytest.Captu
     """The logger has a handler that says nothing: Python's own last resort prints no warning of ours."""
     ours = logging.getLogger("pandas_batch")
     assert any(isinstance(handler, logging.NullHandler) for handler in ours.handlers)
+
+
+def test_what_is_asked_one_by_one_is_told_too(api, clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A trial is two lines at INFO, and a WARNING where a row has no answer; neither holds a text."""
+    caplog.set_level(logging.INFO, "pandas_batch")
+    tried(FRAME, api, clock)
+    assert lines(caplog) == [
+        "INFO run run: asking 3 requests now, one by one",
+        "INFO run run: asked one by one: 3 succeeded",
+    ]
+    caplog.clear()
+    api.faults.add(simulator.ErrorAnswer("messages", 400, message="'secret four' is not allowed", times=1))
+    tried(FRAME.assign(prompt=["secret a", "secret b", None, None]), api, clock)
+    assert lines(caplog)[1] == "WARNING run run: asked one by one: 1 errored, 1 succeeded"
+    assert "secret" not in caplog.text

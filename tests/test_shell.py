@@ -388,3 +388,15 @@ def test_the_version_and_every_verb_say_what_they_are(capsys: pytest.CaptureFixt
     for verb in verbs.split():
         assert main([verb, "--help"]) == 0
         assert "Usage: pandas-batch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["show", "watch", "cancel", "retry", "collect"])
+def test_whoever_looks_for_a_run_makes_no_store(
+    shell: simulator.Simulator, verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped folder is told, and is not there afterwards."""
+    folder = tmp_path / "mistyped"
+    code = main([verb, "review-1", "--store", str(folder), *(["--to", "x.csv"] if verb == "collect" else [])])
+    assert code == 1
+    assert "there is no store at" in capsys.readouterr().err
+    assert not folder.exists()

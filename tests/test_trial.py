@@ -280,6 +280,16 @@ def test_a_rate_limit_is_obeyed_with_its_pause(api, clock):
     assert sum(clock.waited_s) >= 17
 
 
+def test_why_nothing_moves_is_told_now_and_then(api, clock, capsys):
+    api.faults.add(simulator.ErrorAnswer("messages", 529, times=4))
+    api.faults.add(simulator.ErrorAnswer("messages", 429, retry_after="17", skip=4, times=3))
+    tried(reviews(), api, clock, progress="auto")
+    told = [line for line in capsys.readouterr().err.splitlines() if "trying again" in line]
+    assert told
+    assert len(told) <= 1 + sum(clock.waited_s) / 10
+    assert told[0].startswith("trial: The API is overloaded or has an internal error; trying again in ")
+
+
 def test_an_overloaded_api_is_asked_again_and_nothing_is_paid_twice(api, clock):
     api.faults.add(simulator.ErrorAnswer("messages", 529, times=4))
     api.faults.add(simulator.ErrorAnswer("messages", 500, times=2))
@@ -290,7 +300,7 @@ def test_an_overloaded_api_is_asked_again_and_nothing_is_paid_twice(api, clock):
 @pytest.mark.parametrize("how", ["reset", "close", "cut"])
 def test_a_lost_answer_is_asked_once_more(api, clock, how):
     api.faults.add(simulator.LostAnswer(how, endpoint="messages"))
-    with pytest.warns(UserWarning, match="1 row were lost on their way once.*may have been billed twice"):
+    with pytest.warns(UserWarning, match="1 row was lost on its way once.*may have been billed twice"):
         out = tried(reviews(), api, clock)
     assert out["status"].tolist() == ["succeeded"] * 5
     assert len(api.billed) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from typing import Any
@@ -10,6 +11,8 @@ from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.exiting import say
 
 from .progress import LINE_INTERVAL_S, in_kernel
+
+TROUBLE_INTERVAL_S = 10.0
 
 
 class LiveProgress:
@@ -29,6 +32,7 @@ class LiveProgress:
         self._lock = threading.Lock()
         self._bar: Any = None
         self._told_s = clock.monotonic_s()
+        self._trouble_s = -math.inf
         if mode != "off" and n > 1 and (mode == "text" or in_kernel() or _is_terminal()):
             from tqdm import tqdm
 
@@ -47,6 +51,14 @@ class LiveProgress:
             elif self._clock.monotonic_s() - self._told_s >= LINE_INTERVAL_S:
                 self._told_s = self._clock.monotonic_s()
                 self.tell(f"{self._title}: {n_done:,} of {self._n:,}")
+
+    def trouble(self, text: str) -> None:
+        """Show why nothing moves, the same not too often."""
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._mode != "off" and now_s - self._trouble_s >= TROUBLE_INTERVAL_S:
+                self._trouble_s = now_s
+                say(f"{self._title}: {text}")
 
     def close(self) -> None:
         """Show nothing more."""

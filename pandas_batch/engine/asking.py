@@ -17,10 +17,12 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from pandas_batch import exiting
+from pandas_batch.amounts import duration
 from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 
+from .journal import asked_live, asking_live
 from .pauses import backoff_s
 from .settling import settle_live
 from .spooling import params_of_line
@@ -44,6 +46,15 @@ _TICK_S = 0.5
 _NO_SUCH_OFFER = re.compile(r"not (?:supported|available) (?:in|through|by|with) the messages api", re.IGNORECASE)
 
 
+_TROUBLES = {
+    "limited": "The API asks for fewer requests at a time (rate limit)",
+    "busy": "The API is overloaded or has an internal error",
+    "unreachable": "The server cannot be reached",
+    "lost": "An answer was lost on its way",
+}
+_NO_ANSWER = "Something else than the API answered"
+
+
 class Asker:
     """
     Asks what a live batch holds.
@@ -60,6 +71,8 @@ class Asker:
         Prices of the call.
     on_answer
         Called, in a thread of the asker, with the number of requests done so far.
+    on_trouble
+        Called, in a thread of the asker, with why it waits, in a sentence.
     keep
         Tells, when the batch is home, of which positions a retry may need the requests again.
     """
@@ -74,6 +87,7 @@ class Asker:
         clock: Clock,
         prices: Mapping[str, tuple[float, float]] | None = None,
         on_answer: Callable[[int], None] = lambda n_done: None,
+        on_trouble: Callable[[str], None] = lambda text: None,
         keep: Callable[[], Collection[int]],
     ) -> None:
         self.error: BaseException | None = None
@@ -88,6 +102,7 @@ class Asker:
         self._clock = clock
         self._prices = prices
         self._on_answer = on_answer
+        self._on_trouble = on_trouble
         self._keep = keep
         self._log = store.live_log(key)
         self._requests: Iterator[tuple[int, bytes]] = store.spooled_requests(key)
@@ -155,6 +170,7 @@ class Asker:
             # What is on the medium as posted is never swept away with a database that was put back.
             self._store.mark_posting(self._batch.key, now)
             self._store.update_batch(self._batch.key, posted_at=now, created_at=now)
+            asking_live(self._batch)
             self._ask_all()
         except BaseException as error:
             self._fail(error)
@@ -166,6 +182,7 @@ class Asker:
         except BaseException as error:
             self._fail(error)
         self._lease.close()
+        asked_live(self._store.batch(self._batch.key), error=self.error)
         self.future.set_result(None)
         if kept is not None:
             self._compact(kept)
@@ -284,6 +301,7 @@ class Asker:
                 pause_s = max(asked.retry_after_s, 0.05)
             if asked.outcome == "limited":
                 self._limit(pause_s)
+            self._on_trouble(f"{_TROUBLES.get(asked.outcome, _NO_ANSWER)}; trying again in {duration(pause_s)}.")
             if not self._pause(pause_s):
                 if not n_lost and asked.outcome != "foreign":
                     self._log.answer(_line_of(line, b'{"type":"canceled"}'))

@@ -98,3 +98,17 @@ class Journal:
                     f"{sum(batch.n_requests for batch in batches):,}",
                 )
             logger.info("run %s: home, paid %s", self._run_id, usd(paid_usd))
+
+
+def asking_live(batch: BatchRecord) -> None:
+    """Log that requests are asked one by one from now on."""
+    logger.info("run %s: asking %s requests now, one by one", batch.run_id, f"{batch.n_requests:,}")
+
+
+def asked_live(batch: BatchRecord, *, error: BaseException | None) -> None:
+    """Log what came of requests that were asked one by one, and what stopped it."""
+    if error is not None:
+        logger.warning("run %s stopped: %s", batch.run_id, type(error).__name__)
+    counts = ", ".join(f"{number:,} {outcome}" for outcome, number in batch.counts.items() if number)
+    level = logging.INFO if batch.counts.get("succeeded", 0) == batch.n_requests else logging.WARNING
+    logger.log(level, "run %s: asked one by one: %s", batch.run_id, counts or "nothing answered")

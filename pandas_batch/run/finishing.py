@@ -144,7 +144,14 @@ def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_befo
     if not keys:
         lease.close()
         return 0
-    asker = ask_live(run, keys[0], lease, wire=run.wire(), on_answer=lambda n: progress.update(n_before + n))
+    asker = ask_live(
+        run,
+        keys[0],
+        lease,
+        wire=run.wire(),
+        on_answer=lambda n: progress.update(n_before + n),
+        on_trouble=progress.trouble,
+    )
     wait_for(asker, run, timeout=run.options.timeout, again=f"{run.expression}.finish_now()", on_end=lambda: None)
     if said := lost_words(asker):
         warnings.warn(f"Run {run.id}: {said}", UserWarning, stacklevel=outside_level())

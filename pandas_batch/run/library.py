@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, clip
 
 from .run import Run
 from .status import state_of
@@ -97,7 +98,16 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     'succeeded'
     """
     from pandas_batch.store import Store
+    from pandas_batch.store.folder import find_store
 
+    folder = find_store(store)
+    if not folder.exists():
+        # Whoever looks for a run makes no store.
+        raise RunNotFoundError(
+            f"There is no run {clip(repr(run_id_or_name), 60)}: there is no store at {folder}.",
+            NOTHING_SENT,
+            'pandas_batch.load("...", store="...")   # the folder .pandas_batch of where the run was made',
+        )
     opened = Store.open(store)
     record = opened.find_run(run_id_or_name)
     return Run.of(opened, record, client=client, clock=clock)

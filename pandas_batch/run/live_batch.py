@@ -79,23 +79,28 @@ def lost_words(asker: Asker) -> str:
     """Return what the user has to know of requests whose answers were lost; "" where none was."""
     words = []
     if asker.n_lost:
-        words.append(
-            f"The answers of {_rows(asker.n_lost)} were lost on their way, twice; they may have been billed, their "
-            "cost is not known."
-        )
+        words.append(f"{_lost(asker.n_lost)}, twice; what was not heard may have been billed, its cost is not known.")
     if asker.n_asked_twice:
         words.append(
-            f"The answers of {_rows(asker.n_asked_twice)} were lost on their way once, and asked for again; these may "
-            "have been billed twice, their cost is told once."
+            f"{_lost(asker.n_asked_twice)} once, and asked for again; it may have been billed twice, and its cost is "
+            "told once."
         )
     return " ".join(words)
 
 
-def _rows(n: int) -> str:
-    return "1 row" if n == 1 else f"{n:,} rows"
+def _lost(n: int) -> str:
+    return "The answer of 1 row was lost on its way" if n == 1 else f"The answers of {n:,} rows were lost on their way"
 
 
-def ask_live(run: DrivenRun, key: int, lease: Lease, *, wire: Wire, on_answer: Callable[[int], Any]) -> Asker:
+def ask_live(
+    run: DrivenRun,
+    key: int,
+    lease: Lease,
+    *,
+    wire: Wire,
+    on_answer: Callable[[int], Any],
+    on_trouble: Callable[[str], Any],
+) -> Asker:
     """Return what asks the requests of a recorded live batch, at work."""
     asker = Asker(
         run.store,
@@ -105,6 +110,7 @@ def ask_live(run: DrivenRun, key: int, lease: Lease, *, wire: Wire, on_answer: C
         clock=run.clock,
         prices=run.options.prices,
         on_answer=on_answer,
+        on_trouble=on_trouble,
         # What does not fit the schema is marked with it: it is no answer for other runs.
         keep=lambda: run.requests_to_keep(key),
     )

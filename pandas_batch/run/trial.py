@@ -64,7 +64,7 @@ def trial_rows(frame: pd.DataFrame, options: Options, n: Any, *, clock: Clock = 
         progress.tell(
             f"Asking {rows} now, through the Messages API at the standard price: at most {usd(estimate.cost_usd_max)}."
         )
-        asker = ask_live(run, key, lease, wire=call.wire(), on_answer=progress.update)
+        asker = ask_live(run, key, lease, wire=call.wire(), on_answer=progress.update, on_trouble=progress.trouble)
         wait_for(
             asker,
             run,
