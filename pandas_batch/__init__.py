@@ -133,6 +133,11 @@ def load_ipython_extension(ipython: Any) -> None:
 
 register()
 
+if "IPython" in sys.modules:
+    _shell = getattr(sys.modules["IPython"], "get_ipython", lambda: None)()
+    if _shell is not None:
+        import_module(".completion", __name__).offer_columns(_shell)
+
 if "dask.dataframe" in sys.modules:
     with suppress(ImportError):  # a Dask without accessors, or without what it needs
         import_module(".dask", __name__)

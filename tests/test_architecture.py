@@ -18,7 +18,19 @@ PACKAGE = Path(__file__).parents[1] / "pandas_batch"
 # From the front down to the ground: a file may import from its own folder and from those after it, never from one
 # before it, be it inside a function or for a type checker alone. A new file needs no entry.
 FOLDERS = ("run", "engine", "client", "estimates", "display", "store", "wire", "requests", "results")
-FRONT = ("__init__", "__main__", "accessor", "call_options", "dask", "demo", "live", "magics", "saving", "shell")
+FRONT = (
+    "__init__",
+    "__main__",
+    "accessor",
+    "call_options",
+    "completion",
+    "dask",
+    "demo",
+    "live",
+    "magics",
+    "saving",
+    "shell",
+)
 """The files beside the folders that may enter all of them; the other files beside them are the ground of all."""
 LAYERS = ("front", *FOLDERS, "ground", "simulator")
 
