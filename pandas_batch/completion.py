@@ -13,7 +13,7 @@ _OF_A_TEMPLATE = "prompt|system"
 # The name of a frame, a call, and the text that begins at the cursor: as the first argument, or behind the name of an
 # option that takes a column; or a field of a template. Nothing is evaluated: the frame has to have a name.
 _COLUMN = re.compile(
-    rf"(?P<frame>[^\W\d]\w*)\.claude_batch\.(?:{_CALLS})\((?:\s*|.*[,(]\s*(?:{_OF_A_COLUMN})\s*=\s*)"
+    rf"(?P<frame>[^\W\d]\w*)\.claude_batch\.(?:{_CALLS})\((?:\s*|(?:.*,)?\s*(?:{_OF_A_COLUMN})\s*=\s*)"
     r"(?P<quote>[\"'])(?P<begun>[^\"']*)$"
 )
 _FIELD = re.compile(
@@ -71,7 +71,9 @@ def matcher_of(shell: Any) -> Callable[[Any], dict[str, Any]]:
             "suppress": bool(columns),
         }
 
-    matcher: Callable[[Any], dict[str, Any]] = context_matcher(identifier="pandas_batch.columns")(match_columns)
+    matcher: Callable[[Any], dict[str, Any]] = context_matcher(identifier="pandas_batch.columns", priority=1000)(
+        match_columns
+    )
     return matcher
 
 

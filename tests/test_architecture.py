@@ -36,7 +36,7 @@ LAYERS = ("front", *FOLDERS, "ground", "simulator")
 
 # The third-party libraries that a folder knows: what a library changes, changes there.
 LIBRARIES = {
-    "front": "click dask numpy pandas",
+    "front": "click dask IPython numpy pandas",
     "run": "numpy pandas pyarrow msgspec matplotlib IPython nest_asyncio2",
     "engine": "numpy pyarrow msgspec",
     "client": "",
