@@ -15,13 +15,13 @@ INSTALL := $(PIP) install --no-compile
 # The oldest of everything that pyproject.toml allows, on a Python for which all of it was made.
 OLDEST ?= .venv-oldest
 OLDEST_PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo $(PYTHON))
-OLDEST_TESTS := $(patsubst %,tests/test_%.py,accessor client joining options schema pricing store wire)
+OLDEST_TESTS := $(patsubst %,tests/test_%.py,accessor client joining options schema price_list pricing store wire)
 
 # The suite starts hundreds of processes: each would compile all it imports where nothing may be kept.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint lab bench test-full soak kernels oldest mutants live clean
+.PHONY: help demo test docs release-check lint lab bench test-full soak kernels oldest mutants live clean
 
 help:
 	@echo "make demo       the whole way on real rows, offline, without a key"
@@ -32,6 +32,7 @@ help:
 	@echo "make test-full  the long form of the harnesses; make soak: hours of the same"
 	@echo "make kernels    the panel on older notebook kernels"
 	@echo "make oldest     the demo and a tenth of the tests on the oldest of everything that pyproject.toml allows"
+	@echo "make release-check  wheel and sdist, built, checked, and installed where nothing else is"
 	@echo "make mutants    300 small faults in the rooms that hold money: the tests have to see them (an hour)"
 	@echo "make live       a check against the real API (asks before it spends; under one cent)"
 
@@ -60,6 +61,10 @@ kernels: $(VENV)/.developing
 oldest: $(OLDEST)/.made
 	@$(OLDEST)/bin/python -m pandas_batch demo > $(OLDEST)/demo.txt || { cat $(OLDEST)/demo.txt; exit 1; }
 	@$(OLDEST)/bin/python -m pytest -n $(WORKERS) $(OLDEST_TESTS)
+
+release-check: $(VENV)/.developing
+	@$(INSTALL) --group release
+	@$(BIN)/python tests/release_check.py $(RELEASE_ARGS)
 
 mutants: $(VENV)/.developing
 	@$(INSTALL) --group mutation

@@ -26,7 +26,7 @@ def lower_bounds(text: str) -> dict[str, str]:
     for extra in project["project"].get("optional-dependencies", {}).values():
         named += extra
     for group in project.get("dependency-groups", {}).values():
-        named += group
+        named += [one for one in group if isinstance(one, str)]  # a group may name another, which comes by itself
     return {found["name"]: found["version"] for one in named if (found := BOUND.match(one))}
 
 
