@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
 
@@ -30,6 +31,10 @@ class Clock:
             return wake.wait(seconds)
         time.sleep(seconds)
         return False
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Return what is open while somebody works: of time that is only played, none may pass meanwhile."""
+        return nullcontext()
 
     async def async_wait(self, seconds: float) -> None:
         """Let the event loop go on for `seconds`."""

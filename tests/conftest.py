@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from played_time import PlayedTime
 
 from pandas_batch import simulator
-from pandas_batch.clock import Clock
 
 if TYPE_CHECKING:
     import anthropic
@@ -35,10 +35,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class FakeClock(Clock):
+class FakeClock(PlayedTime):
     """A clock that jumps over every wait; `advance` moves it by hand."""
 
     def __init__(self, start: datetime = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)) -> None:
+        super().__init__()
         self._now = start
         self._monotonic_s = 0.0
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class FakeClock(Clock):
                 self._runs.wait(0.01)
             elif wake.wait(0.001):
                 return True
-        if wake is not None and wake.wait(0.00001):
+        if self.is_woken(wake, 0.00001):
             return True
         self.waited_s.append(seconds)
         self.advance(seconds)

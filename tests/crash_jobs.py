@@ -89,17 +89,18 @@ def do(job: Job) -> None:
     """Make the run of the job, or go on with it; leave what came of it in the file `job.out`."""
     import anthropic
     import pandas as pd
+    from played_time import PlayedTime
 
     from pandas_batch import failpoints
-    from pandas_batch.clock import Clock
     from pandas_batch.run import recording
     from pandas_batch.run.starting import parse, start_run
     from pandas_batch.run.trial import trial_rows
 
-    class LabClock(Clock):
+    class LabClock(PlayedTime):
         """The server's clock: whoever waits moves it for all."""
 
         def __init__(self) -> None:
+            super().__init__()
             self._offset_s = 0.0
             self._advance(0.0)
 
@@ -116,7 +117,7 @@ def do(job: Job) -> None:
             return time.monotonic() + self._offset_s
 
         def wait(self, seconds: float, wake: threading.Event | None = None) -> bool:
-            if wake is not None and wake.wait(0.001):
+            if self.is_woken(wake, 0.001):
                 return True
             self._advance(seconds)
             return False

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ import pandas as pd
 import pytest
 
 from pandas_batch import exiting, simulator
-from pandas_batch.engine.side_by_side import side_by_side
 from pandas_batch.errors import RunNotFoundError
 
 SIGTERM = -signal.SIGTERM
@@ -230,22 +228,6 @@ def test_a_closed_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody reads stderr any more, or there is none, nothing is raised."""
     monkeypatch.setattr(sys, "stderr", None)
     exiting.say("a line")
-
-
-def test_steps_side_by_side_end_before_their_caller() -> None:
-    """What is done at once comes in order, is all done when the caller goes on, and its first error is raised."""
-    begun, done = threading.Barrier(3), []
-
-    def work(number: int) -> int:
-        begun.wait(10)
-        done.append(number)
-        if number == 1:
-            raise LookupError("the second")
-        return number
-
-    with pytest.raises(LookupError, match="the second"):
-        list(side_by_side(work, [0, 1, 2], 3))
-    assert sorted(done) == [0, 1, 2]
 
 
 def test_a_run_is_submitted_when_every_batch_has_its_id(api: simulator.Simulator) -> None:

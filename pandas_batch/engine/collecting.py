@@ -6,6 +6,7 @@ request that was sent; what is really absent becomes status ``missing``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ class Collector:
         self._not_found_since_s: dict[int, float] = {}
         self._foreign_since_s: dict[int, float] = {}
         self._paths: dict[int, str] = {}
-        self.warnings: list[str] = []
+        self.warnings: deque[str] = deque()
 
     def step(self, batch: BatchRecord) -> Step:
         """

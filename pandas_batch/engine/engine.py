@@ -1,9 +1,10 @@
 """Drive the batches of a run to their end, in one daemon thread, and tell observers what happens.
 
-The engine knows no widget and no frame. It takes one step after the other (post, look for a lost batch, poll,
-collect) under a lease per batch, so that two kernels on one store never do the same thing twice; what another
-process is already driving is only watched. Everything that matters is in the store before the next step
-begins: the thread may die at any instant.
+The engine knows no widget and no frame. Each batch takes one step after the other (post, look for a lost batch,
+collect) under a lease of its own, so that two kernels on one store never do the same thing twice; what another
+process is already driving is only watched. Steps of different batches, and the polls, go on side by side, each in
+a thread: no batch waits for the call of another. Everything that matters is in the store before the next step of
+a batch begins: any thread may die at any instant.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from pandas_batch import exiting
 from pandas_batch.clock import Clock, tick_s
@@ -27,13 +29,13 @@ from pandas_batch.store.states import AT_THE_SERVER, SETTLED, TO_SEND, WITHOUT_I
 from pandas_batch.types import RunStatus
 
 from .compacting import PAUSE_S, compact_run
+from .crew import Crew
 from .journal import Journal, logger
 from .last_words import words_at_the_end
 from .memory import give_back_memory
 from .pauses import backoff_s
 from .posting import EngineContext, Step
-from .scheduling import INSTANT_S, Scheduler, TakeStep
-from .side_by_side import side_by_side
+from .scheduling import INSTANT_S, Scheduler
 from .surplus import look_for_surplus
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 Observer = Callable[[RunStatus], None]
 
 _WATCH_S = 1.0
-_N_WORKERS = 3
+_POLL = "poll"
 _LAST_ROUNDS = 2
 """How often what has ended is still brought home when the run cannot go on: it is paid for."""
 
@@ -116,6 +118,8 @@ class Engine:
         self._observers_lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self._journal = Journal(run_id)
+        self._crew = Crew(clock, self._wake)
+        self._stepping: dict[int, BatchRecord] = {}
         self._thread: threading.Thread | None = None
         self._steps: Scheduler | None = None
         self._pid = os.getpid()
@@ -276,6 +280,8 @@ class Engine:
             self.error = error
             self.message = "The run stopped: " + (error.what if isinstance(error, StoreError) else type(error).__name__)
         finally:
+            # Nobody lets go of a lease, or says how things stand, while a step is being taken.
+            self._crew.wait()
             self._leave()
             self._settle()
             if self.error is not None:
@@ -317,6 +323,9 @@ class Engine:
         while True:
             self._wake.clear()
             exiting.leave_if_ending()
+            if self._cancel is not None or self.error is not None:
+                self._crew.wait()
+            self._take_back()
             if self._cancel is not None:
                 self._cancel_batches(force=self._cancel)
                 self._cancel = None
@@ -324,6 +333,9 @@ class Engine:
             batches = self.store.batches_of_run(self.run_id)
             self._journal.note(batches)
             open_batches = [b for b in batches if b.state not in SETTLED]
+            if not open_batches and self._crew:
+                self._crew.wait()
+                continue
             if not open_batches and not self.posts_stopped and self._extend():
                 continue
             if not open_batches:
@@ -337,7 +349,10 @@ class Engine:
                 exiting.leave_if_ending()
                 compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
                 return
-            due_in_s = self._step_all(open_batches)
+            due_in_s = self._begin_all(open_batches)
+            if self.error is not None:
+                self._crew.wait()
+                self._take_back()
             if self.error is None:
                 self.message = self._worst_message(open_batches) or self._words_of_waiting() or self._poll_message
             if self.error is not None:
@@ -359,6 +374,8 @@ class Engine:
             else:
                 n_last_rounds = 0
             self._tell()
+            if due_in_s is None and self._crew:
+                due_in_s = tick_s(self.clock.monotonic_s() - started_s)
             if due_in_s is None:
                 if self._leave(unless=lambda: not (self.posts_stopped or self.error) or self._cancel is not None):
                     return
@@ -377,8 +394,8 @@ class Engine:
     def _has_ended(self) -> bool:
         return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
 
-    def _step_all(self, open_batches: list[BatchRecord]) -> float | None:
-        """Take every step that is due; return the seconds until the next one, None when nothing will ever be."""
+    def _begin_all(self, open_batches: list[BatchRecord]) -> float | None:
+        """Begin every step that is due; return the seconds until the next one, None when nothing will ever be."""
         mine = []
         for batch in open_batches:
             was_mine = batch.key in self._leases
@@ -388,30 +405,51 @@ class Engine:
         dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
         mine = [batch for batch in mine if batch.key not in self._stopped_keys]
         tools = self._steps or self._make_steps()
+        # Alone, a batch keeps nobody waiting, and another thread would only have to begin with cold caches.
+        is_alone = len(open_batches) == 1 and not self._crew
         steps, later_s = tools.due(mine, posts_stopped=self.posts_stopped, at_once=self._check_now)
         dues += later_s
-        for (batch, _), done in zip(steps, side_by_side(_take, steps, _N_WORKERS), strict=True):
-            if done.message or batch.state not in WITHOUT_ID:
-                self._messages[batch.key] = done.message
-            due_in_s = tools.taken(batch, done)
-            give_back_memory(batch.n_requests)
-            self._stop(done)
-            if done.error is None:
-                dues.append(due_in_s)
+        for batch, step in steps:
+            if is_alone:
+                due_in_s = self._stepped(batch, step(batch))
+                dues += [] if due_in_s is None else [due_in_s]
             else:
-                self._stopped_keys.add(batch.key)
-            if batch.state in WITHOUT_ID and done.due_in_s == 0.0:
-                tools.poller.posted(batch.key)
-        bound = [batch for batch in mine if batch.state == "bound"]
+                self._stepping[batch.key] = batch
+                self._crew.begin(batch.key, partial(step, batch))
+        bound = [batch for batch in mine if batch.state == "bound" and batch.key not in self._stepping]
         if any(batch.cancel_asked and batch.cancel_initiated_at is None for batch in bound):
             if self._cancel_due_s <= self._now_s():
+                self._crew.wait()
                 self._cancel_batches(force=False)
             dues.append(max(0.0, self._cancel_due_s - self._now_s()))
-        if bound:
-            dues.append(self._poll(bound))
+        if bound and _POLL not in self._crew.under_way:
+            dues.append(self._poll(bound, is_alone=is_alone))
         self._check_now = False
         self.warnings += tools.pop_warnings()
         return min(dues) if dues else None
+
+    def _take_back(self) -> None:
+        """Take note of what the steps and the poll that have been taken led to."""
+        for name, future in self._crew.finished():
+            if name == _POLL:
+                self._polled(future.result())
+            else:
+                self._stepped(self._stepping.pop(cast("int", name)), future.result())
+
+    def _stepped(self, batch: BatchRecord, done: Step) -> float | None:
+        """Take note of what a step led to; return when the next one is due, None where there is none."""
+        tools = self._steps or self._make_steps()
+        if done.message or done.limited or batch.state not in WITHOUT_ID:
+            self._messages[batch.key] = done.message
+        due_in_s = tools.taken(batch, done)
+        give_back_memory(batch.n_requests)
+        self._stop(done)
+        if batch.state in WITHOUT_ID and done.due_in_s == 0.0:
+            tools.poller.posted(batch.key)
+        if done.error is None:
+            return due_in_s
+        self._stopped_keys.add(batch.key)
+        return None
 
     def _worst_message(self, batches: Iterable[BatchRecord]) -> str:
         """Return what there is to say: of a batch that is not on the server rather than of the polls of the others."""
@@ -423,26 +461,36 @@ class Engine:
     def _words_of_waiting(self) -> str:
         return self._steps.words_of_waiting(self.store.batches_of_run(self.run_id)) if self._steps is not None else ""
 
-    def _poll(self, bound: list[BatchRecord]) -> float:
+    def _poll(self, bound: list[BatchRecord], *, is_alone: bool) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
         tools = self._steps or self._make_steps()
         if self._check_now or tools.poller.due_in_s(bound) <= INSTANT_S:
-            polled = tools.poller.poll(bound, share=tools.poll_share)
-            self.last_poll_at = self.clock.now()
-            self._poll_message = polled.message
-            self._is_deaf = polled.error is not None
-            self._stop(polled)
-            if polled.due_in_s == 0.0 and polled.error is None:
-                tools.one_has_ended()
+            poll = partial(tools.poller.poll, bound, share=tools.poll_share)
+            if not is_alone:
+                self._crew.begin(_POLL, poll)
+                return _WATCH_S
+            polled = poll()
+            self._polled(polled)
+            if polled.due_in_s == 0.0:
                 return 0.0
         due_in_s = tools.poller.due_in_s(bound)
         self.next_poll_at = self.clock.now() + timedelta(seconds=due_in_s)
         return due_in_s
 
+    def _polled(self, polled: Step) -> None:
+        """Take note of what a poll led to."""
+        self.last_poll_at = self.clock.now()
+        self._poll_message = polled.message
+        self._is_deaf = polled.error is not None
+        self._stop(polled)
+        if polled.due_in_s == 0.0 and self._steps is not None:
+            self._steps.one_has_ended()
+
     def _stop(self, step: Step) -> None:
         if self.error is None and step.error is not None:
             self.error = step.error
             self.message = step.message
+            self.posts_stopped = True
 
     def _make_steps(self) -> Scheduler:
         place = EngineContext(
@@ -512,8 +560,3 @@ class Engine:
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )
-
-
-def _take(due: tuple[BatchRecord, TakeStep]) -> Step:
-    batch, step = due
-    return step(batch)

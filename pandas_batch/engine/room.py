@@ -26,9 +26,6 @@ _GROWTH_BEHIND_OURS = 4.0
 _MOST_BEHIND_OURS_S = 4 * 3600.0
 """The same where batches of ours are in the queue, whose ends tell it."""
 
-AFTER_TRY_S = 0.05
-"""When a batch that waits behind a try looks again."""
-
 
 class QueueRoom:
     """

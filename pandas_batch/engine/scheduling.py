@@ -12,7 +12,7 @@ from .pauses import POLL_SHARE
 from .polling import Poller
 from .posting import EngineContext, Poster, Step
 from .reconciling import Reconciler
-from .room import AFTER_TRY_S, QueueRoom, words_of_room
+from .room import QueueRoom, words_of_room
 from .settling import settle_if_left
 
 if TYPE_CHECKING:
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 INSTANT_S = 0.001
 """What is due within this is due now: a shorter wait may be none at all for a clock."""
 
-N_POSTS = 3
-"""How many batches are posted at once: what one of them is told about the queue, the others need not find out."""
+N_AT_ONCE = 3
+"""
+How many batches are posted at once, and how many fetched.
+
+What one of them is told about the queue the others need not find out; and of more than three, each has less of the
+network and of the processor than it needs.
+"""
 
 _LOOK_S = 1.0
 _POLL_SHARE_FOR_ROOM = 0.04
@@ -61,13 +66,14 @@ class Scheduler:
         self._warm_key = warm_key
         self._due_s: dict[int, float] = {}
         self._n_ours = 0
+        self._begun: dict[int, str] = {}
         self.room = QueueRoom()
 
     def due(
         self, mine: Sequence[BatchRecord], *, posts_stopped: bool, at_once: bool
     ) -> tuple[list[tuple[BatchRecord, TakeStep]], list[float]]:
         """
-        Choose what to do now.
+        Choose what to do now, and take it for begun: `taken` says when it is done.
 
         Parameters
         ----------
@@ -91,8 +97,9 @@ class Scheduler:
         warming = self._warm_key if any(batch.key == self._warm_key for batch in mine) else None
         steps: list[tuple[BatchRecord, TakeStep]] = []
         dues: list[float] = []
-        is_tried, n_posts = False, 0
         for batch in mine:
+            if batch.key in self._begun:
+                continue
             self._place.check_server(batch)
             step = self._step_of(batch, posts_stopped=posts_stopped or warming not in (None, batch.key))
             if step is None:
@@ -100,23 +107,18 @@ class Scheduler:
             due_in_s = self._due_s.get(batch.key, 0.0) - now_s
             if at_once:
                 due_in_s = 0.0
-            if self.room.is_known_full and step in (self._post, self._again):
+            kind = "post" if step in (self._post, self._again) else batch.state
+            is_try = kind == "post" and self.room.is_known_full
+            if is_try:
                 due_in_s = max(due_in_s, self.room.due_in_s(now_s, at_once=at_once))
-                if is_tried:
-                    dues.append(max(due_in_s, AFTER_TRY_S))
-                    continue
-                is_tried = due_in_s <= INSTANT_S
-                if is_tried:
-                    self.room.tries(batch.key)
-            if due_in_s <= INSTANT_S and step in (self._post, self._again):
-                if n_posts == N_POSTS:
-                    dues.append(0.0)
-                    continue
-                n_posts += 1
-            if due_in_s <= INSTANT_S:
-                steps.append((batch, step))
-            else:
+            if due_in_s > INSTANT_S:
                 dues.append(due_in_s)
+            elif list(self._begun.values()).count(kind) < (1 if is_try else N_AT_ONCE):
+                if is_try:
+                    self.room.tries(batch.key)
+                self._begun[batch.key] = kind
+                steps.append((batch, step))
+            # What finds no place is looked at again as soon as one of those under way is done.
         return steps, dues
 
     @property
@@ -139,6 +141,7 @@ class Scheduler:
 
     def taken(self, batch: BatchRecord, done: Step) -> float:
         """Note when the next step of `batch` is due, and return in how many seconds."""
+        self._begun.pop(batch.key, None)
         due_in_s, now_s = done.due_in_s or 0.0, self._now_s()
         self._due_s[batch.key] = now_s + due_in_s
         if done.limited:
@@ -160,8 +163,9 @@ class Scheduler:
 
     def pop_warnings(self) -> list[str]:
         """Return what the steps since the last call have to tell the user."""
-        warnings = list(self._collector.warnings)
-        self._collector.warnings.clear()
+        told, warnings = self._collector.warnings, []
+        while told:  # one by one: others may be adding to them
+            warnings.append(told.popleft())
         return warnings
 
     def _again(self, batch: BatchRecord) -> Step:
