@@ -174,7 +174,7 @@ def test_a_damaged_or_missing_file_is_named(store: Store, name: str) -> None:
         "rows.arrow": lambda: store.rows_of("r"),
         "requests.arrow": lambda: store.requests_table_of("r"),
         "index.arrow": lambda: store.index_of("r"),
-        "requests.seg": lambda: store.find_answers(prints(0, 1), np.zeros(1, np.uint16), base_url=BASE_URL),
+        "requests.seg": lambda: store.requests_of(1),
     }
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(StoreError) as raised:

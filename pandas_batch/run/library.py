@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
@@ -14,6 +15,22 @@ from .status import state_of
 
 if TYPE_CHECKING:
     from pandas_batch.run.comparison import Comparison
+    from pandas_batch.store import BatchRecord
+
+_LISTED = ["run", "name", "status", "model", "rows", "requests", "reused", "batches", "created_at", "base_url"]
+_LISTED += ["parent"]
+
+
+class _Batch(NamedTuple):
+    """What decides about the state of a run, of a batch of it."""
+
+    state: str
+    cancel_asked: bool
+
+    @property
+    def cancel_initiated_at(self) -> bool | None:
+        """Something where a cancel was asked."""
+        return self.cancel_asked or None
 
 
 def runs(store: str | None = None) -> pd.DataFrame:
@@ -41,39 +58,23 @@ def runs(store: str | None = None) -> pd.DataFrame:
     from pandas_batch.store import Store
 
     opened = Store.find(store)
-    records = [] if opened is None else opened.runs()
-    lines = []
-    for record in records:
-        batches = [] if opened is None else opened.batches_of_run(record.id)
-        lines.append(
-            {
-                "run": record.id,
-                "name": record.name,
-                "status": state_of(batches, is_blocked=False),
-                "model": record.model,
-                "rows": record.n_rows,
-                "requests": record.n_requests,
-                "reused": record.n_reused,
-                "batches": len(batches),
-                "created_at": record.created_at,
-                "base_url": record.base_url,
-                "parent": record.parent_id,
-            }
-        )
-    columns = [
-        "run",
-        "name",
-        "status",
-        "model",
-        "rows",
-        "requests",
-        "reused",
-        "batches",
-        "created_at",
-        "base_url",
-        "parent",
-    ]
-    return pd.DataFrame(lines, columns=columns).set_index("run")
+    records, states = ([], []) if opened is None else opened.overview()
+    of_run: dict[str, dict[tuple[str, bool], int]] = {}
+    for run_id, state, is_canceled, number in states:
+        of_run.setdefault(run_id, {})[state, is_canceled] = number
+    told: dict[tuple[tuple[str, bool], ...], str] = {}
+    listed: dict[str, list[Any]] = {name: [] for name in _LISTED}
+    for run_id, name, model, n_rows, n_requests, n_reused, created_at, base_url, parent_id in records:
+        numbers = of_run.get(run_id, {})
+        kinds = tuple(numbers)
+        if kinds not in told:
+            told[kinds] = state_of(cast("list[BatchRecord]", [_Batch(*kind) for kind in kinds]), is_blocked=False)
+        values = (run_id, name, told[kinds], model, n_rows, n_requests, n_reused)
+        more = (sum(numbers.values()), created_at, base_url, parent_id)
+        for column, value in zip(listed.values(), (*values, *more), strict=True):
+            column.append(value)
+    listed["created_at"] = [datetime.fromisoformat(text) for text in listed["created_at"]]
+    return pd.DataFrame(listed).set_index("run")
 
 
 def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, clock: Clock = SYSTEM_CLOCK) -> Run:

@@ -22,7 +22,7 @@ from .files import commit_files, commit_folders, open_private, private_writer, r
 from .live_log import ANSWERED, ASKED, LiveLog, answered_lines, asked_positions
 from .opened import OpenedStore
 from .records import BatchRecord, NewBatch, new_record
-from .segments import find_requests, read_segment, write_segment
+from .segments import Candidate, find_requests, read_segment, write_segment
 from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
 from .staging import POSTED
 from .states import IN_FLIGHT, BatchState, check_transition
@@ -36,6 +36,9 @@ _RESULTS = "results.jsonl"
 _RESULTS_PACKED = "results.jsonl.zst"
 _RESULTS_PART = "results.part"
 _ANSWERS = "answers.arrow"
+
+_FEW_ROWS = 2_000
+"""Up to so many requests are looked for one by one; to look for more, all files are read."""
 
 
 class Batches(OpenedStore):
@@ -106,6 +109,12 @@ class Batches(OpenedStore):
             return [found[key] for key in keys if key in found and found[key].state != "split"]
 
         return self._database.read(select)
+
+    def own_batches(self, run_ids: Sequence[str]) -> list[BatchRecord]:
+        """Return the batches that runs have made themselves, in the order of the runs."""
+        place = {run_id: at for at, run_id in enumerate(run_ids)}
+        found = self._database.read(lambda c: queries.batches_made_by(c, run_ids))
+        return sorted(found, key=lambda batch: (place[batch.run_id], batch.key))
 
     def batch_of_nonce(self, nonce: str) -> BatchRecord | None:
         """Return the batch whose custom_ids hold `nonce`, or None."""
@@ -230,7 +239,7 @@ class Batches(OpenedStore):
                         str(int(at) - start): parts for at, parts in parent.continued.items() if start <= int(at) < stop
                     }
                     queries.insert_batch(
-                        connection, replace(record, cancel_asked=parent.cancel_asked, continued=continued)
+                        connection, replace(record, cancel_asked=parent.cancel_asked, continued=continued), child
                     )
                     start = stop
                 queries.link_successors(connection, key, keys)
@@ -285,7 +294,17 @@ class Batches(OpenedStore):
             int64 and int32 arrays, one entry per request; -1 where there is none.
         """
         folder = self.path / "batches"
-        found = self._database.read(lambda c: queries.candidates(c, base_url, folder, _REQUESTS, in_flight=in_flight))
+        wanted = {row.tobytes() for row in fingerprints} if len(draws) <= _FEW_ROWS else None
+
+        def select(connection: Any) -> list[Candidate]:
+            above = 0 if wanted is None else queries.SMALL
+            found = queries.candidates(connection, base_url, folder, _REQUESTS, in_flight=in_flight, above=above)
+            if wanted is not None:
+                found += queries.small_candidates(connection, base_url, folder, _REQUESTS, wanted, in_flight=in_flight)
+                found.sort(key=lambda candidate: (candidate.succeeded is not None, candidate.key))
+            return found
+
+        found = self._database.read(select)
         with explained(self.path):
             return find_requests(fingerprints, draws, found)
 

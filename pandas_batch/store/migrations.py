@@ -78,6 +78,17 @@ _VERSION_1 = (
     )
     """,
     "CREATE INDEX batches_by_state ON batches (state)",
+    "CREATE INDEX batches_by_size ON batches (base_url, n_requests)",
+    """
+    CREATE TABLE small_requests (
+        fingerprint BLOB NOT NULL,
+        draw INTEGER NOT NULL,
+        batch_key INTEGER NOT NULL,
+        position INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX small_requests_by_fingerprint ON small_requests (fingerprint)",
+    "CREATE INDEX small_requests_by_batch ON small_requests (batch_key)",
     "CREATE INDEX batches_that_continue ON batches (key) WHERE continued != '{}'",
     """
     CREATE TABLE run_batches (

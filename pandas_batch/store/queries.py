@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .records import (
     FIXED_BATCH_COLUMNS,
     RUN_COLUMNS,
     BatchRecord,
+    NewBatch,
     RunRecord,
     assignments,
     batch_from,
@@ -21,10 +22,11 @@ from .records import (
     row_of,
     run_from,
 )
-from .segments import Candidate
+from .segments import Candidate, segment_of
 from .states import CANCELABLE, IN_FLIGHT, RECORDED
 
 _RUNS = ", ".join(RUN_COLUMNS)
+_FEW_RUNS = 500
 _BATCHES = ", ".join(BATCH_COLUMNS)
 
 # Every text below is ours: names of columns come from the records, values are always bound.
@@ -69,18 +71,21 @@ def _with_parts(connection: sqlite3.Connection, keys: Iterable[int]) -> list[int
     return list(found)
 
 
-def insert_batch(connection: sqlite3.Connection, batch: BatchRecord) -> None:
+def insert_batch(connection: sqlite3.Connection, batch: BatchRecord, new: NewBatch) -> None:
     """Record a batch."""
     _insert(connection, "batches", row_of(batch, BATCH_COLUMNS))
+    insert_small_requests(connection, batch.key, new.fingerprints, new.draws)
 
 
 def select_runs(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[RunRecord]:
     """Return runs, newest first."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     rows = connection.execute(f"SELECT {_RUNS} FROM runs {where} ORDER BY number DESC", values).fetchall()
+    if not rows:
+        return []
     wanted = [row[0] for row in rows]
     keys: dict[str, list[int]] = {run_id: [] for run_id in wanted}
-    only = "AND run_batches.run_id = ?" if len(wanted) == 1 else ""
+    only = f"AND run_batches.run_id IN ({_marks(wanted)})" if len(wanted) <= _FEW_RUNS else ""
     for run_id, key in connection.execute(
         f"""
         SELECT run_batches.run_id, batch_key FROM run_batches JOIN batches ON key = batch_key
@@ -99,6 +104,23 @@ def newest_options(connection: sqlite3.Connection, n_runs: int, base_url: str) -
         "SELECT id, options FROM runs WHERE base_url = ? ORDER BY number DESC LIMIT ?", (base_url, n_runs)
     )
     return [(run_id, from_cell("options", cell)) for run_id, cell in rows]
+
+
+def overview(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool, int]]]:
+    """Return what is listed of each run, newest first, and how many of its batches are in which state."""
+    runs = connection.execute(
+        """
+        SELECT id, name, model, n_rows, n_requests, n_reused, created_at, base_url, parent_id FROM runs
+        ORDER BY number DESC
+        """
+    ).fetchall()
+    states = connection.execute(
+        """
+        SELECT run_batches.run_id, state, cancel_initiated_at IS NOT NULL, count(*) FROM run_batches
+        JOIN batches ON key = batch_key WHERE state != 'split' GROUP BY 1, 2, 3
+        """
+    ).fetchall()
+    return runs, states
 
 
 def select_batches(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[BatchRecord]:
@@ -146,6 +168,15 @@ def durations(connection: sqlite3.Connection, base_url: str, *, not_of: str = ""
     ]
 
 
+def batches_made_by(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[BatchRecord]:
+    """Return the batches that runs need and have made themselves."""
+    where = f"""
+        WHERE key IN (SELECT batch_key FROM run_batches WHERE run_batches.run_id IN ({_marks(run_ids)}))
+        AND batches.run_id IN ({_marks(run_ids)})
+    """
+    return select_batches(connection, where, (*run_ids, *run_ids)) if run_ids else []
+
+
 def link_successors(connection: sqlite3.Connection, key: int, successors: Iterable[int]) -> None:
     """Let every run that needs a batch need its successors too; the batch stays, for what refers to it."""
     for run_id, place in connection.execute(
@@ -172,7 +203,7 @@ def extend_run(
     connection: sqlite3.Connection,
     run_id: str,
     n_before: int,
-    batches: Sequence[BatchRecord],
+    batches: Mapping[int, tuple[BatchRecord, NewBatch]],
     keys: Sequence[int],
     changes: Mapping[str, Any],
 ) -> bool:
@@ -186,8 +217,8 @@ def extend_run(
     )
     if done.rowcount != 1:
         return False
-    for batch in batches:
-        insert_batch(connection, batch)
+    for batch, new in batches.values():
+        insert_batch(connection, batch, new)
     (place,) = connection.execute(
         "SELECT COALESCE(MAX(place), -1) FROM run_batches WHERE run_id = ?", (run_id,)
     ).fetchone()
@@ -290,11 +321,26 @@ def _mask(n: int, bits: bytes) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=n).astype(bool)
 
 
+SMALL = 64
+"""Requests of batches up to this size are found by the database: to open a file for each takes longer."""
+
+_IS_USABLE = f"""
+    (bits IS NOT NULL OR (? AND state IN ({", ".join("?" * len(IN_FLIGHT))})
+    AND cancel_initiated_at IS NULL AND NOT cancel_asked))
+"""
+
+
 def candidates(
-    connection: sqlite3.Connection, base_url: str, folder: Path, name: str, *, in_flight: bool = True
+    connection: sqlite3.Connection,
+    base_url: str,
+    folder: Path,
+    name: str,
+    *,
+    in_flight: bool = True,
+    above: int = 0,
 ) -> list[Candidate]:
     """
-    Return the batches in which answers may be found, the preferred ones last.
+    Return the batches of more than `above` requests in which answers may be found, the preferred ones last.
 
     First those in flight (one that was canceled no longer counts; left out without `in_flight`), then those with
     answers; of each the newest last.
@@ -303,21 +349,60 @@ def candidates(
         f"""
         SELECT batches.key, succeeded.n_requests, succeeded.bits FROM batches
         LEFT JOIN succeeded ON succeeded.batch_key = batches.key
-        WHERE base_url = ? AND (
-            bits IS NOT NULL
-            OR (? AND state IN ({_marks(IN_FLIGHT)}) AND cancel_initiated_at IS NULL AND NOT cancel_asked)
-        )
+        WHERE base_url = ? AND batches.n_requests > ? AND {_IS_USABLE}
         ORDER BY bits IS NOT NULL, batches.key
         """,
-        (base_url, int(in_flight), *IN_FLIGHT),
+        (base_url, above, int(in_flight), *IN_FLIGHT),
     )
     return [Candidate(key, folder / str(key) / name, None if bits is None else _mask(n, bits)) for key, n, bits in rows]
+
+
+def small_candidates(
+    connection: sqlite3.Connection,
+    base_url: str,
+    folder: Path,
+    name: str,
+    wanted: Collection[bytes],
+    *,
+    in_flight: bool,
+) -> list[Candidate]:
+    """Return the batches of at most `SMALL` requests in which answers to some of the fingerprints `wanted` may be."""
+    found: dict[int, tuple[int, bytes | None, list[tuple[int, bytes, int]]]] = {}
+    for some in _some_at_a_time(list(wanted)):
+        for key, n_requests, bits, position, fingerprint, draw in connection.execute(
+            f"""
+            SELECT batches.key, batches.n_requests, bits, position, fingerprint, draw FROM small_requests
+            JOIN batches ON batches.key = small_requests.batch_key
+            LEFT JOIN succeeded ON succeeded.batch_key = batches.key
+            WHERE fingerprint IN ({_marks(some)}) AND +base_url = ? AND {_IS_USABLE}
+            """,
+            (*some, base_url, int(in_flight), *IN_FLIGHT),
+        ):
+            found.setdefault(key, (n_requests, bits, []))[2].append((position, fingerprint, draw))
+    return [
+        Candidate(key, folder / str(key) / name, None if bits is None else _mask(n, bits), segment_of(n, requests))
+        for key, (n, bits, requests) in found.items()
+    ]
+
+
+def insert_small_requests(
+    connection: sqlite3.Connection, key: int, fingerprints: np.ndarray, draws: np.ndarray
+) -> None:
+    """Record the requests of a batch where it is small."""
+    if len(draws) <= SMALL:
+        connection.executemany(
+            "INSERT INTO small_requests (fingerprint, draw, batch_key, position) VALUES (?, ?, ?, ?)",
+            [
+                (fingerprint.tobytes(), draw, key, at)
+                for at, (fingerprint, draw) in enumerate(zip(fingerprints, draws.tolist(), strict=True))
+            ],
+        )
 
 
 def live_candidates(connection: sqlite3.Connection, base_url: str, folder: Path, name: str) -> list[Candidate]:
     """Return the batches whose requests are being asked one by one."""
     rows = connection.execute(
-        "SELECT key FROM batches WHERE base_url = ? AND state = 'live' ORDER BY key", (base_url,)
+        "SELECT key FROM batches WHERE +base_url = ? AND state = 'live' ORDER BY key", (base_url,)
     ).fetchall()
     return [Candidate(key, folder / str(key) / name, None) for (key,) in rows]
 
@@ -337,7 +422,7 @@ def delete_run(connection: sqlite3.Connection, run_id: str) -> list[int] | None:
         )
     ]
     connection.execute("DELETE FROM run_batches WHERE run_id = ?", (run_id,))
-    for table, column in (("batches", "key"), ("succeeded", "batch_key")):
+    for table, column in (("batches", "key"), ("succeeded", "batch_key"), ("small_requests", "batch_key")):
         connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(key,) for key in keys])
     connection.executemany(
         "INSERT OR IGNORE INTO doomed VALUES (?)", [(f"runs/{run_id}",), *((f"batches/{key}",) for key in keys)]
@@ -359,6 +444,11 @@ def referenced(connection: sqlite3.Connection) -> tuple[set[str], set[int]]:
     """Return the ids of all runs and the keys of all batches."""
     runs = {run_id for (run_id,) in connection.execute("SELECT id FROM runs")}
     return runs, {key for (key,) in connection.execute("SELECT key FROM batches")}
+
+
+def _some_at_a_time(values: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(values), 500):
+        yield values[start : start + 500]
 
 
 def _marks(values: Collection[Any]) -> str:

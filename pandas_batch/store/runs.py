@@ -6,7 +6,7 @@ import difflib
 import os
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +87,7 @@ class Runs(Batches):
                 schema_version=self.schema_version,
                 index_kind=None if index is None else kind_of(index),
             )
-            records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
+            records = {key: (new_record(key, run.id, batch), batch) for key, batch in zip(keys, batches, strict=True)}
             placed: list[Path] = []
             try:
                 folders = self._write_batches(keys, batches, placed)
@@ -228,6 +228,19 @@ class Runs(Batches):
         """Return all runs, newest first."""
         return self._runs()
 
+    def overview(self) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool, int]]]:
+        """
+        Return what is listed of each run, newest first, and how many of its batches are in which state.
+
+        Returns
+        -------
+        list
+            Of each run: id, name, model, rows, requests, reused requests, when it was made (as text), base URL, parent.
+        list
+            Run id, state, whether a cancel was asked, and the number of such batches.
+        """
+        return self._database.read(queries.overview)
+
     def newest_options(self, n_runs: int, *, base_url: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Return id and plain options of the newest runs that ask at `base_url`, newest first."""
         return self._database.read(lambda c: queries.newest_options(c, n_runs, base_url))
@@ -273,7 +286,7 @@ class Runs(Batches):
                 return None
             keys = self._take_keys(len(batches))
             requests, used = _with_real_keys(requests, keys)
-            records = [new_record(key, run.id, batch) for key, batch in zip(keys, batches, strict=True)]
+            records = {key: (new_record(key, run.id, batch), batch) for key, batch in zip(keys, batches, strict=True)}
             # Under a name of its own: which table holds is decided by the commit, and by nothing before it.
             table = self._requests_path(run.id, run.n_extensions + 1)
             placed: list[Path] = []
@@ -363,9 +376,11 @@ class Runs(Batches):
             self._database.write(lambda c: queries.forget_doomed(c, folders))
 
 
-def _insert_all(connection: sqlite3.Connection, run: RunRecord, batches: Iterable[BatchRecord]) -> None:
-    for batch in batches:
-        queries.insert_batch(connection, batch)
+def _insert_all(
+    connection: sqlite3.Connection, run: RunRecord, batches: Mapping[int, tuple[BatchRecord, NewBatch]]
+) -> None:
+    for batch, new in batches.values():
+        queries.insert_batch(connection, batch, new)
     queries.insert_run(connection, run)
 
 

@@ -62,6 +62,8 @@ class Candidate:
     path: Path
     succeeded: np.ndarray | None
     """By position; None: in flight, every position counts."""
+    segment: Segment | None = None
+    """Those of its requests that may be wanted, where they are known without its file."""
 
 
 def lookup_keys(fingerprints: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -78,6 +80,17 @@ def checked_requests(fingerprints: np.ndarray, draws: np.ndarray) -> tuple[np.nd
     if fingerprints.ndim != 2 or fingerprints.shape != (len(draws), FINGERPRINT_BYTES):
         raise ValueError(f"fingerprints {fingerprints.shape} and draws {draws.shape} do not belong together")
     return fingerprints, draws
+
+
+def segment_of(n_requests: int, requests: Sequence[tuple[int, bytes, int]]) -> Segment:
+    """Return some of a batch's requests, each a position, fingerprint and draw, as a segment of all of its length."""
+    fingerprints, draws = np.zeros((n_requests, FINGERPRINT_BYTES), np.uint8), np.zeros(n_requests, "<u2")
+    places = np.array([position for position, _, _ in requests], dtype="<i4")
+    fingerprints[places] = np.frombuffer(b"".join(said for _, said, _ in requests), np.uint8).reshape(len(places), -1)
+    draws[places] = [draw for _, _, draw in requests]
+    keys = lookup_keys(fingerprints[places], draws[places])
+    order = np.argsort(keys)
+    return Segment(fingerprints, draws, keys[order], places[order])
 
 
 def write_segment(path: Path, fingerprints: np.ndarray, draws: np.ndarray) -> None:
@@ -191,7 +204,7 @@ def _groups(candidates: Iterable[Candidate]) -> Iterator[list[_Loaded]]:
     group: list[_Loaded] = []
     n_rows = 0
     for candidate in candidates:
-        segment = read_segment(candidate.path)
+        segment = read_segment(candidate.path) if candidate.segment is None else candidate.segment
         keys, order = segment.keys, segment.order
         if candidate.succeeded is not None and not candidate.succeeded.all():
             kept = candidate.succeeded[order]
