@@ -44,6 +44,7 @@ lint: $(VENV)/.developing
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing_api.py
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 
 # pytest comes last: its summary line closes the output.
 test: lint

@@ -1,5 +1,5 @@
 """
-The public API as users write it, for mypy alone (``make lint``); nothing here is run.
+The public API as users write it, for mypy and pyright (``make lint``); nothing here is run.
 
 A line that stops being right for a type checker stops being right for somebody's editor.
 """
