@@ -14,6 +14,7 @@ from .wording import (
     day_and_time,
     elapsed_s,
     n_rows_succeeded,
+    preparing_words,
     run_word,
     saved_by_batching_usd,
     sentence,
@@ -100,6 +101,8 @@ def text_line(status: RunStatus) -> str:
     ...                     state="in_progress", now=at, started_at=at, n_rows=1204, cost_usd_max=2.5))
     'run_1 (reviews): in progress, 0 of 1,204 rows answered, 0 of 0 batches ended, at most $2.50'
     """
+    if status.state == "preparing":
+        return f"{clip(status.name or 'a call', 60)}: {preparing_words(status)}; nothing was sent yet"
     name = f" ({clip(status.name, 60)})" if status.name else ""
     word = run_word(status).text
     parts = [
@@ -132,6 +135,8 @@ def text_account(status: RunStatus) -> str:
         Lines without control characters; texts from outside are clipped.
     """
     lines = [text_line(status)]
+    if status.state == "preparing":
+        return lines[0]
     if text := sentence(status):
         lines.append(f"  {clip(text, 400)}")
     lines.append(f"  model {clip(status.model, 80)}, {status.n_requests:,} requests, {status.n_reused:,} reused")

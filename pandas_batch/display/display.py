@@ -40,6 +40,9 @@ class Display:
         self.set_blocking(False)
         self.update(status)
 
+    def withdraw(self) -> None:
+        """Take back what was shown: the call was refused, and says so itself."""
+
     def resend(self) -> None:
         """Send the last account once more from the cell that runs now, which is the only one that nbclient hears."""
 

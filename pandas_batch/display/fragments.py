@@ -480,6 +480,8 @@ def _is_anthropic(base_url: str) -> bool:
 
 def foot(status: RunStatus, *, again: bool = True) -> str:
     """Return where the run is kept, and the line that picks it up after a restart, ready to copy."""
+    if status.state == "preparing":
+        return ""
     lines = [("Run", status.run_id), ("Store", status.store_path)]
     if again and status.reattach:
         lines.insert(0, ("After a restart", status.reattach))
@@ -492,10 +494,8 @@ def foot(status: RunStatus, *, again: bool = True) -> str:
 
 def as_of(status: RunStatus) -> str:
     """Return what a picture of an unfinished run is, and the line that leads from it to the run."""
-    if status.is_final:
+    if status.is_final or status.state == "preparing":
         return ""
-    if not status.run_id:
-        return f'<div class="pdb-note">A picture as of {safe(day_and_time(status.now))}; nothing was sent then.</div>'
     on_server = "; what is on the server goes on" if any(batch.batch_id for batch in status.batches) else ""
     line = f" Pick the run up again: <code>{safe(status.reattach, 300)}</code>" if status.reattach else ""
     return f'<div class="pdb-note">A picture as of {safe(day_and_time(status.now))}{on_server}.{line}</div>'

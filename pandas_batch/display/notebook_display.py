@@ -50,11 +50,13 @@ class View:
         The run as it is now.
     panel
         The live panel; None shows the account alone.
+    is_early
+        Whether there is to be a panel later, above the account.
     """
 
-    def __init__(self, status: RunStatus, panel: Any = None) -> None:
+    def __init__(self, status: RunStatus, panel: Any = None, *, is_early: bool = False) -> None:
         self._key = panel.key if panel is not None else None
-        self._live = _shown(panel) if panel is not None else None
+        self._live = _shown(panel if panel is not None else _Nothing()) if panel is not None or is_early else None
         self._account = _shown(Account(status, self._key))
 
     def keep(self, status: RunStatus) -> None:
@@ -68,11 +70,24 @@ class View:
         if self._live is not None:
             self._live.update({}, raw=True)
 
+    def remove(self) -> None:
+        """Leave nothing."""
+        for shown in (self._live, self._account):
+            if shown is not None:
+                shown.update({}, raw=True)
+
     def open(self, status: RunStatus, panel: Any) -> None:
-        """Show the live panel again where there was one."""
+        """Show the live panel where there is to be one, or was."""
+        if self._live is not None and panel is not None:
+            self._key = panel.key
         self.keep(status)
-        if self._live is not None:
+        if self._live is not None and panel is not None:
             self._live.update(panel)
+
+
+class _Nothing:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:
+        return {"text/plain": "", "text/html": ""}
 
 
 def _shown(thing: Any) -> Any:
@@ -91,15 +106,22 @@ class NotebookDisplay(Display):
     """
 
     def __init__(
-        self, actions: Actions | None, *, clock: Clock, blocking: bool = False, widgets: bool = True, tick: bool = True
+        self,
+        actions: Actions | None,
+        *,
+        clock: Clock,
+        blocking: bool = False,
+        widgets: bool = True,
+        tick: bool = True,
+        early: bool = False,
     ) -> None:
         self._clock = clock
         self._panel: Any = None
-        if widgets:
-            from .panel import Panel
-
-            self._panel = Panel(actions, blocking=blocking, monotonic_s=clock.monotonic_s)
-            self._panel.wake = self._wake_up
+        self._actions = actions
+        self._is_blocking = blocking
+        self._has_widgets = widgets
+        if widgets and not early:
+            self._make_panel()
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._views: list[View] = []
@@ -115,6 +137,13 @@ class NotebookDisplay(Display):
         self._context = contextvars.copy_context()
         _open_displays.add(self)
 
+    def _make_panel(self) -> None:
+        # Widgets take half a second to import: while rows are prepared, HTML is shown.
+        from .panel import Panel
+
+        self._panel = Panel(self._actions, blocking=self._is_blocking, monotonic_s=self._clock.monotonic_s)
+        self._panel.wake = self._wake_up
+
     # ---------------------------------------------------------------- what the run tells
 
     def update(self, status: RunStatus) -> None:
@@ -126,6 +155,13 @@ class NotebookDisplay(Display):
             before, self._status = self._status, status
             if self._pace is None or self._is_over:
                 self._begin(status)
+                return
+            if self._has_widgets and self._panel is None and status.state != "preparing":
+                self._make_panel()
+                self._draw(whole=True)
+                for view in self._views:
+                    view.open(status, self._panel)
+                self._wake_up()
                 return
             if before is None or _without_clock(status) != _without_clock(before):
                 self._pace.changed(urgent=before is None or before.state != status.state)
@@ -162,9 +198,19 @@ class NotebookDisplay(Display):
 
     def set_blocking(self, blocking: bool) -> None:
         """Say whether the kernel's main thread is blocked from now on."""
+        self._is_blocking = blocking
         if self._panel is not None and not self._is_over:
             self._panel.set_blocking(blocking)
             self._wake_up()
+
+    def withdraw(self) -> None:
+        """Take back what was shown."""
+        with self._lock:
+            self._is_over = True
+            for view in self._views:
+                view.remove()
+            self._views.clear()
+        self._wake_up()
 
     def show(self) -> bool:
         """Show one more view of the run in the cell that runs now, unless it has one already."""
@@ -197,7 +243,8 @@ class NotebookDisplay(Display):
 
     def _show_new(self, status: RunStatus) -> None:
         self._shown_in = _execution_count()
-        self._views.append(View(status, None if self._is_over else self._panel))
+        is_early = self._has_widgets and self._panel is None and status.state == "preparing"
+        self._views.append(View(status, None if self._is_over else self._panel, is_early=is_early))
 
     def _draw(self, *, whole: bool) -> None:
         if self._status is None:

@@ -27,6 +27,8 @@ Mode = Literal["auto", "widget", "text", "off"]
 
 LINE_INTERVAL_S = 60.0
 SIGN_OF_LIFE_S = 300.0
+PREPARING_S = 2.0
+"""A call that is prepared within this time has no line for it."""
 
 
 class TqdmDisplay(Display):
@@ -34,12 +36,17 @@ class TqdmDisplay(Display):
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._rows_bar: Any = None
 
     def update(self, status: RunStatus) -> None:
         """Move the bar; a final status closes it."""
+        if status.state == "preparing":
+            self._update_preparing(status)
+            return
         from tqdm import tqdm
 
         n_batches = len(status.batches)
+        self.withdraw()
         if self._bar is None:
             says_size = _says_size(sys.stderr)
             n_columns, n_rows = (None, None) if says_size else shutil.get_terminal_size()
@@ -62,6 +69,23 @@ class TqdmDisplay(Display):
         bar.set_postfix_str(_postfix(status), refresh=True)
         if status.is_final:
             bar.close()
+
+    def _update_preparing(self, status: RunStatus) -> None:
+        """Show how many rows are prepared, where that takes long enough to be told."""
+        if self._rows_bar is None:
+            if not status.n_rows_prepared:
+                return
+            from tqdm import tqdm
+
+            title = f"{clip(status.name or 'rows', 30)}: preparing"
+            self._rows_bar = tqdm(total=status.n_rows, desc=title, unit="row", file=sys.stderr, leave=False)
+        self._rows_bar.update(status.n_rows_prepared - self._rows_bar.n)
+
+    def withdraw(self) -> None:
+        """Take back the bar of the rows."""
+        if self._rows_bar is not None:
+            self._rows_bar.close()
+            self._rows_bar = None
 
     def interrupted(self, status: RunStatus) -> None:
         """Close the bar's line: the prompt comes back."""
@@ -102,6 +126,8 @@ class LineDisplay(Display):
 
     def update(self, status: RunStatus) -> None:
         """Write a line where there is something to say."""
+        if status.state == "preparing" and (status.now - status.started_at).total_seconds() < PREPARING_S:
+            return
         told = (status.state, status.n_batches_ended, status.message)
         if status.is_final:
             if self._told == told:
@@ -159,13 +185,14 @@ def open_display(
     """
     if mode not in ("auto", "widget", "text", "off"):
         raise InputError(f"progress={mode!r} is not known.", hint='progress="auto"  # or "widget", "text", "off"')
-    display = _choose(mode, actions, blocking=blocking, clock=clock)
+    is_early = status is not None and status.state == "preparing"
+    display = _choose(mode, actions, blocking=blocking, clock=clock, is_early=is_early)
     if status is not None:
         display.update(status)
     return display
 
 
-def _choose(mode: Mode, actions: Actions | None, *, blocking: bool, clock: Clock) -> Display:
+def _choose(mode: Mode, actions: Actions | None, *, blocking: bool, clock: Clock, is_early: bool) -> Display:
     if mode == "off":
         return Display()
     if mode == "text":
@@ -173,7 +200,7 @@ def _choose(mode: Mode, actions: Actions | None, *, blocking: bool, clock: Clock
     if in_kernel():
         from .notebook_display import NotebookDisplay
 
-        return NotebookDisplay(actions, clock=clock, blocking=blocking, widgets=has_widgets())
+        return NotebookDisplay(actions, clock=clock, blocking=blocking, widgets=has_widgets(), early=is_early)
     if sys.stderr is not None and sys.stderr.isatty():
         return TqdmDisplay()
     return LineDisplay(clock)

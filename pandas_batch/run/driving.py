@@ -17,6 +17,7 @@ from pandas_batch.run.run_answers import RunAnswers
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
+from .preparing import Preparation
 from .status import StatusMaker
 from .stopping import stop_of
 from .target_frame import TargetFrame
@@ -403,17 +404,28 @@ class DrivenRun:
 
     # ---------------------------------------------------------------- the notebook
 
-    def show(self, *, blocking: bool, cancel: bool | None = None) -> None:
-        """Open the display that the options ask for, and drive the run; with `cancel`, to its cancel."""
+    def show(self, *, blocking: bool, cancel: bool | None = None, preparation: Preparation | None = None) -> None:
+        """
+        Open the display that the options ask for, and drive the run; with `cancel`, to its cancel.
+
+        What has shown the `preparation` of the run goes on as its display.
+        """
         from pandas_batch.display.display import Actions
         from pandas_batch.display.progress import open_display
 
-        self._display = open_display(
-            cast("Any", self._options.progress),
-            Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
-            status=self.snapshot() if self._is_shown else None,
-            blocking=blocking,
-        )
+        opened = None
+        if preparation is not None:
+            opened = preparation.belongs_to(self._cancel_from_panel, self._check_from_panel)
+        if opened is None:
+            opened = open_display(
+                cast("Any", self._options.progress),
+                Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
+                status=self.snapshot() if self._is_shown else None,
+                blocking=blocking,
+            )
+        elif not self.is_settled():
+            opened.update(self.snapshot())
+        self._display = opened
         if self.is_settled():
             self._finish_display()
             return

@@ -6,7 +6,7 @@ When `record` returns, everything that will be sent is durable, under the ids it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -185,6 +185,7 @@ def record(
     clock: Clock,
     cost_usd_max: float | None,
     estimate: Mapping[str, Any] | None = None,
+    on_rows: Callable[[int, int], object] | None = None,
 ) -> tuple[RunRecord, bool]:
     """
     Write a run down, or find the one that this call already is.
@@ -193,6 +194,8 @@ def record(
     ----------
     estimate
         What the call was estimated to send, in JSON's own types: the bill is held against it afterwards.
+    on_rows
+        Told how many of how many requests are written, now and then.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def record(
         rows, fingerprints = needs.rows[of_missing], needs.fingerprints[of_missing]
         _need_room(store, plan, rows)
         batches, keys_of_missing, positions_of_missing = spooled(
-            store, plan, rows, fingerprints, draws[of_missing], options, base_url
+            store, plan, rows, fingerprints, draws[of_missing], options, base_url, on_rows=on_rows
         )
         reached("run planned")
         reused, keys, positions = found.keys >= 0, found.keys, found.positions
@@ -293,6 +296,7 @@ def spooled(
     base_url: str,
     *,
     live_nonce: str | None = None,
+    on_rows: Callable[[int, int], object] | None = None,
 ) -> tuple[list[NewBatch], np.ndarray, np.ndarray]:
     """
     Write the bodies of new batches; return them, and each request's batch (as -1, -2, ...) and position.
@@ -336,6 +340,8 @@ def spooled(
             keys[n_done:stop] = -(len(batches) + 1)
             positions[n_done:stop] = np.arange(n_done - start, stop - start)
             n_done = stop
+        if on_rows is not None:
+            on_rows(n_done, len(rows))
     close(n_done)
     return batches, keys, positions
 

@@ -20,6 +20,7 @@ from pandas_batch.requests.plain_values import quoted
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
 from .experience import OF_THE_PROMPT, experience_with
+from .preparing import Preparation
 from .recording import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
 from .run import Run, TargetFrame
 from .submitted_rows import SubmittedRows
@@ -148,16 +149,17 @@ def start_run(frame: pd.DataFrame, options: Options, *, blocking: bool, clock: C
 
     Everything that the call gets wrong is raised before anything is sent.
     """
-    return start_call(Call(frame, options, clock=clock), blocking=blocking)
+    with Preparation(frame, options, blocking=blocking, clock=clock) as preparation:
+        return start_call(Call(frame, options, clock=clock), blocking=blocking, preparation=preparation)
 
 
-def start_call(call: Call, *, blocking: bool) -> Run:
-    """Return the run that `call` is, at work."""
+def start_call(call: Call, *, blocking: bool, preparation: Preparation | None = None) -> Run:
+    """Return the run that `call` is, at work; it takes over the display of its `preparation`."""
     store = call.open_store()
     existing = store.newest_of_identity(call.needs.identity)
     if existing is None:
         refuse_clash(call, writers_of(call, store), is_new=True)
-        existing = _record(call, store)
+        existing = _record(call, store, preparation)
         run = call.run_of(store, existing)
     else:
         run = call.run_of(store, existing)
@@ -168,11 +170,11 @@ def start_call(call: Call, *, blocking: bool) -> Run:
     if not run.is_settled():
         # Without credentials there is nothing to wait for: said here, not from the background.
         call.wire()
-    run.show(blocking=blocking)
+    run.show(blocking=blocking, preparation=preparation)
     return run
 
 
-def _record(call: Call, store: Store) -> RunRecord:
+def _record(call: Call, store: Store, preparation: Preparation | None) -> RunRecord:
     options = call.options
     found = call.found_in(store)
     estimate: Estimate | None = None
@@ -205,6 +207,7 @@ def _record(call: Call, store: Store) -> RunRecord:
         clock=call.clock,
         cost_usd_max=0.0 if estimate is None else estimate.cost_usd_max,
         estimate=None if estimate is None else estimate.to_json(),
+        on_rows=None if preparation is None else preparation.rows_done,
     )
     return recorded
 

@@ -1,0 +1,86 @@
+"""What is shown of a call from its first instant: rows are read and written down before there is a run to speak of."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from pandas_batch.types import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from pandas_batch.clock import Clock
+    from pandas_batch.requests.options import Options
+
+_TELL_EVERY_S = 0.5
+
+
+class Preparation:
+    """
+    A call that is being prepared, and its display, which becomes that of the run; gone where the call is refused.
+
+    Parameters
+    ----------
+    frame, options
+        The call.
+    blocking
+        Whether the caller waits.
+    """
+
+    def __init__(self, frame: pd.DataFrame, options: Options, *, blocking: bool, clock: Clock) -> None:
+        self.display: Any = None
+        self._clock = clock
+        self._options = options
+        self._n_rows = len(frame)
+        self._blocking = blocking
+        self._began_at = clock.now()
+        self._told_s = clock.monotonic_s()
+        self._cancel: Callable[[], object] = lambda: None
+        self._check: Callable[[], object] = lambda: None
+
+    def __enter__(self) -> Self:
+        if self._options.progress != "off":
+            from pandas_batch.display.display import Actions
+            from pandas_batch.display.progress import open_display
+
+            actions = Actions(cancel=lambda: self._cancel(), check_now=lambda: self._check())
+            self.display = open_display(
+                cast("Any", self._options.progress), actions, status=self._status(0), blocking=self._blocking
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.display is not None:
+            self.display.withdraw()
+
+    def belongs_to(self, cancel: Callable[[], object], check_now: Callable[[], object]) -> Any:
+        """Return the display, whose buttons are from now on those of a run."""
+        self._cancel, self._check = cancel, check_now
+        return self.display
+
+    def rows_done(self, n_done: int, n: int) -> None:
+        """Tell the display that so many of `n` requests are written down."""
+        now_s = self._clock.monotonic_s()
+        if self.display is not None and n and now_s - self._told_s >= _TELL_EVERY_S:
+            self._told_s = now_s
+            self.display.update(self._status(n_done * self._n_rows // n))
+
+    def _status(self, n_rows_prepared: int) -> RunStatus:
+        model = self._options.model
+        return RunStatus(
+            run_id="",
+            name=self._options.name,
+            model=model if isinstance(model, str) else "",
+            base_url="",
+            store_path="",
+            state="preparing",
+            now=self._clock.now(),
+            started_at=self._began_at,
+            n_rows=self._n_rows,
+            n_rows_prepared=n_rows_prepared,
+        )
