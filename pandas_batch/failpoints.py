@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 POINTS = (
     "run planned",
+    "between two recorded batches",
     "run recorded",
     "watermark read",
     "posting recorded",

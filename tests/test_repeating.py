@@ -115,7 +115,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("point", failpoints.POINTS[2:])
+@pytest.mark.parametrize("point", failpoints.POINTS[3:])
 @pytest.mark.parametrize("after", [0, 1])
 def test_stopped_at_any_instant_it_goes_on_and_pays_nothing_twice(api, clock, monkeypatch, point, after):
     api.faults.add(simulator.RowFault("overloaded", share=0.5, times=1))

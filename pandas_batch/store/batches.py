@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pandas_batch.errors import StoreError
+from pandas_batch.failpoints import reached
 
 from . import queries
 from .failures import KEPT, NOTHING_RECORDED, explained
@@ -476,6 +477,8 @@ class Batches(OpenedStore):
                 raise ValueError(f"nonce {batch.nonce!r} is not of a-z and 0-9")
             if not batch.spool.closed:
                 raise ValueError("the spool of a new batch is still open")
+            if finals:
+                reached("between two recorded batches")
             part = self._new_folder("batch")
             placed.append(part)
             write_segment(part / _REQUESTS, batch.fingerprints, batch.draws)
