@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,14 @@ def compact_run(
             store.compact(batch.key, keep_requests=range(batch.n_requests))
 
 
+_looked_through: weakref.WeakSet[Store] = weakref.WeakSet()
+"""Stores whose whole history was looked through by this process: once is enough, as it tidies up behind itself."""
+
+
 def _left_behind(store: Store, run_id: str) -> list[BatchRecord]:
     """Return the batches of other runs whose process had ended before it could make them small."""
-    collected = store.batches_where(state="collected")
-    return [batch for batch in collected if batch.run_id != run_id and store.spool_path(batch.key).exists()]
+    if store in _looked_through:
+        return []
+    _looked_through.add(store)
+    keys = [key for key in store.keys_of_others(run_id, state="collected") if store.spool_path(key).exists()]
+    return store.batches(keys)

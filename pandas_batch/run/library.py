@@ -59,21 +59,18 @@ def runs(store: str | None = None) -> pd.DataFrame:
 
     opened = Store.find(store)
     records, states = ([], []) if opened is None else opened.overview()
-    of_run: dict[str, dict[tuple[str, bool], int]] = {}
-    for run_id, state, is_canceled, number in states:
-        of_run.setdefault(run_id, {})[state, is_canceled] = number
-    told: dict[tuple[tuple[str, bool], ...], str] = {}
-    listed: dict[str, list[Any]] = {name: [] for name in _LISTED}
-    for run_id, name, model, n_rows, n_requests, n_reused, created_at, base_url, parent_id in records:
-        numbers = of_run.get(run_id, {})
-        kinds = tuple(numbers)
-        if kinds not in told:
-            told[kinds] = state_of(cast("list[BatchRecord]", [_Batch(*kind) for kind in kinds]), is_blocked=False)
-        values = (run_id, name, told[kinds], model, n_rows, n_requests, n_reused)
-        more = (sum(numbers.values()), created_at, base_url, parent_id)
-        for column, value in zip(listed.values(), (*values, *more), strict=True):
-            column.append(value)
-    listed["created_at"] = [datetime.fromisoformat(text) for text in listed["created_at"]]
+    of_run: dict[str, list[tuple[str, bool]]] = {}
+    for run_id, state, is_canceled in states:
+        of_run.setdefault(run_id, []).append((state, is_canceled))
+    told: dict[frozenset[tuple[str, bool]], str] = {}
+    kinds = [frozenset(of_run.get(record[0], ())) for record in records]
+    for kind in set(kinds):
+        told[kind] = state_of(cast("list[BatchRecord]", [_Batch(*batch) for batch in kind]), is_blocked=False)
+    columns: list[Any] = [list(column) for column in zip(*records, strict=True)] or [[] for _ in range(9)]
+    columns[6] = [datetime.fromisoformat(text) for text in columns[6]]
+    columns.insert(2, [told[kind] for kind in kinds])
+    columns.insert(7, [len(of_run.get(record[0], ())) for record in records])
+    listed = dict(zip(_LISTED, columns, strict=True))
     return pd.DataFrame(listed).set_index("run")
 
 

@@ -68,6 +68,15 @@ class Batches(OpenedStore):
         states = [state] if isinstance(state, str) else list(state)
         return self._database.read(lambda c: queries.batches_in(c, states))
 
+    def keys_of_others(self, run_id: str, *, state: BatchState) -> list[int]:
+        """Return the keys of all batches in a state that another run than this has made."""
+        rows = self._database.read(
+            lambda c: c.execute(
+                "SELECT key FROM batches WHERE state = ? AND run_id != ? ORDER BY key", (state, run_id)
+            ).fetchall()
+        )
+        return [key for (key,) in rows]
+
     def batch_ids(self) -> set[str]:
         """Return every id of the server that a batch of this store is bound to."""
         rows = self._database.read(
@@ -465,13 +474,18 @@ class Batches(OpenedStore):
     def _take_keys(self, n: int) -> list[int]:
         if not n:
             return []
-        # Folders ahead of the counter stand there where an older copy of the database was put back.
-        floor = 1 + max((int(name) for name in os.listdir(self.path / "batches") if name.isdecimal()), default=0)
-        return self._database.write(lambda c: queries.take_batch_keys(c, n, floor))
+        keys: list[int] = []
+        while not keys or any(os.path.lexists(self._batch_folder(key)) for key in keys):
+            if keys or self._key_floor == 0:
+                # Folders ahead of the counter stand there where an older copy of the database was put back.
+                names = os.listdir(self.path / "batches")
+                self._key_floor = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+            keys = self._database.write(lambda c: queries.take_batch_keys(c, n, self._key_floor))
+        return keys
 
     def _write_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> dict[Path, Path]:
         """Write the folders of new batches; return where each is to go. What there may be soon stands in `placed`."""
-        finals = {}
+        finals: dict[Path, Path] = {}
         for key, batch in zip(keys, batches, strict=True):
             if not _NONCE.fullmatch(batch.nonce):
                 raise ValueError(f"nonce {batch.nonce!r} is not of a-z and 0-9")

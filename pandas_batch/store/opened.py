@@ -25,6 +25,7 @@ class OpenedStore:
         self._staging = Staging(path)
         self.unrecorded: list[str] = []  # folders of batches that were posted, and of which the database knows nothing
         self._recorded_here: dict[int, int] = {}  # keys of batches, and the process that recorded them
+        self._key_floor = 0  # no key of a new batch is below it; 0: the folders were not looked at yet
         self.schema_version: int = database.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0])
 
     def __repr__(self) -> str:

@@ -106,8 +106,8 @@ def newest_options(connection: sqlite3.Connection, n_runs: int, base_url: str) -
     return [(run_id, from_cell("options", cell)) for run_id, cell in rows]
 
 
-def overview(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool, int]]]:
-    """Return what is listed of each run, newest first, and how many of its batches are in which state."""
+def overview(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool]]]:
+    """Return what is listed of each run, newest first, and the state of each of its batches."""
     runs = connection.execute(
         """
         SELECT id, name, model, n_rows, n_requests, n_reused, created_at, base_url, parent_id FROM runs
@@ -116,8 +116,8 @@ def overview(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], lis
     ).fetchall()
     states = connection.execute(
         """
-        SELECT run_batches.run_id, state, cancel_initiated_at IS NOT NULL, count(*) FROM run_batches
-        JOIN batches ON key = batch_key WHERE state != 'split' GROUP BY 1, 2, 3
+        SELECT run_batches.run_id, state, cancel_initiated_at IS NOT NULL FROM run_batches
+        JOIN batches ON key = batch_key WHERE state != 'split'
         """
     ).fetchall()
     return runs, states

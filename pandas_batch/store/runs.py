@@ -228,16 +228,16 @@ class Runs(Batches):
         """Return all runs, newest first."""
         return self._runs()
 
-    def overview(self) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool, int]]]:
+    def overview(self) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool]]]:
         """
-        Return what is listed of each run, newest first, and how many of its batches are in which state.
+        Return what is listed of each run, newest first, and the state of each of its batches.
 
         Returns
         -------
         list
             Of each run: id, name, model, rows, requests, reused requests, when it was made (as text), base URL, parent.
         list
-            Run id, state, whether a cancel was asked, and the number of such batches.
+            Of each batch that a run needs: the run's id, the state, and whether the server was asked for a cancel.
         """
         return self._database.read(queries.overview)
 
