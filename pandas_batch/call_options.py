@@ -58,6 +58,7 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     progress: Literal["auto", "widget", "text", "off"] | None
     retries: int | None
+    on_done: Callable[[Any], object] | None
     nested: bool | None
     # The Messages parameters, those of the beta endpoint too.
     billing_policy: Any
@@ -134,6 +135,7 @@ CALL_OPTIONS: Mapping[str, CallOption] = {
     "timeout": CallOption(_WAITING, "seconds to wait; then WaitTimeout, and the run goes on"),
     "progress": CallOption(_WAITING, '"auto", "widget", "text" or "off"', "auto"),
     "retries": CallOption(_WAITING, "how often the run asks by itself for rows that are worth asking again", 0),
+    "on_done": CallOption(_WAITING, "a function that gets the run when it is done, or cannot go on"),
     "nested": CallOption(_WAITING, "let tasks of the notebook's own event loop go on meanwhile", False),
     "billing_policy": CallOption(_PARAMETER, "with betas"),
     "cache_control": CallOption(_PARAMETER, "a breakpoint of the prompt cache"),

@@ -74,6 +74,7 @@ OPTIONS: dict[str, list[Any]] = {
     "timeout": [-1, "1h", True],
     "progress": ["bar", True],
     "nested": ["yes", 1],
+    "on_done": ["print", 5],
 }
 
 PARAMETERS: dict[str, list[Any]] = {

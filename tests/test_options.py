@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = {
     "progress": "auto",
     "nested": False,
     "retries": 0,
+    "on_done": None,
 }
 
 PLAIN: dict[str, Any] = {

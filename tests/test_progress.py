@@ -33,6 +33,7 @@ from pandas_batch.errors import InputError
 from pandas_batch.types import RunStatus
 
 from .conftest import FakeClock
+from .panel_states import panel_states
 from .run_statuses import run_status
 
 DAY_S = 86_400
@@ -366,10 +367,39 @@ def test_a_terminal_gets_one_bar_of_batches(monkeypatch: pytest.MonkeyPatch) -> 
     for n_ended in (-1, 0, 1, 3):
         display.update(run_status(n_ended))
     display.finish(run_status(3))
-    lines = stderr.getvalue().replace("\n", "").split("\r")
-    assert lines[-1].strip().startswith("reviews: 3/3 batches |")
-    assert "collected, 1,195/1,204 rows, 9 failed, $1.35" in lines[-1]
+    bar, *account = stderr.getvalue().split("\n")
+    last = bar.split("\r")[-1]
+    assert last.strip().startswith("reviews: 3/3 batches |")
+    assert "collected, 1,195/1,204 rows, 9 failed, $1.35" in last
+    # What failed is worth more than a bar: the account stays in the terminal, once.
+    assert sum("worth asking again: no: change the prompt" in line for line in account) == 1
+
+
+def test_what_went_well_is_told_by_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a failure leaves one line in a terminal."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    display = TqdmDisplay()
+    for name in ("one", "one at the end"):
+        display.update(panel_states()[name])
     assert stderr.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["running", "many", "some failed", "good", "one"])
+def test_forty_columns_are_enough(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """In a narrow terminal batches, time, rows and failures are all there, and nothing is cut off."""
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setenv("COLUMNS", "40")
+    status = panel_states()[name]
+    display = TqdmDisplay()
+    display.update(status)
+    display.interrupted(status)
+    line = stderr.getvalue().split("\n")[0].split("\r")[-1].rstrip()
+    assert len(line) <= 40, line
+    assert f"{status.n_batches_ended}/{len(status.batches)} " in line
+    assert f"/{status.n_rows}" in line
+    assert (f"{status.n_failed} failed" in line) == bool(status.n_failed)
 
 
 class Terminal(io.StringIO):

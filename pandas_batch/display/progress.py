@@ -21,9 +21,15 @@ from pandas_batch.types import RunStatus
 
 from .account import text_account, text_line
 from .display import Actions, Display
+from .outlook import time_left
 from .wording import day_and_time, n_rows_succeeded
 
 Mode = Literal["auto", "widget", "text", "off"]
+
+NARROW_COLUMNS = 70
+"""A terminal with fewer columns has no room for a bar beside the figures."""
+_WIDE = "{desc}: {n_fmt}/{total_fmt} batches |{bar}| {elapsed}{postfix}"
+_NARROW = "{desc} {n_fmt}/{total_fmt} {elapsed}{postfix}"
 
 LINE_INTERVAL_S = 60.0
 SIGN_OF_LIFE_S = 300.0
@@ -37,6 +43,7 @@ class TqdmDisplay(Display):
     def __init__(self) -> None:
         self._bar: Any = None
         self._rows_bar: Any = None
+        self._is_narrow = self._has_told = False
 
     def update(self, status: RunStatus) -> None:
         """Move the bar; a final status closes it."""
@@ -48,27 +55,32 @@ class TqdmDisplay(Display):
         n_batches = len(status.batches)
         self.withdraw()
         if self._bar is None:
+            self._is_narrow = 0 < shutil.get_terminal_size().columns < NARROW_COLUMNS
             says_size = _says_size(sys.stderr)
             n_columns, n_rows = (None, None) if says_size else shutil.get_terminal_size()
             self._bar = tqdm(
                 total=n_batches or None,
-                desc=clip(status.name or status.run_id, 40),
+                desc=clip(status.name or status.run_id, 6 if self._is_narrow else 40),
                 unit="batch",
                 file=sys.stderr,
                 # tqdm takes a size of 0, which a terminal inside a program may have, for no room at all.
                 ncols=n_columns,
                 nrows=n_rows,
                 dynamic_ncols=says_size,
-                bar_format="{desc}: {n_fmt}/{total_fmt} batches |{bar}| {elapsed}{postfix}",
+                bar_format=_NARROW if self._is_narrow else _WIDE,
             )
         bar = self._bar
         if bar.disable:
             return
         bar.total = n_batches or None
         bar.n = status.n_batches_ended
-        bar.set_postfix_str(_postfix(status), refresh=True)
+        bar.set_postfix_str(_few_words(status) if self._is_narrow else _postfix(status), refresh=True)
         if status.is_final:
             bar.close()
+            if not self._has_told and (status.n_failed or status.state == "blocked" or status.message):
+                # What went well is told by the bar; else the account stays in the terminal.
+                self._has_told = True
+                say(text_account(status))
 
     def _update_preparing(self, status: RunStatus) -> None:
         """Show how many rows are prepared, where that takes long enough to be told."""
@@ -101,6 +113,13 @@ def _says_size(stream: Any) -> bool:
         return True
 
 
+def _few_words(status: RunStatus) -> str:
+    """Return rows and failures, and money where there is room, for a terminal of 40 columns."""
+    failed = f" {status.n_failed} failed" if status.n_failed else ""
+    cost = f" {usd(status.cost_usd)}" if status.is_final and not failed and status.cost_usd is not None else ""
+    return f"{n_rows_succeeded(status)}/{status.n_rows}{failed}{cost}"
+
+
 def _postfix(status: RunStatus) -> str:
     parts = [status.state.replace("_", " "), f"{n_rows_succeeded(status):,}/{status.n_rows:,} rows"]
     if status.n_failed:
@@ -129,7 +148,7 @@ class LineDisplay(Display):
         if status.state == "preparing" and (status.now - status.started_at).total_seconds() < PREPARING_S:
             return
         told = (status.state, status.n_batches_ended, status.message)
-        if status.is_final:
+        if status.is_final or (status.state == "blocked" and self._state != "blocked"):
             if self._told == told:
                 return
             text = text_account(status)
@@ -138,7 +157,8 @@ class LineDisplay(Display):
             pause_s = 0.0 if status.state != self._state else LINE_INTERVAL_S if told != self._told else SIGN_OF_LIFE_S
             if silent_s < pause_s:
                 return
-            text = text_line(status) + (f". {clip(status.message)}" if status.message else "")
+            left = f", {time_left(status).left} left" if status.state == "in_progress" else ""
+            text = text_line(status) + left + (f". {clip(status.message)}" if status.message else "")
         self._state, self._told, self._told_s = status.state, told, self._clock.monotonic_s()
         say(f"pandas_batch {day_and_time(status.now)}: {text}")
 

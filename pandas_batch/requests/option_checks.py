@@ -60,6 +60,13 @@ def check_yes_or_no(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def check_function(value: Any, name: str) -> Any:
+    """Return something that can be called."""
+    if not callable(value):
+        raise InputError(f"{name} is {shown(value)}; it has to be a function, which gets the run.")
+    return value
+
+
 def amount(*, zero: bool, unit: str, endless: bool = False) -> Callable[[Any, str], float]:
     """Return the check of an option that is an amount: not negative, not zero unless `zero`, infinite if `endless`."""
 
@@ -263,6 +270,7 @@ EXAMPLES = {
     "progress": 'progress="text"',
     "nested": "nested=True",
     "retries": "retries=2",
+    "on_done": "on_done=lambda run: print(run.status)",
 }
 CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "prompt_col": check_label,
@@ -296,5 +304,6 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "timeout": amount(zero=True, unit="seconds"),
     "progress": one_of("auto", "widget", "text", "off"),
     "nested": check_yes_or_no,
+    "on_done": check_function,
     "retries": lambda value, name: whole_number(value, name, at_least=0, at_most=MAX_RETRIES),
 }

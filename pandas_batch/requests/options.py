@@ -76,6 +76,7 @@ class Options:
     progress: str = "auto"
     nested: bool = False
     retries: int = 0
+    on_done: Callable[[Any], object] | None = None
     budget_from_environment: bool = False
 
     def __repr__(self) -> str:
@@ -89,7 +90,8 @@ class Options:
     def not_remembered(self) -> tuple[str, ...]:
         """Names of the options whose value is a callable, a Series or a schema class: to be given again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del values["client"], values["params"], values["extra_params"]
+        # What is called when a run is done is no part of what was asked.
+        del values["client"], values["params"], values["extra_params"], values["on_done"]
         values |= self.params
         names = [name for name, value in values.items() if is_per_row(value)]
         if self.output_schema is not None and not is_plain_schema(self.output_schema):
@@ -110,13 +112,13 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """
-        Return the plain options as JSON's own types; `client` and what is `not_remembered` are left out.
+        Return the plain options as JSON's own types; `client`, `on_done` and what is `not_remembered` are left out.
 
         Of an output schema, be it a class, the JSON schema stands there as text: the order of its fields is the order
         in which the model writes them, and a part of every fingerprint.
         """
         made: dict[str, Any] = {}
-        left_out = {"client", "params", "extra_params", "output_schema", *self.not_remembered}
+        left_out = {"client", "on_done", "params", "extra_params", "output_schema", *self.not_remembered}
         if self.output_schema is not None:
             from .schema import OutputSchema
 

@@ -18,6 +18,7 @@ from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
 from .preparing import Preparation
+from .signalling import is_bell_wanted, signal_done
 from .status import StatusMaker
 from .stopping import stop_of
 from .target_frame import TargetFrame
@@ -90,6 +91,7 @@ class DrivenRun:
         self._made: Engine | None = None
         self._own_observers: list[tuple[Observer, Observer]] = []
         self._error_told = False
+        self._is_signaled = False
         self._display: Any = None
         self._status.is_from_store = bool(self.batch_records()) and self.is_settled()
 
@@ -426,8 +428,10 @@ class DrivenRun:
         elif not self.is_settled():
             opened.update(self.snapshot())
         self._display = opened
+        self._is_signaled = False
         if self.is_settled():
             self._finish_display()
+            self._signal()
             return
         self._drive(self._observer, cancel=cancel)
 
@@ -438,7 +442,20 @@ class DrivenRun:
 
     @property
     def _observer(self) -> Observer | None:
-        return self._display.update if self._display is not None and self._is_shown else None
+        wants_signal = self._options.on_done is not None or is_bell_wanted()
+        return self._on_status if (self._display is not None and self._is_shown) or wants_signal else None
+
+    def _on_status(self, status: RunStatus) -> None:
+        if self._display is not None and self._is_shown:
+            self._display.update(status)
+        if status.is_final:
+            self._signal()
+
+    def _signal(self) -> None:
+        """Say once that the run is done."""
+        if not self._is_signaled:
+            self._is_signaled = True
+            signal_done(self, self._options.on_done)
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine
