@@ -25,7 +25,6 @@ napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they stand in the signature of whoever reads the source; the sections say it in words
 autodoc_class_signature = "mixed"
-python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
@@ -48,6 +47,23 @@ def as_shown(_app: Any, _page: str, source: list[str]) -> None:
     source[0] = re.sub(r"^```(\w+) title=\"(.*?)\"", r"```{code-block} \1\n:caption: \2", source[0], flags=re.MULTILINE)
 
 
+def options_as_list(_app: Any, _what: str, name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+    """Tell the options of a call as a list, once: `submit` has it, the other calls point to it."""
+    if "**options" not in lines:
+        return
+    start = lines.index("**options") + 1
+    end = next((at for at, line in enumerate(lines[start:], start) if line and not line.startswith(" ")), len(lines))
+    told = ["    The same as those of `submit`.", ""]
+    if name.endswith("Frame.submit"):
+        told = []
+        for line in map(str.strip, filter(None, lines[start:end])):
+            option = re.match(r"(\w+=.*?): ", line)
+            told += [f"    * ``{option[1]}``: {line[option.end() :]}"] if option else ["", f"    {line}", ""]
+        told.append("")
+    lines[start:end] = told
+
+
 def setup(app: Any) -> None:
     """Let Sphinx call what is above."""
     app.connect("source-read", as_shown)
+    app.connect("autodoc-process-docstring", options_as_list, priority=400)  # before its sections are read

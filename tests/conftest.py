@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from page_plugin import look_quickly
 from played_time import PlayedTime
 
 from pandas_batch import simulator
@@ -116,9 +117,7 @@ def once(api: simulator.Simulator) -> anthropic.Anthropic:
 @pytest.fixture
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the clock on the wall is waited for: a first look after 0.02 s, and a server that asks for no patience."""
-    for room in ("engine.polling", "client.parts"):
-        monkeypatch.setattr(f"pandas_batch.{room}.FIRST_POLL_S", 0.02)
-    monkeypatch.setattr("pandas_batch.simulator.service.RETRY_AFTER_S", 0)
+    look_quickly(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
