@@ -106,9 +106,9 @@ class _Amount(click.FloatRange):
 
 
 def _names_of_runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from pandas_batch.run.library import runs
+    from pandas_batch.run.library import listed_runs
 
-    found = runs(context.params.get("store"))
+    found = listed_runs(context.params.get("store"))
     names = [*found["name"].dropna().unique().tolist(), *found.index.tolist()]
     return [name for name in names if str(name).startswith(incomplete)]
 
@@ -300,6 +300,8 @@ def list_runs(store: str | None, as_json: bool) -> int:
     else:
         found["created_at"] = found["created_at"].map(lambda at: f"{at:%Y-%m-%d %H:%M} UTC")
         found["name"] = found["name"].fillna("")
+        for column in ("cost_usd", "paid_usd"):
+            found[column] = found[column].map(lambda amount: usd(None if amount != amount else amount))
         click.echo(found.drop(columns=["base_url", "parent"]).to_string())
     return DONE
 

@@ -227,6 +227,11 @@ class DrivenRun:
         return self._status.totals().paid_usd
 
     @property
+    def n_failed(self) -> int:
+        """How many rows had a prompt and have no usable answer."""
+        return self._status.n_failed()
+
+    @property
     def batches(self) -> list[BatchJob]:
         """The batches on the server that hold the run's requests, as far as their ids are known."""
         return [

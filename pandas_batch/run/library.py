@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import NOTHING_SENT, RunNotFoundError, clip
+from pandas_batch.errors import NOTHING_SENT, PandasBatchError, RunNotFoundError, clip
 
 from .run import Run
 from .status import state_of
 
 if TYPE_CHECKING:
     from pandas_batch.run.comparison import Comparison
-    from pandas_batch.store import BatchRecord
+    from pandas_batch.store import BatchRecord, Store
 
 _LISTED = ["run", "name", "status", "model", "rows", "requests", "reused", "batches", "created_at", "base_url"]
 _LISTED += ["parent"]
@@ -45,16 +47,68 @@ def runs(store: str | None = None) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index: run id. Columns: ``name``, ``status``, ``model``, ``rows``, ``requests``, ``reused``, ``batches``,
-        ``created_at``, ``base_url``, ``parent``.
+        Index: run id. Columns: ``name``, ``status``, ``model``, ``rows``, ``answered``, ``failed``, ``cost_usd``,
+        ``paid_usd``, ``requests``, ``reused``, ``batches``, ``created_at``, ``base_url``, ``parent``.
 
     Examples
     --------
     >>> df = pd.DataFrame({"review": ["Lovely."]})
     >>> out = df.claude_batch.submit("review", client=client, progress="off", name="first try")
-    >>> pandas_batch.runs()["name"].tolist()
-    ['first try']
+    >>> pandas_batch.runs()[["name", "rows", "answered"]].values.tolist()
+    [['first try', 1, 1]]
     """
+    from pandas_batch.store import Store
+
+    listed = listed_runs(store)
+    opened = Store.find(store)
+    accounts = [_NOTHING] * len(listed)
+    if opened is not None:
+        accounts = [
+            _account_of(opened, run_id, told, n_batches)
+            for run_id, told, n_batches in zip(listed.index, listed["told"], listed["batches"], strict=True)
+        ]
+    for at, (name, dtype) in enumerate(_ACCOUNT.items()):
+        column = pd.Series([account[at] for account in accounts], index=listed.index, dtype=dtype)
+        listed.insert(listed.columns.tolist().index("rows") + 1 + at, name, column)
+    return listed.drop(columns="told")
+
+
+_ACCOUNT = {"answered": "Int64", "failed": "Int64", "cost_usd": "float64", "paid_usd": "float64"}
+_NOTHING: tuple[Any, ...] = (0, 0, 0.0, 0.0)
+
+
+@lru_cache(maxsize=4096)
+def _settled_account(path: str, run_id: str, n_batches: int) -> tuple[Any, ...]:
+    """Return rows answered and failed, cost and bill of a run whose answers are all home: they do not change."""
+    from pandas_batch.store import Store
+
+    return _looked_up(Store.open(path), run_id)
+
+
+def _account_of(store: Store, run_id: str, states: frozenset[str], n_batches: int) -> tuple[Any, ...]:
+    if not states & _WITH_ANSWERS:
+        return _NOTHING
+    if states == {"collected"}:
+        return _settled_account(str(store.path), run_id, n_batches)
+    return _looked_up(store, run_id)
+
+
+_WITH_ANSWERS = frozenset({"collected", "gone", "withdrawn"})
+
+
+def _looked_up(store: Store, run_id: str) -> tuple[Any, ...]:
+    try:
+        with warnings.catch_warnings():
+            # What is damaged has a line all the same, and says so where it is loaded.
+            warnings.simplefilter("ignore", UserWarning)
+            run = Run.of(store, store.run(run_id))
+            return run.counts.get("succeeded", 0), run.n_failed, run.cost_usd, run.paid_usd
+    except (PandasBatchError, OSError):
+        return None, None, None, None
+
+
+def listed_runs(store: str | None = None) -> pd.DataFrame:
+    """Return what `runs` does without a look at any answer, and as ``told`` the states that a run's batches have."""
     from pandas_batch.store import Store
 
     opened = Store.find(store)
@@ -67,10 +121,11 @@ def runs(store: str | None = None) -> pd.DataFrame:
     for kind in set(kinds):
         told[kind] = state_of(cast("list[BatchRecord]", [_Batch(*batch) for batch in kind]), is_blocked=False)
     columns: list[Any] = [list(column) for column in zip(*records, strict=True)] or [[] for _ in range(9)]
-    columns[6] = [datetime.fromisoformat(text) for text in columns[6]]
+    columns[6] = [datetime.fromisoformat(text).replace(microsecond=0) for text in columns[6]]
     columns.insert(2, [told[kind] for kind in kinds])
     columns.insert(7, [len(of_run.get(record[0], ())) for record in records])
     listed = dict(zip(_LISTED, columns, strict=True))
+    listed["told"] = [frozenset(state for state, _ in kind) for kind in kinds]
     return pd.DataFrame(listed).set_index("run")
 
 

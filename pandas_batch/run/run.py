@@ -263,16 +263,29 @@ class Run(AwaitedRun):
 
     def plot(self, ax: Any = None) -> Any:
         """
-        Draw rows by status and the bill; returns the matplotlib axes (extra ``plot``).
+        Draw rows by status, tokens, cost against the estimate, lengths of the answers and times of the batches.
+
+        The picture has no ground of its own: it is read on a light page and on a dark one, with colors and without.
+        Needs the extra ``plot``.
+
+        Parameters
+        ----------
+        ax
+            Axes of yours, which take the rows by status alone; None makes a new figure.
+
+        Returns
+        -------
+        ndarray of Axes, or Axes
+            Those that were drawn on.
 
         Raises
         ------
         ImportError
             matplotlib is not installed; the message says what to install.
         """
-        from .summary import plot_run
+        from .plotting import plot_run
 
-        return plot_run(self.snapshot(), ax)
+        return plot_run(self.snapshot(), self.answers(), ax)
 
     def to_jsonl(self, path: str | Path) -> Path:
         """
@@ -480,6 +493,7 @@ _FOR_THE_PACKAGE = frozenset(
         "first_difference",
         "is_settled",
         "look_for_gone",
+        "n_failed",
         "observe",
         "of",
         "options",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from pandas_batch.amounts import usd
+from pandas_batch.amounts import number, usd
 from pandas_batch.columns import CORE_COLUMNS
+from pandas_batch.errors import clip
 from pandas_batch.estimates.bill import Estimate
+from pandas_batch.estimates.tables import html_table, text_table
 from pandas_batch.results.pricing import unpriced_warning
 from pandas_batch.results.row_status import exact_sum
 from pandas_batch.run.key_slices import is_all
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from pandas_batch.types import RunStatus
 
 _BESIDE = {"tool_calls": "calls of tools", "thinking": "thinking alone", "content": "files or other blocks"}
-_COLORS = {"succeeded": "#2e7d32", "skipped": "#9e9e9e", "pending": "#9e9e9e", "unsent": "#9e9e9e"}
 
 
 def warnings_of(
@@ -116,6 +118,35 @@ def _count_values(answers: RunAnswers, name: str, *, live: bool = True) -> dict[
     return counted
 
 
+class Summary(pd.Series):
+    """The account of a run as a Series that is shown as a table, with amounts as they are spelled everywhere."""
+
+    @property
+    def _constructor(self) -> Any:
+        return pd.Series
+
+    def _lines(self) -> list[tuple[str, str]]:
+        return [(str(name), _spelled(str(name), value)) for name, value in self.items()]
+
+    def __repr__(self) -> str:
+        return text_table(f"Run {clip(str(self.name), 80)}", self._lines())
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Run {clip(str(self.name), 80)}", self._lines())
+
+
+def _spelled(name: str, value: Any) -> str:
+    if name.endswith("(USD)"):
+        return usd(value)
+    if value is None:
+        return "–"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}".strip()
+    if isinstance(value, int | float):
+        return number(value)
+    return clip(str(value), 120)
+
+
 def summary_of(
     status: RunStatus,
     answers: RunAnswers,
@@ -174,7 +205,7 @@ def summary_of(
             "billed input tokens": n_input,
             "estimate and bill": estimate.against(status.paid_usd, n_input),
         }
-    return pd.Series(lines, name=status.run_id, dtype=object)
+    return Summary(lines, name=status.run_id, dtype=object)
 
 
 def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> float | None:
@@ -212,29 +243,3 @@ def spared_by_cache_usd(answers: RunAnswers, prices: Prices | None = None) -> fl
             return None
         spared += pc.sum(without).as_py() - pc.sum(with_cache).as_py()
     return round(spared, 12)
-
-
-def plot_run(status: RunStatus, ax: Any = None) -> Any:
-    """Draw rows by status, and the bill in the title; return the axes."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("run.plot() needs matplotlib: pip install 'pandas-batch[plot]'") from error
-
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 0.6 + 0.4 * max(len(status.counts), 1)))
-    names = list(status.counts)[::-1]
-    numbers = np.array([status.counts[name] for name in names])
-    colors = [
-        "#2e7d32" if name == "succeeded" else "#9e9e9e" if name in ("skipped", "pending") else "#c62828"
-        for name in names
-    ]
-    bars = ax.barh(names, numbers, color=colors)
-    ax.bar_label(bars, labels=[f"{n:,}" for n in numbers], padding=3)
-    cost = "cost unknown" if status.cost_usd is None else usd(status.cost_usd)
-    ax.set_title(f"{status.name or status.run_id}: {status.n_rows:,} rows, {cost}")
-    ax.set_xlabel("rows")
-    ax.margins(x=0.12)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    return ax
