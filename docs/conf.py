@@ -12,10 +12,18 @@ author = "the pandas-batch project"
 copyright = "the pandas-batch project, Apache-2.0"
 version = release = pandas_batch.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header", "ref.python"]  # an attribute of two classes is a link to neither
+suppress_warnings = [
+    "myst.header",
+    "ref.python",
+]  # an attribute of two classes is a link to neither
 exclude_patterns: list[str] = []
 
 default_role = "code"  # a docstring's `name` is code, whether it is on a page or not
@@ -43,22 +51,42 @@ pygments_dark_style = "a11y-high-contrast-dark"
 
 def as_shown(_app: Any, _page: str, source: list[str]) -> None:
     """Name the file of a block that has one; what is done before a block is tested is a comment already."""
-    source[0] = re.sub(r"^```(?:cron$|python$(?=\n%%))", "```text", source[0], flags=re.MULTILINE)
-    source[0] = re.sub(r"^```(\w+) title=\"(.*?)\"", r"```{code-block} \1\n:caption: \2", source[0], flags=re.MULTILINE)
+    source[0] = re.sub(
+        r"^```(?:cron$|python$(?=\n%%))", "```text", source[0], flags=re.MULTILINE
+    )
+    source[0] = re.sub(
+        r"^```(\w+) title=\"(.*?)\"",
+        r"```{code-block} \1\n:caption: \2",
+        source[0],
+        flags=re.MULTILINE,
+    )
 
 
-def options_as_list(_app: Any, _what: str, name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+def options_as_list(
+    _app: Any, _what: str, name: str, _obj: Any, _options: Any, lines: list[str]
+) -> None:
     """Tell the options of a call as a list, once: `submit` has it, the other calls point to it."""
     if "**options" not in lines:
         return
     start = lines.index("**options") + 1
-    end = next((at for at, line in enumerate(lines[start:], start) if line and not line.startswith(" ")), len(lines))
+    end = next(
+        (
+            at
+            for at, line in enumerate(lines[start:], start)
+            if line and not line.startswith(" ")
+        ),
+        len(lines),
+    )
     told = ["    The same as those of `submit`.", ""]
     if name.endswith("Frame.submit"):
         told = []
         for line in map(str.strip, filter(None, lines[start:end])):
             option = re.match(r"(\w+=.*?): ", line)
-            told += [f"    * ``{option[1]}``: {line[option.end() :]}"] if option else ["", f"    {line}", ""]
+            told += (
+                [f"    * ``{option[1]}``: {line[option.end() :]}"]
+                if option
+                else ["", f"    {line}", ""]
+            )
         told.append("")
     lines[start:end] = told
 
@@ -66,4 +94,6 @@ def options_as_list(_app: Any, _what: str, name: str, _obj: Any, _options: Any, 
 def setup(app: Any) -> None:
     """Let Sphinx call what is above."""
     app.connect("source-read", as_shown)
-    app.connect("autodoc-process-docstring", options_as_list, priority=400)  # before its sections are read
+    app.connect(
+        "autodoc-process-docstring", options_as_list, priority=400
+    )  # before its sections are read

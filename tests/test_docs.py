@@ -24,6 +24,7 @@ from pandas_batch.types import ROW_STATUSES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 NOT_FOR_USERS = {"PANDAS_BATCH_COMPLETE", "PANDAS_BATCH_SECOND_KEY"}  # of click, and of `make live`
@@ -81,6 +82,23 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
 def test_every_block_of_a_page_runs(name: str, reading: dict[str, Any]) -> None:
     """A page is one session: its blocks run in their order, and print what stands below them."""
     page_blocks.Session(DOCS / name, reading).run(page(name))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_short_and_begins_with_its_subject(name: str) -> None:
+    """One heading at the top, lines of code that fit, and an end that is reached; what is looked up may be longer."""
+    text = page(name)
+    assert text.startswith("# ")
+    assert len(re.findall(r"^# ", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)) == 1
+    assert len(text.splitlines()) <= (400 if name == "errors.md" else 200)
+    blocks = re.findall(r"^```python.*?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 90] == []
+
+
+def test_the_amounts_on_the_first_page_are_those_of_the_readme() -> None:
+    """What a task costs is written twice, and is the same; the README's is held against the price list."""
+    amounts = [re.findall(r"^\| [\d,]+ input.*$", text, re.MULTILINE) for text in (page("index.md"), README)]
+    assert amounts[0] == amounts[1] != []
 
 
 # ---------------------------------------------------------------- errors
