@@ -116,12 +116,16 @@ def test_posts_go_on_while_a_poll_is_not_answered(monkeypatch, quick_looks):
 def test_a_cancel_waits_for_creates_that_are_under_way(monkeypatch, clock):
     """Whatever is being posted when a run is canceled is canceled as well, as soon as its id is known."""
     monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 1)
-    asked = threading.Event()
+    asked, began = threading.Event(), threading.Event()
+
+    def is_asked() -> bool:
+        began.set()
+        return asked.is_set()
+
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
-        with clock.held(), held_up(monkeypatch, "create", asked.is_set, nth=2) as came:
+        with clock.held(), held_up(monkeypatch, "create", is_asked, nth=2) as came:
             run = ask(FRAME, api, clock)
-            while api.calls("create") < 9:
-                time.sleep(0.002)
+            assert began.wait(PATIENCE_S)
             threading.Timer(0.05, asked.set).start()
             run.cancel()
             assert came == [True]

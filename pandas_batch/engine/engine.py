@@ -497,7 +497,11 @@ class Engine:
             store=self.store, wire=self._make_wire(), clock=self.clock, lost_answer_grace_s=self._lost_answer_grace_s
         )
         self._steps = Scheduler(
-            place, poll_interval_s=self._poll_interval_s, prices=self._prices, warm_key=self._warm_key
+            place,
+            poll_interval_s=self._poll_interval_s,
+            prices=self._prices,
+            warm_key=self._warm_key,
+            on_sent=self._wake.set,
         )
         return self._steps
 

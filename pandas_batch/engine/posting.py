@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
@@ -26,6 +27,7 @@ from pandas_batch.server_values import time_of, times_of
 from .memory import give_back_cache
 from .pauses import backoff_s
 from .spooling import SpoolBody, params_of_line, spool_lines
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -121,8 +123,9 @@ class EngineContext:
 class Poster:
     """Posts the batches of one run; remembers between steps how often a thing has failed."""
 
-    def __init__(self, place: EngineContext) -> None:
+    def __init__(self, place: EngineContext, uploads: Uploads | None = None) -> None:
         self._place = place
+        self._uploads = uploads or Uploads(place.clock, on_sent=lambda: None)
         self._n_failures: dict[int, int] = {}
         self._n_list_failures: dict[int, int] = {}
         self._n_foreign: dict[int, int] = {}
@@ -138,10 +141,13 @@ class Poster:
             With ``due_in_s=0`` when the batch has changed its state (``bound``, ``unknown`` or ``split``), with
             an error when the create was refused (state ``refused``).
         """
-        marked = self._with_watermark(batch)
-        if isinstance(marked, Step):
-            return marked
-        return self._post(marked)
+        try:
+            marked = self._with_watermark(batch)
+            if isinstance(marked, Step):
+                return marked
+            return self._post(marked)
+        finally:
+            self._uploads.end(batch.key)
 
     # ---------------------------------------------------------------- before the POST
 
@@ -210,7 +216,9 @@ class Poster:
 
         place = self._place
         began_s = place.clock.monotonic_s()
-        created = place.wire.create(Body.from_path(place.store.spool_path(batch.key)), betas=batch.betas)
+        moves, end = partial(self._uploads.moves, batch.key), partial(self._uploads.end, batch.key)
+        body = Body.from_path(place.store.spool_path(batch.key)).watched(moves, end)
+        created = place.wire.create(body, betas=batch.betas)
         reached("create answered")
         if created.outcome == "created":
             return self._bind(batch, created)

@@ -14,6 +14,7 @@ from .posting import EngineContext, Poster, Step
 from .reconciling import Reconciler
 from .room import QueueRoom, words_of_room
 from .settling import settle_if_left
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -46,6 +47,8 @@ class Scheduler:
         Where they are taken.
     warm_key
         The batch that writes the prompt cache: while it is at hand the others wait for it.
+    on_sent
+        Called, from another thread, when the next batch may be sent.
     """
 
     def __init__(
@@ -55,11 +58,13 @@ class Scheduler:
         poll_interval_s: float | None = None,
         prices: Mapping[str, tuple[float, float]] | None = None,
         warm_key: int | None = None,
+        on_sent: Callable[[], object] = lambda: None,
     ) -> None:
         self.wire = place.wire
         self.poller = Poller(place, poll_interval_s=poll_interval_s)
         self._place = place
-        self._poster = Poster(place)
+        self._uploads = Uploads(place.clock, on_sent=on_sent)
+        self._poster = Poster(place, self._uploads)
         self._reconciler = Reconciler(place)
         self._collector = Collector(place, prices=prices)
         self._prices = prices
@@ -114,6 +119,12 @@ class Scheduler:
             if due_in_s > INSTANT_S:
                 dues.append(due_in_s)
             elif list(self._begun.values()).count(kind) < (1 if is_try else N_AT_ONCE):
+                if kind == "post":
+                    free_in_s = self._uploads.free_in_s()
+                    if free_in_s > 0:
+                        dues.append(free_in_s)
+                        continue
+                    self._uploads.begin(batch.key)
                 if is_try:
                     self.room.tries(batch.key)
                 self._begun[batch.key] = kind
@@ -142,6 +153,7 @@ class Scheduler:
     def taken(self, batch: BatchRecord, done: Step) -> float:
         """Note when the next step of `batch` is due, and return in how many seconds."""
         self._begun.pop(batch.key, None)
+        self._uploads.end(batch.key)
         due_in_s, now_s = done.due_in_s or 0.0, self._now_s()
         self._due_s[batch.key] = now_s + due_in_s
         if done.limited:

@@ -37,6 +37,17 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         return self._start()
 
+    def watched(self, on_block: Callable[[], object], on_end: Callable[[], object]) -> Body:
+        """Return the same body, which tells whenever a block of it has gone, and when all of it has."""
+
+        def blocks() -> Iterator[bytes]:
+            for block in self._start():
+                yield block
+                on_block()
+            on_end()
+
+        return type(self)(blocks, self.n_bytes)
+
     def __repr__(self) -> str:
         return f"<Body of {self.n_bytes:,} bytes>"
 
