@@ -1,4 +1,4 @@
-"""Print the table of figures: ``python -m benchmarks [--quick] [--million] [--peers FOLDER] [--plot FILE]``."""
+"""Print figures: ``python -m benchmarks [--quick] [--felt] [--million] [--peers FOLDER] [--plot FILE]``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.felt import felt
 from benchmarks.limits import limits
 from benchmarks.server import serving
 from benchmarks.whole_run import compare, one_run, report
@@ -131,10 +132,15 @@ def peers(n_rows: int, environments: Path, picture: Path | None) -> Iterator[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="up to 10,000 rows, once each")
+    parser.add_argument("--felt", action="store_true", help="what people feel: queue, pauses, network, history")
     parser.add_argument("--million", action="store_true", help="a million rows as well (takes 10 GB of memory)")
     parser.add_argument("--peers", type=Path, metavar="FOLDER", help="other libraries too, installed under FOLDER")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the comparison with other libraries")
     given = parser.parse_args()
+    if given.felt:
+        for line in felt(quick=given.quick):
+            print(line, flush=True)
+        return
     if given.peers is None:
         for line in table(quick=given.quick, million=given.million):
             print(line, flush=True)
