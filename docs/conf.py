@@ -91,9 +91,25 @@ def options_as_list(
     lines[start:end] = told
 
 
+def without_clocks(
+    _app: Any,
+    _what: str,
+    _name: str,
+    _obj: Any,
+    _options: Any,
+    signature: str,
+    returned: str,
+) -> Any:
+    """Leave out the parameter that only tests give: it prints as nothing that anybody types."""
+    return re.sub(
+        r"(?:, \*)?, clock=<[^>]*>", "", signature or ""
+    ) or signature, returned
+
+
 def setup(app: Any) -> None:
     """Let Sphinx call what is above."""
     app.connect("source-read", as_shown)
+    app.connect("autodoc-process-signature", without_clocks)
     app.connect(
         "autodoc-process-docstring", options_as_list, priority=400
     )  # before its sections are read
