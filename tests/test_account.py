@@ -129,6 +129,15 @@ def test_the_account_loads_nothing() -> None:
     assert re.findall(r"https?://[^\"]+", html) == [fragments.CONSOLE_URL]
 
 
+def test_an_export_to_markdown_shows_no_rules() -> None:
+    """Where the tags of the style element are dropped, as by GitHub, what is left of it is an HTML comment."""
+    html = kept_html(run_status(3), "k3y").replace("<style>", "&lt;style>").replace("</style>", "&lt;/style>")
+    read = Reader(html)
+    assert "{" not in "".join(read.text)
+    assert len(read.other) == 2
+    assert all("{" in comment for comment in read.other)
+
+
 def test_mathjax_leaves_the_account_alone() -> None:
     """Two amounts of dollars are two amounts, not a formula between dollar signs."""
     classes = (Reader(static_html(run_status(1))).tags[0][1]["class"] or "").split()
@@ -350,8 +359,10 @@ def test_a_duration_never_grows_backwards_and_changes_slowly(seconds: int) -> No
 
 
 def test_the_style_sheet_is_one_closed_element() -> None:
-    """No rule can end the element early, and the braces match."""
-    css = style_element()
-    assert css.count("<") == 2
-    assert css.count("{") == css.count("}")
-    assert "prefers-reduced-motion" in css
+    """No rule can end the element or its comment early, the braces match, an account carries what it needs alone."""
+    for css in (style_element(), style_element(live=True)):
+        assert css.count("<") == 3
+        assert css.count("-->") == 1
+        assert css.count("{") == css.count("}")
+        assert "prefers-reduced-motion" in css
+    assert "widget" not in style_element().replace("jupyter-widgets-disconnected", "")

@@ -86,7 +86,7 @@ def kept_html(status: RunStatus, key: str) -> str:
         f"{lives} {account},{lives} .jp-OutputArea-child:has({account}),"
         f":root:has({account}) {panel}{_DEAD}{{display:none}}"
     )
-    return f'<div class="pdb-kept pdb-of-{key}"><style>{rules}</style>{static_html(status)}</div>'
+    return f'<div class="pdb-kept pdb-of-{key}"><style><!--{rules}--></style>{static_html(status)}</div>'
 
 
 def text_line(status: RunStatus) -> str:

@@ -78,7 +78,7 @@ class Panel:
 
         names = (*_PIECES, "over", "times", "note", "style", "live")
         self._html = {name: ipywidgets.HTML() for name in names}
-        self._html["style"].value = style_element()
+        self._html["style"].value = style_element(live=True)
         self._html["style"].layout.display = "none"
         self._html["live"].value = fragments.live_region()
         self._folds = {name: self._fold(name, title, is_open=is_open) for name, title, is_open in _FOLDS}

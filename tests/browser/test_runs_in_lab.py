@@ -103,3 +103,37 @@ def test_failed_rows_are_shown_escaped(lab: LabPage) -> None:
     lab.wait_text("1 row failed", 40)
     assert attack in lab.text()
     assert lab.page.evaluate("() => window.__pwn") is None
+
+
+def test_a_stopped_run_says_who_stopped_it_and_what_runs_can_be_canceled(lab: LabPage) -> None:
+    """A spend limit in the middle of posting: the server's words, what is out there, and a Cancel that reaches it."""
+    lab.start(
+        HEAD.format(seconds=600)
+        + "from pandas_batch.run import recording\nrecording.MAX_BATCH_REQUESTS = 10\n"
+        + "api.faults.add(simulator.spend_cap(skip=1))\n",
+        "run = df.claude_batch.start('review', **ask)",
+        "print('canceled rows', run.wait().counts.get('canceled'))",
+    )
+    lab.wait_text("Stopped: the spend limit of your organization is reached", 40)
+    lab.wait_text(r"1 of 3 batches is on the server and goes on \(billed at most \$0\.\d+\)\. 2 were refused")
+    assert "You have reached your API usage limits." in lab.outputs()[1]
+    lab.click("Cancel")
+    lab.click("Confirm cancel", timeout_s=5)
+    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden", timeout=20_000)
+    lab.wait_text(r"Canceled\s+reviews", 40)
+
+
+def test_a_call_is_seen_while_its_rows_are_prepared(lab: LabPage) -> None:
+    """The cell says that it prepares before any row is read, and what it showed becomes the panel of the run."""
+    lab.start(
+        HEAD.format(seconds=600)
+        + "from pandas_batch.requests import plan\nread = plan.plan_requests\n"
+        + "def slow(*args, **kwargs):\n    import time, os\n    while not os.path.exists('seen'): time.sleep(.05)\n"
+        + "    return read(*args, **kwargs)\nplan.plan_requests = slow\n",
+        "run = df.claude_batch.start('review', **ask)",
+    )
+    lab.wait_text(r"Preparing[\s\S]*reading 30 rows, \d s", 20)
+    (lab.server.root / "seen").touch()
+    lab.wait_text(r"In progress[\s\S]*elapsed \d+ s", 30)
+    assert "Preparing" not in lab.text()
+    assert lab.page.locator(".pdb-live").count() == 1
