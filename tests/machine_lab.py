@@ -10,13 +10,14 @@ import shutil
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import anthropic
+import msgspec
 import pandas as pd
 from conftest import FakeClock
 from hypothesis import strategies as st
@@ -30,17 +31,34 @@ from pandas_batch.run import recording
 from pandas_batch.run.driving import _engines
 from pandas_batch.run.run import Run
 from pandas_batch.run.starting import attach_run, parse, start_run
+from pandas_batch.run.trial import trial_rows
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, RowFault
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
+from pandas_batch.store.states import SETTLED
+
+T = TypeVar("T")
 
 BATCH_ROWS = 3
-ENDED = {"succeeded", "errored", "expired", "canceled", "missing", "skipped", "unsent", "invalid"}
+ENDED = {"succeeded", "errored", "expired", "canceled", "missing", "skipped", "unsent", "invalid", "paused"}
 
 
 def answer_to(prompt: str) -> str:
     """Return the one right answer."""
     return hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def is_answer_to(prompt: str, text: str) -> bool:
+    """Return whether a text is the right answer: as often as it was interrupted, and once more."""
+    answer = answer_to(prompt)
+    return bool(text) and text == answer * (len(text) // len(answer))
+
+
+def question_of(params: dict[str, Any]) -> tuple[str, int]:
+    """Return what a request asks: its prompt, and how many parts of an answer it goes on from."""
+    prompt, *later = params["messages"]
+    said = later[-1]["content"] if later else []
+    return prompt["content"], sum(block["type"] == "server_tool_use" for block in said)
 
 
 class Killed(BaseException):
@@ -61,7 +79,7 @@ class Runs(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.folder = Path(tempfile.mkdtemp(prefix="machine-"))
         self.api = simulator.serve(
-            answer=lambda params: answer_to(params["messages"][-1]["content"]),
+            answer=lambda params: answer_to(params["messages"][0]["content"]),
             clock=self.clock.time_s,
             seconds_per_batch=30,
         )
@@ -73,7 +91,9 @@ class Runs(RuleBasedStateMachine):
         self.frame = pd.DataFrame({"prompt": ["p0", "p1", "p2", "p1"]})
         self.n_new = 0
         self.n_damages = 0
-        self.forgotten: Counter[str] = Counter()
+        self.forgotten: Counter[tuple[str, int]] = Counter()
+        self.is_anything_forgotten = False
+        self.asked: dict[tuple[str, str], tuple[str, int]] = {}
 
     def teardown(self) -> None:
         failpoints.on_reached = None
@@ -133,6 +153,30 @@ class Runs(RuleBasedStateMachine):
             Runs.broken.append(name)
             raise
 
+    def warned(self, call: Callable[[], T]) -> T:
+        """Make a call that may warn."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return call()
+
+    def under_way(self, *, apart_from: Run | None = None) -> set[tuple[str, int]]:
+        """Return what is asked in batches of the store that have not come home."""
+        store = Store.open(str(self.folder))
+        asked: set[tuple[str, int]] = set()
+        for record in store.runs():
+            for batch in store.batches_of_run(record.id):
+                is_apart = apart_from is not None and batch.run_id == apart_from.id
+                if batch.state not in SETTLED and not is_apart:
+                    lines = [msgspec.json.decode(line) for _, line in store.spooled_requests(batch.key)]
+                    asked |= {question_of(line["params"]) for line in lines}
+        return asked
+
+    def remember_requests(self) -> None:
+        """Keep what the server was asked: of a batch that is deleted there, it keeps the bills alone."""
+        for batch in self.api.batches:
+            for one in batch.requests:
+                self.asked[batch.id, one["custom_id"]] = question_of(one["params"])
+
     @property
     def newest(self) -> Run:
         return self.kernels[-1]
@@ -149,6 +193,40 @@ class Runs(RuleBasedStateMachine):
         before = {run.record.identity: run.id for run in self.kernels}
         run = self.ask(self.frame)
         assert before.get(run.record.identity) is None or run.id in self.known
+
+    @rule(n=st.integers(1, 2))
+    def submit_with_retries(self, n: int) -> None:
+        """The same line, which is to ask again by itself for what fails."""
+        self.ask(self.frame, retries=n)
+
+    @rule(n=st.integers(1, 3))
+    def trial(self, n: int) -> None:
+        """A few rows now; what is under way in a batch is asked all the same, once."""
+        under_way = self.under_way()
+        given = {"client": self.client, "store": str(self.folder), "progress": "off"}
+        try:
+            out = self.warned(lambda: trial_rows(self.frame, parse(given, "prompt"), n, clock=self.clock))
+        except (anthropic.APIError, UnreadableAnswerError, ResultsGoneError):
+            return
+        self.forgotten.update({(prompt, 0) for prompt in out["prompt"]} & under_way)
+        with self.law("an answer stands beside its own prompt"):
+            for prompt, status, text in zip(out["prompt"], out["status"], out["output"], strict=True):
+                assert status in ENDED
+                assert status != "succeeded" or is_answer_to(prompt, text)
+
+    @rule()
+    def finish_now(self) -> None:
+        """What the newest run lacks is asked live, once its own batches have ended."""
+        run = self.newest
+        under_way = self.under_way(apart_from=run)
+        try:
+            self.warned(run.finish_now)
+        except (anthropic.APIError, UnreadableAnswerError, ResultsGoneError, InputError):
+            return
+        self.forgotten.update({question_of(one.params) for one in self.api.messages} & under_way)
+        with self.law("finish_now finishes"):
+            assert run.is_settled()
+            assert "pending" not in run.counts
 
     @rule()
     def result(self) -> None:
@@ -197,7 +275,7 @@ class Runs(RuleBasedStateMachine):
             for prompt, status, text in zip(out["prompt"], out["status"], out["output"], strict=True):
                 assert (status == "unsent") == (prompt not in held)
                 if status == "succeeded":
-                    assert text == answer_to(prompt)
+                    assert is_answer_to(prompt, text)
 
     @rule()
     def second_kernel(self) -> None:
@@ -261,17 +339,20 @@ class Runs(RuleBasedStateMachine):
     def delete(self, server: bool) -> None:
         """Remove the newest run; what it paid alone may be paid again by whoever asks again."""
         run = self.newest
+        self.remember_requests()
         try:
             run.delete(server=server)
         except (NotEndedError, UnreadableAnswerError, anthropic.APIError):
             return  # nothing was deleted, as the next invariants see
         known = Store.open(str(self.folder)).batch_ids()
-        self.forgotten.update({bill.custom_id[23:] for bill in self.api.billed if bill.batch_id not in known})
+        self.forgotten.update({asked for (batch_id, _), asked in self.asked.items() if batch_id not in known})
+        self.forgotten.update({question_of(one.params) for one in self.api.messages})
+        self.is_anything_forgotten = True
         self.kernels = [other for other in self.kernels if other.id != run.id]
         self.known.pop(run.id)
         self.ask(self.frame)
 
-    @rule(share=st.sampled_from([0.3, 1.0]), outcome=st.sampled_from(["overloaded", "errored", "expired"]))
+    @rule(share=st.sampled_from([0.3, 1.0]), outcome=st.sampled_from(["overloaded", "errored", "expired", "paused"]))
     def rows_will_fail(self, share: float, outcome: str) -> None:
         """Rows of the next batch do not get their answer."""
         self.api.faults.add(RowFault(outcome, share=share, times=1))
@@ -357,19 +438,26 @@ class Runs(RuleBasedStateMachine):
                 self.known[run.id], out["status"], out["output"], out["cost_usd"], strict=True
             ):
                 assert status in ENDED | {"pending"}
-                assert (text == answer_to(prompt)) if status == "succeeded" else pd.isna(text)
+                is_here = status in ("succeeded", "paused")
+                assert is_answer_to(prompt, text) if is_here else pd.isna(text)
                 assert status == "pending" or not pd.isna(cost)
 
     def check_money(self) -> None:
-        """No (fingerprint, draw) is billed twice; what the runs say they paid is what was billed.
+        """No question is billed twice; what the runs say they paid is what was billed.
 
         What was deleted may be asked for again, and is paid again then: that is what deleting means.
         """
-        bought = Counter(bill.custom_id[23:] for bill in self.api.billed if bill.cost_usd)
-        twice = {tail: n for tail, n in bought.items() if n > 1 + self.forgotten[tail]}
+        self.remember_requests()
+        bills = [bill for bill in self.api.billed if bill.cost_usd and not bill.is_live]
+        # A batch that came late and was deleted there before it was looked at is known by its bills alone.
+        known = [bill for bill in bills if (bill.batch_id, bill.custom_id) in self.asked]
+        assert len(known) == len(bills) or self.is_anything_forgotten
+        bought = Counter(self.asked[bill.batch_id, bill.custom_id] for bill in known)
+        bought.update(question_of(one.params) for one in self.api.messages if one.error is None)
+        twice = {question: n for question, n in bought.items() if n > 1 + self.forgotten[question]}
         with self.law("nothing is paid twice"):
             assert not twice, twice
-        if self.forgotten:
+        if self.is_anything_forgotten:
             return
         if not self.kernels:
             return

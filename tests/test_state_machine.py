@@ -1,6 +1,6 @@
 """Everything that may happen to runs, in any order: after every step the money is right and no answer is misplaced.
 
-200 steps with the usual tests, 2,000 and more with ``make test-full``. The machine is first shown to catch planted
+200 steps with the usual tests, 5,000 and more with ``make test-full``. The machine is first shown to catch planted
 bugs.
 """
 
@@ -23,7 +23,7 @@ from pandas_batch.engine.engine import Engine
 from pandas_batch.run.target_frame import TargetFrame
 from pandas_batch.store import Store
 
-N_FULL_STEPS = int(os.environ.get("PANDAS_BATCH_STEPS", "2000"))
+N_FULL_STEPS = int(os.environ.get("PANDAS_BATCH_STEPS", "5000"))
 
 
 def steps(n_examples: int, n_steps: int) -> settings:
@@ -135,7 +135,7 @@ def test_200_steps():
 
 
 @pytest.mark.full
-def test_2000_steps(capsys):
+def test_5000_steps(capsys):
     """The figure of RELIABILITY.md."""
     began_s = time.monotonic()
     n_steps = take_steps(N_FULL_STEPS, n_each=40)
