@@ -13,6 +13,7 @@ from rowlab import all_outcomes, ask, plan_outcomes, until_batches
 from pandas_batch import NotEndedError, simulator
 from pandas_batch.run import recording
 from pandas_batch.run.driving import _engines
+from pandas_batch.run.library import load
 from pandas_batch.run.recovering import recover_run
 from pandas_batch.run.run import Run
 from pandas_batch.run.starting import Call, _record, parse
@@ -81,7 +82,7 @@ def _bare(start, api, clock):
     """Start a run whose wire comes from `Run` itself: recorded first, then opened as after a restart."""
     call = Call(FRAME, parse({"client": api.client(), "progress": "off", "preflight": False}, "prompt"), clock=clock)
     store = call.open_store()
-    record = _record(call, store)
+    record = _record(call, store, None)
     return Run(store, record.id, call.options, target=call.target, clock=clock)
 
 
@@ -269,3 +270,51 @@ def test_what_is_paid_comes_home_though_the_rest_is_refused(clock, monkeypatch):
         api.faults.clear()
         assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
         assert len(api.billed) == 12
+
+
+def test_what_a_canceled_batch_has_answered_all_the_same_is_not_paid_again(api, clock):
+    """A new run waits for the batch that another has canceled: what that answered is reused, the rest asked here."""
+    api.seconds_per_batch = 1000.0
+    with clock.held():
+        first = ask(FRAME, api, clock)
+        first.wait_submitted()
+        clock.advance(500.0)
+        first.cancel()
+        wider = pd.concat([FRAME, pd.DataFrame({"prompt": ["one more"]})], ignore_index=True)
+        second = ask(wider, api, clock)
+    assert second.result()["status"].eq("succeeded").all()
+    canceled = int(first.result()["status"].eq("canceled").sum())
+    assert 0 < canceled < len(FRAME)
+    assert [batch.n_requests for batch in reversed(api.batches)] == [len(FRAME), 1, canceled]
+    assert len(api.billed) == len(wider)
+    assert first.paid_usd + second.paid_usd == pytest.approx(float(api.billed_usd))
+    assert set(first.counts) == {"succeeded", "canceled"}
+
+
+def test_a_run_that_was_canceled_itself_asks_nothing_that_another_canceled(api, clock):
+    """A cancel is meant, also by a run that has posted nothing of its own yet waits for another's batch."""
+    api.seconds_per_batch = 1000.0
+    with clock.held():
+        first = ask(FRAME, api, clock)
+        first.wait_submitted()
+        second = ask(FRAME.iloc[::-1].iloc[1:], api, clock)
+        second.cancel()
+        first.cancel()
+    assert set(second.result()["status"]) == {"canceled"}
+    assert load(second.id).is_settled()
+    assert api.calls("create") == 1
+
+
+def test_a_budget_holds_for_what_another_run_has_canceled(api, clock):
+    """What was left to another's batch, and is asked here in the end, counts in the bound and against the budget."""
+    api.seconds_per_batch = 1000.0
+    with clock.held():
+        first = ask(FRAME, api, clock)
+        first.wait_submitted()
+        wider = pd.concat([FRAME, pd.DataFrame({"prompt": ["one more"]})], ignore_index=True)
+        second = ask(wider, api, clock, max_cost_usd=0.004)
+        first.cancel()
+    with pytest.warns(UserWarning, match="another run has canceled, were not asked again"):
+        out = second.result()
+    assert out["status"].value_counts().to_dict() == {"canceled": len(FRAME), "succeeded": 1}
+    assert load(second.id).is_settled()

@@ -338,7 +338,7 @@ class DrivenRun:
 
     def _retry_is_due(self) -> bool:
         """Return whether the run is about to ask rows again by itself."""
-        return self._options.retries > 0 and not self._retries_refused and self._is_retry_due()
+        return not self._retries_refused and self._is_retry_due()
 
     def _is_retry_due(self) -> bool:
         """Return whether rows are worth asking again, and it was not done often enough; see `Run`."""

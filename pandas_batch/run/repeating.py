@@ -1,4 +1,7 @@
-"""``retries=n``: once the last batch has ended, what is worth asking again goes into a new batch of the same run.
+"""What a run asks again by itself, once its last batch has ended: in a new batch of the same run.
+
+With ``retries=n`` that is what is worth asking again, at most so often. And always what another run had in flight when
+this one was recorded, and has canceled since: what that batch answered is not paid again, and the rest was wanted here.
 
 How often that was done is recorded with the batch it led to: killed at any instant, a run asks neither more often nor
 twice. What failed was not billed, so that the bound of the run holds for its retries too; a row without a result may
@@ -24,20 +27,50 @@ from .retrying import Again, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
+    from pandas_batch.store import BatchRecord
+
     from .driving import DrivenRun
+
+
+def may_be_due(run: DrivenRun) -> bool:
+    """Return whether it is worth a look at the answers to see whether the run is to ask rows again by itself."""
+    record = run.record
+    if record.asks_no_more:
+        return False
+    return run.options.retries > record.n_retried or any(
+        _is_canceled_elsewhere(run, batch) for batch in run.batch_records()
+    )
 
 
 def is_due(run: DrivenRun) -> bool:
     """Return whether the run is to ask rows again by itself, now that all its batches have ended."""
-    if run.options.retries <= run.record.n_retried:
-        return False
-    batches = run.batch_records()
-    if any(batch.state not in ("collected", "withdrawn") for batch in batches):
-        return False
     # What was canceled was canceled on purpose.
-    if any(batch.cancel_asked and batch.run_id == run.id for batch in batches):
+    if run.record.asks_no_more:
         return False
-    return bool(worth_asking(run.answers_of_run(), "transient").any())
+    if any(batch.state not in ("collected", "withdrawn") for batch in run.batch_records()):
+        return False
+    return bool(_worth(run).any())
+
+
+def _is_canceled_elsewhere(run: DrivenRun, batch: BatchRecord) -> bool:
+    # A retry holds what its parent had canceled, and asks for what it was told to.
+    return batch.run_id != run.id and batch.cancel_asked and run.record.parent_id is None
+
+
+def _canceled_elsewhere(run: DrivenRun) -> np.ndarray:
+    """Return for each request whether it was left to a batch of another run, which that has canceled."""
+    answers = run.answers_of_run()
+    keys = [batch.key for batch in run.batch_records() if _is_canceled_elsewhere(run, batch)]
+    canceled: np.ndarray = np.isin(answers.keys, keys) & (answers.codes_of_requests() == CODE["canceled"])
+    return canceled
+
+
+def _worth(run: DrivenRun) -> np.ndarray:
+    """Return for each request whether the run is to ask it again by itself."""
+    worth = _canceled_elsewhere(run)
+    if run.options.retries > run.record.n_retried:
+        worth |= worth_asking(run.answers_of_run(), "transient")
+    return worth
 
 
 def retry_once(run: DrivenRun) -> str:
@@ -73,12 +106,13 @@ def retry_once(run: DrivenRun) -> str:
                 most = "an amount that is not known" if bound_usd is None else usd(bound_usd)
                 return _refused(
                     run,
-                    f"Run {run.id}: {len(again):,} failed rows were not asked again by themselves: with them the run "
-                    f"could cost {most}, above max_cost_usd={budget_usd:.12g}.",
+                    f"Run {run.id}: {len(again):,} {'row' if len(again) == 1 else 'rows'} that failed, or that another "
+                    f"run has canceled, were not asked again by themselves: with them the run could cost {most}, "
+                    f"above max_cost_usd={budget_usd:.12g}.",
                 )
         known = record.cost_usd_max is not None and bound_usd is not None
         changes = {
-            "n_retried": record.n_retried + 1,
+            "n_retried": record.n_retried + bool((_worth(run) & ~_canceled_elsewhere(run)).any()),
             "cost_usd_max": max(record.cost_usd_max or 0.0, bound_usd or 0.0) if known else None,
         }
         extended(run, record, again, changes=changes)
@@ -88,13 +122,13 @@ def retry_once(run: DrivenRun) -> str:
 def _refused(run: DrivenRun, why: str) -> str:
     """Record that the run asks no more by itself: whoever reads it has nothing to wait for, and needs no key."""
     store = run.store
-    store.extend_run(run.record, store.requests_table_of(run.id), [], n_retried=run.options.retries)
+    store.extend_run(run.record, store.requests_table_of(run.id), [], asks_no_more=True)
     return why
 
 
 def _again(run: DrivenRun) -> list[Again]:
     """Return what is worth asking again as it is."""
-    return requests_again(run, np.flatnonzero(worth_asking(run.answers_of_run(), "transient")))
+    return requests_again(run, np.flatnonzero(_worth(run)))
 
 
 def _bound_usd(run: DrivenRun, again: Sequence[Again], *, online: bool) -> float | None:

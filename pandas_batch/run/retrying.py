@@ -232,6 +232,7 @@ def _record(
         n_reused=int(reused.sum()),
         n_extensions=0,
         n_retried=0,
+        asks_no_more=False,
         cost_usd_max=None,
         retry_digest=asked,
     )

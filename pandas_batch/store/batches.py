@@ -295,8 +295,8 @@ class Batches(OpenedStore):
         """
         Look up requests that have an answer here, or (with `in_flight`) will have one in a batch.
 
-        A position that succeeded comes before one in flight, and of both the newest batch. A batch that is
-        being canceled is not in flight.
+        A position that succeeded comes before one in flight, and of both the newest batch. One that is
+        being canceled may still be answered, and counts.
 
         Returns
         -------

@@ -30,7 +30,8 @@ _VERSION_1 = (
         estimate TEXT NOT NULL,
         retry_digest TEXT,
         n_extensions INTEGER NOT NULL,
-        n_retried INTEGER NOT NULL
+        n_retried INTEGER NOT NULL,
+        asks_no_more INTEGER NOT NULL
     )
     """,
     "CREATE INDEX runs_by_identity ON runs (identity)",

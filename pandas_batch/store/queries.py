@@ -294,6 +294,7 @@ def add_surplus(connection: sqlite3.Connection, key: int, found: Mapping[str, fl
 def ask_cancel(connection: sqlite3.Connection, run_id: str, *, live: bool = True) -> None:
     """Withdraw what a run has recorded and not posted, and mark the rest of its own batches (also live) as canceled."""
     states = CANCELABLE if live else IN_FLIGHT
+    connection.execute("UPDATE runs SET asks_no_more = 1 WHERE id = ?", (run_id,))
     connection.execute(
         f"UPDATE batches SET state = 'withdrawn', cancel_asked = 1 WHERE run_id = ? AND state IN ({_marks(RECORDED)})",
         (run_id, *RECORDED),
@@ -325,8 +326,7 @@ SMALL = 64
 """Requests of batches up to this size are found by the database: to open a file for each takes longer."""
 
 _IS_USABLE = f"""
-    (bits IS NOT NULL OR (? AND state IN ({", ".join("?" * len(IN_FLIGHT))})
-    AND cancel_initiated_at IS NULL AND NOT cancel_asked))
+    (bits IS NOT NULL OR (? AND state IN ({", ".join("?" * len(IN_FLIGHT))})))
 """
 
 
@@ -342,8 +342,8 @@ def candidates(
     """
     Return the batches of more than `above` requests in which answers may be found, the preferred ones last.
 
-    First those in flight (one that was canceled no longer counts; left out without `in_flight`), then those with
-    answers; of each the newest last.
+    First those in flight (left out without `in_flight`), then those with answers; of each the newest last. One that is
+    being canceled may be answered, and billed, all the same: it counts.
     """
     rows = connection.execute(
         f"""

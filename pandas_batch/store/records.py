@@ -58,6 +58,8 @@ class RunRecord:
         How often batches were added to the run after it was recorded; each time its requests were written anew.
     n_retried
         How many of these were retries that the run has made by itself.
+    asks_no_more
+        Whether nothing of it is asked again by itself: it was canceled, or that was refused.
     """
 
     id: str
@@ -81,6 +83,7 @@ class RunRecord:
     retry_digest: str | None = None
     n_extensions: int = 0
     n_retried: int = 0
+    asks_no_more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +233,7 @@ _TIMES = frozenset(
 )
 _JSON = frozenset({"options", "estimate", "counts", "surplus", "continued"})
 _TUPLES = frozenset({"betas", "tried_ids", "split_into"})
-_FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled", "is_live"})
+_FLAGS = frozenset({"proved", "cancel_asked", "surplus_settled", "is_live", "asks_no_more"})
 
 RUN_COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("batch_keys", "schema_version"))
 BATCH_COLUMNS = tuple(f.name for f in fields(BatchRecord))
