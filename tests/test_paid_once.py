@@ -318,3 +318,27 @@ def test_a_budget_holds_for_what_another_run_has_canceled(api, clock):
         out = second.result()
     assert out["status"].value_counts().to_dict() == {"canceled": len(FRAME), "succeeded": 1}
     assert load(second.id).is_settled()
+
+
+def test_asked_to_go_on_while_it_stops_a_run_never_ends_in_silence(clock, monkeypatch):
+    """Whoever asks an engine to go on in the instant in which it stops waits for what comes of that, error or not."""
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 4)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+        api.faults.add(spend_cap(skip=1))
+        with clock.held():
+            run = ask(FRAME, api, clock)
+        engine, n_asked = run.engine, 0
+
+        def go_on(status):
+            nonlocal n_asked
+            if engine.error is not None and n_asked < 3:
+                n_asked += 1
+                engine.go_on()
+
+        run.observe(go_on)
+        with pytest.raises(anthropic.APIError):
+            run.result()
+        assert n_asked == 3
+        api.faults.clear()
+        assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
+        assert len(api.billed) == 12

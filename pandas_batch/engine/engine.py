@@ -305,8 +305,8 @@ class Engine:
             self._cancel_done.set()
             return True
 
-    def _settle(self) -> None:
-        """Tell everybody who waits that this is the end."""
+    def _settle(self, *, of_error: bool = False) -> None:
+        """Tell everybody who waits that this is the end; `of_error`: unless the engine was asked to go on meanwhile."""
         if self.future.done():
             return
         self.next_poll_at = None
@@ -316,7 +316,16 @@ class Engine:
             # Whoever waits is told, and never left waiting.
             self.error = self.error or error
         finally:
-            self.future.set_result(None)
+            with self._turn:
+                if (self.error is not None or not of_error) and not self.future.done():
+                    self.future.set_result(None)
+
+    def _has_stopped(self) -> bool:
+        """Stop posting where an error was met; return whether that is so, and nobody has asked to go on since."""
+        with self._turn:
+            if self.error is not None:
+                self.posts_stopped = True
+            return self.error is not None
 
     def _drive(self) -> None:
         started_s, n_last_rounds = self.clock.monotonic_s(), 0
@@ -355,8 +364,7 @@ class Engine:
                 self._take_back()
             if self.error is None:
                 self.message = self._worst_message(open_batches) or self._words_of_waiting() or self._poll_message
-            if self.error is not None:
-                self.posts_stopped = True
+            if self._has_stopped():
                 if self._can_follow():
                     # What is on the server is paid for. What has ended comes home before whoever waits is told, lest
                     # the bill is told too low; the rest is followed.
@@ -364,7 +372,7 @@ class Engine:
                         n_last_rounds += 1
                         self._check_now = True
                         continue
-                    self._settle()
+                    self._settle(of_error=True)
                 else:
                     n_last_rounds += 1
                     is_last = n_last_rounds > _LAST_ROUNDS or not self._has_ended()
