@@ -11,6 +11,7 @@ from .call_options import CallOptions, with_options
 
 if TYPE_CHECKING:
     from pandas_batch.estimates.estimate import Estimate
+    from pandas_batch.requests.options import Options
     from pandas_batch.run.run import Run
 
 
@@ -76,10 +77,10 @@ class ClaudeBatchFrame:
         >>> df.claude_batch.submit("review", client=client, progress="off")["status"].tolist()
         ['succeeded', 'skipped']
         """
-        from pandas_batch.run.starting import parse, start_run
+        from pandas_batch.requests.options import parse_options
 
-        parsed = parse(options, prompt_col)
-        run = start_run(self._frame, parsed, blocking=True)
+        parsed = parse_options(options, prompt_col=prompt_col)
+        run = _started(self._frame, parsed, blocking=True)
         if parsed.nested:
             from pandas_batch.run.nesting import run_nested
 
@@ -107,10 +108,10 @@ class ClaudeBatchFrame:
         """
         import asyncio
 
-        from pandas_batch.run.starting import parse, start_run
+        from pandas_batch.requests.options import parse_options
 
-        parsed = parse(options, prompt_col)
-        run = await asyncio.to_thread(start_run, self._frame, parsed, blocking=False)
+        parsed = parse_options(options, prompt_col=prompt_col)
+        run = await asyncio.to_thread(_started, self._frame, parsed, blocking=False)
         return await run.result_async(parsed.timeout)
 
     @with_options
@@ -137,9 +138,9 @@ class ClaudeBatchFrame:
         >>> run.result()["status"].tolist(), run.counts
         (['succeeded'], {'succeeded': 1})
         """
-        from pandas_batch.run.starting import parse, start_run
+        from pandas_batch.requests.options import parse_options
 
-        return start_run(self._frame, parse(options, prompt_col), blocking=False)
+        return _started(self._frame, parse_options(options, prompt_col=prompt_col), blocking=False)
 
     @with_options
     def trial(self, prompt_col: Hashable = None, n: Any = 5, **options: Unpack[CallOptions]) -> pd.DataFrame:
@@ -275,6 +276,17 @@ class ClaudeBatchFrame:
         from pandas_batch.run.starting import attach_run
 
         return attach_run(self._frame, run, options, store=options.get("store")).result(partial=partial)
+
+
+def _started(frame: pd.DataFrame, options: Options, *, blocking: bool) -> Run:
+    """Return the run that a call is, at work; the call is seen before the rest of the package is imported."""
+    from pandas_batch.clock import SYSTEM_CLOCK
+    from pandas_batch.run.preparing import Preparation
+
+    with Preparation(frame, options, blocking=blocking, clock=SYSTEM_CLOCK) as preparation:
+        from pandas_batch.run.starting import start_run
+
+        return start_run(frame, options, blocking=blocking, preparation=preparation)
 
 
 class ClaudeBatchSeries:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pandas_batch import engine
 from pandas_batch.display import fragments
 from pandas_batch.display.account import static_html, text_account, text_line
 from pandas_batch.display.outlook import expected_usd, time_left
 from pandas_batch.display.panel import Panel
+from pandas_batch.display.wording import is_troubled
 from pandas_batch.types import ROW_STATUSES, BatchStatus, FailureKind, RunStatus, Stop
 
-from .run_statuses import STARTED_AT
+from .run_statuses import STARTED_AT, run_status
 from .test_account import Reader, assert_only_ours, pieces
 
 _STATES = ("preparing", "submitting", "blocked", "in_progress", "canceling", "ended", "collected")
@@ -139,3 +143,23 @@ def test_one_panel_lives_through_every_order_of_states(drawn: list[RunStatus]) -
             if name not in ("style", "live"):
                 assert (widget.layout.display == "none") == (widget.value == ""), name
         assert (panel._html["over"].value != "") == status.is_final
+
+
+def test_every_sentence_of_an_engine_that_tries_again_is_trouble() -> None:
+    """What the engine says while it hears nothing of the server never stands beside a calm state."""
+    said = []
+    for path in Path(engine.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                said += (
+                    [node.value]
+                    if re.search(r"[Tt]rying again|was lost; looking|was lost\. Looking", node.value)
+                    else []
+                )
+    assert len(said) >= 3
+    status = run_status(1)
+    for words in said:
+        message = f"The server cannot be reached{words}" if words.startswith(";") else words
+        assert is_troubled(replace(status, message=message)), words
+    assert not is_troubled(status)
+    assert "with trouble" in static_html(replace(status, message=said[0].replace(";", "The server cannot be reached;")))

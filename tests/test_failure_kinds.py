@@ -53,6 +53,8 @@ def test_the_line_that_is_advised_asks_again_for_what_failed(api: simulator.Simu
     for shown in (text_account(status), static_html(status).replace("&quot;", '"')):
         assert status.retry in shown
     assert run.id in status.retry
+    assert f'pandas_batch.load("{run.id}").failed' in static_html(status).replace("&quot;", '"')
+    assert pandas_batch.load(run.id, clock=clock).failed.index.tolist() == ["r1"]
     loaded = re.match(r'pandas_batch\.load\("(\w+)"\)\.retry_failed\((.*?)\)', status.retry)
     assert loaded is not None
     again = pandas_batch.load(loaded[1], client=api.client(), clock=clock)

@@ -14,7 +14,7 @@ from pandas_batch import simulator
 from pandas_batch.display.account import static_html, text_line
 from pandas_batch.display.progress import LineDisplay, TqdmDisplay
 from pandas_batch.requests import plan
-from pandas_batch.run import starting
+from pandas_batch.run import preparing
 
 from .panel_states import panel_states
 from .test_progress import shell, told  # noqa: F401  # a fixture
@@ -87,7 +87,7 @@ def test_a_refused_call_leaves_nothing_behind(
 def test_rows_are_told_while_they_are_written(server: simulator.Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call of many rows tells how many are prepared, never more than there are, and never fewer than before."""
     counted: list[int] = []
-    monkeypatch.setattr(starting.Preparation, "rows_done", lambda self, n_done, n: counted.append(n_done * 100 // n))
+    monkeypatch.setattr(preparing.Preparation, "rows_done", lambda self, n_done, n: counted.append(n_done * 100 // n))
     frame = pd.DataFrame({"review": [f"row {i}" for i in range(9_000)]})
     frame.claude_batch.start("review", client=server.client(), progress="off").wait()
     assert counted == sorted(counted)

@@ -20,7 +20,6 @@ from pandas_batch.requests.plain_values import quoted
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN, NOT_SENT
 
 from .experience import OF_THE_PROMPT, experience_with
-from .preparing import Preparation
 from .recording import Found, Needs, find_existing, n_batches_of, n_bytes_of, needs_of, record
 from .run import Run, TargetFrame
 from .submitted_rows import SubmittedRows
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from pandas_batch.requests.plan import RequestPlan
     from pandas_batch.store import RunRecord, Store
     from pandas_batch.wire.wire import Wire
+
+    from .preparing import Preparation
 
 
 _N_WRITERS = 50
@@ -143,14 +144,20 @@ def connection_of(client: Any, clock: Clock) -> Callable[[], Wire]:
     return wire
 
 
-def start_run(frame: pd.DataFrame, options: Options, *, blocking: bool, clock: Clock = SYSTEM_CLOCK) -> Run:
+def start_run(
+    frame: pd.DataFrame,
+    options: Options,
+    *,
+    blocking: bool,
+    clock: Clock = SYSTEM_CLOCK,
+    preparation: Preparation | None = None,
+) -> Run:
     """
     Return the run that this call is, at work; new where it was never made before.
 
     Everything that the call gets wrong is raised before anything is sent.
     """
-    with Preparation(frame, options, blocking=blocking, clock=clock) as preparation:
-        return start_call(Call(frame, options, clock=clock), blocking=blocking, preparation=preparation)
+    return start_call(Call(frame, options, clock=clock), blocking=blocking, preparation=preparation)
 
 
 def start_call(call: Call, *, blocking: bool, preparation: Preparation | None = None) -> Run:
