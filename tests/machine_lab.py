@@ -340,6 +340,7 @@ class Runs(RuleBasedStateMachine):
         """Remove the newest run; what it paid alone may be paid again by whoever asks again."""
         run = self.newest
         self.remember_requests()
+        under_way = self.under_way()
         try:
             run.delete(server=server)
         except (NotEndedError, UnreadableAnswerError, anthropic.APIError):
@@ -347,6 +348,7 @@ class Runs(RuleBasedStateMachine):
         known = Store.open(str(self.folder)).batch_ids()
         self.forgotten.update({asked for (batch_id, _), asked in self.asked.items() if batch_id not in known})
         self.forgotten.update({question_of(one.params) for one in self.api.messages})
+        self.forgotten.update(under_way)  # also what the server makes late, of a create that was lost
         self.is_anything_forgotten = True
         self.kernels = [other for other in self.kernels if other.id != run.id]
         self.known.pop(run.id)

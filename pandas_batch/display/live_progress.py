@@ -36,7 +36,8 @@ class LiveProgress:
         if mode != "off" and n > 1 and (mode == "text" or in_kernel() or _is_terminal()):
             from tqdm import tqdm
 
-            self._bar = tqdm(total=n, desc=title, unit="row", file=sys.stderr)
+            # What came of it is told below; the bar itself is of no use then.
+            self._bar = tqdm(total=n, desc=title, unit="row", file=sys.stderr, leave=False)
 
     def tell(self, text: str) -> None:
         """Write a line."""
