@@ -10,18 +10,11 @@ Row = tuple[str, str] | tuple[str, str, str]
 
 # MathJax would set what stands between two dollar signs as a formula.
 _NO_MATH = "mathjax_ignore tex2jax_ignore"
-# Inherited colors, and the frame of the panel: readable on a light and on a dark theme alike.
-_LINE = "rgba(128,128,128,.3)"
-_FRAME_STYLE = (
-    f"display:inline-block;border:1px solid {_LINE};border-radius:6px;padding:10px 16px;margin:2px 0;max-width:1080px;"
-    "box-sizing:border-box;font:13px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif"
-)
-_TABLE_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.35em 0 0"
-_CELL = "padding:2px 14px 2px 0;border:0;font-size:12.5px"
-_CELL_STYLE = f"{_CELL};text-align:left;opacity:.75"
-_NUMBER_STYLE = f"{_CELL};text-align:right;font-weight:600"
-_NOTE_STYLE = "opacity:.75;max-width:60em;font-size:12px;margin-top:4px"
-_REMARK_STYLE = f"{_CELL};text-align:left;opacity:.75"
+# Inherited colors and no borders: readable on a light and on a dark theme alike.
+_TABLE_STYLE = "border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.25em 0"
+_CELL_STYLE = "padding:.15em .75em .15em 0;text-align:left;border:0"
+_NUMBER_STYLE = "padding:.15em .75em .15em 0;text-align:right;border:0"
+_REMARK_STYLE = "padding:.15em 0;text-align:left;border:0;opacity:.75"
 
 
 def text_table(title: str, rows: Iterable[Row], notes: Sequence[str] = ()) -> str:
@@ -53,14 +46,12 @@ def html_table(title: str, rows: Iterable[Row], notes: Sequence[str] = ()) -> st
     True
     """
     body = "".join(
-        f'<tr style="background:none;border-top:1px solid {_LINE}">'
-        f'<th scope="row" style="{_CELL_STYLE};font-weight:normal">{escape(label)}</th>'
+        f'<tr style="background:none"><th scope="row" style="{_CELL_STYLE};font-weight:normal">{escape(label)}</th>'
         f'<td style="{_NUMBER_STYLE}">{escape(value)}</td><td style="{_REMARK_STYLE}">{escape(remark)}</td></tr>'
         for label, value, remark in ((*row, "")[:3] for row in rows)
     )
-    footer = "".join(f'<div style="{_NOTE_STYLE}">{escape(note)}</div>' for note in notes)
+    footer = "".join(f'<div style="opacity:.75;max-width:60em">{escape(note)}</div>' for note in notes)
     return (
-        f'<div class="{_NO_MATH}" style="{_FRAME_STYLE}">'
-        f'<div style="font-weight:600;font-size:14px">{escape(title)}</div>'
+        f'<div class="{_NO_MATH}"><div style="font-weight:600">{escape(title)}</div>'
         f'<table style="{_TABLE_STYLE}"><tbody>{body}</tbody></table>{footer}</div>'
     )
