@@ -35,7 +35,7 @@ def test_interrupted_wait_returns_within_a_second(api, clock):
             run.wait()
         assert time.monotonic() - started_s < 1.2
     note = "\n".join(told.value.__notes__)
-    assert "1 of 1 batches are posted" in note
+    assert "1 of 1 batches is posted" in note
     assert f'pandas_batch.load("{run.id}")' in note
     assert "run.cancel()" in note
     assert api.calls("cancel") == 0

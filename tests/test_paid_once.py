@@ -197,7 +197,7 @@ def test_a_cancel_from_a_second_kernel_is_meant_no_less(clock):
             engine = _engines.pop((str(first.store.path), first.id))  # what another process has is not seen here
             second = ask(FRAME, api, clock)
             assert second.engine is not engine
-            assert "1 of 1 batches are being canceled" in second.cancel()
+            assert "1 of 1 batches is being canceled" in second.cancel()
             assert api.calls("cancel") == 1
         assert second.result()["status"].eq("canceled").all()
         assert first.result()["status"].eq("canceled").all()

@@ -222,7 +222,7 @@ def test_a_run_is_left_at_the_timeout_watched_and_canceled(
     assert "has not ended within timeout" in late.stderr
     canceled = process("cancel", "r")
     assert canceled.returncode == 0
-    assert "1 of 1 batches are being canceled" in canceled.stdout
+    assert "1 of 1 batches is being canceled" in canceled.stdout
     shell.advance(3600)
     code, told = document(capsys, "collect", "r")
     assert (code, told["counts"]) == (3, {"canceled": 2, "skipped": 1})

@@ -128,7 +128,7 @@ def sentence(status: RunStatus) -> str:
         return "Nothing has been sent yet."
     if status.state == "submitting":
         n_posted = sum(b.batch_id is not None for b in status.batches)
-        return f"{n_posted:,} of {len(status.batches):,} batches are on the server."
+        return f"{n_posted:,} of {len(status.batches):,} batches {_is(n_posted)} on the server."
     if status.state == "canceling":
         return "The cancel is on its way; what was answered before it is kept, and billed."
     if status.state == "ended":

@@ -25,9 +25,9 @@ def where_they_are(batches: Sequence[BatchRecord]) -> str:
         return NOTHING_SENT
     parts = []
     if n_there:
-        goes_on = " and go on there" if n_open == n_there else ""
+        goes_on = f" and {_verb(n_there, 'goes', 'go')} on there" if n_open == n_there else ""
         some = f", of which {n_open:,} {_verb(n_open, 'goes', 'go')} on" if 0 < n_open < n_there else ""
-        parts.append(f"{n_there:,} of {n:,} batches are on the server{goes_on}{some}")
+        parts.append(f"{n_there:,} of {n:,} batches {_verb(n_there, 'is', 'are')} on the server{goes_on}{some}")
     if n_unknown:
         parts.append(
             f"of {n_unknown:,} it is not known whether the server has {_verb(n_unknown, 'it', 'them')}: that is looked "

@@ -96,5 +96,5 @@ def _basis(models: Sequence[OfModel]) -> str:
     if not n_counted:
         return OFFLINE_BASIS
     if n_counted == n:
-        return f"counted on all {number(n)} requests"
+        return "counted on the one request" if n == 1 else f"counted on all {number(n)} requests"
     return f"counted on {number(n_counted)} of {number(n)} requests, the others by their bytes"

@@ -20,7 +20,11 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     engine.wait_for_cancel(_CANCEL_PATIENCE_S)
     mine = [batch for batch in run.batch_records() if batch.run_id == run.id and not batch.is_live]
     n_canceling = sum(batch.cancel_initiated_at is not None or batch.state == "withdrawn" for batch in mine)
-    told = f"Run {run.id}: {n_canceling} of {len(mine)} batches are being canceled." if mine else f"Run {run.id}:"
+    told = (
+        f"Run {run.id}: {n_canceling} of {len(mine)} batches {'is' if n_canceling == 1 else 'are'} being canceled."
+        if mine
+        else f"Run {run.id}:"
+    )
     if any(batch.is_live and batch.state == "live" and batch.run_id == run.id for batch in run.batch_records()):
         told += " No more rows are asked live; what is under way is billed, and kept when it comes."
     n_unknown = sum(batch.state in UNDECIDED for batch in mine)

@@ -185,7 +185,8 @@ class AwaitedRun(DrivenRun, ABC):
         batches = [batch for batch in self.batch_records() if not batch.is_live]
         posted = [batch for batch in batches if batch.state in AT_THE_SERVER | UNDECIDED | {"collected"}]
         note = (
-            f"Run {self.id}: {len(posted)} of {len(batches)} batches are posted and go on; nothing was canceled.\n"
+            f"Run {self.id}: {len(posted)} of {len(batches)} batches "
+            f"{'is posted and goes on' if len(posted) == 1 else 'are posted and go on'}; nothing was canceled.\n"
             "  Run the same line again to go on, or:\n"
             f'    run = pandas_batch.load("{self.id}"); run.result()   # or run.cancel()'
         )
@@ -217,7 +218,8 @@ class AwaitedRun(DrivenRun, ABC):
         n_under_way = sum(batch.state in AT_THE_SERVER for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
         return (
-            f"Run {self.id}: {n_posted} of {len(batches)} batches are on the server{under_way}, "
+            f"Run {self.id}: {n_posted} of {len(batches)} batches "
+            f"{'is' if n_posted == 1 else 'are'} on the server{under_way}, "
             f"billed so far {usd(self.paid_usd)}; every answer that came is saved in {self._store.path}.\n"
             f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self.id}").result()'
         )

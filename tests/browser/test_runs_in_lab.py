@@ -64,7 +64,7 @@ def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
     lab.wait_text(r"elapsed [2-4] s")
     lab.interrupt()
     lab.wait_text("KeyboardInterrupt", 10)  # how soon, test_interrupts.py measures
-    lab.wait_text("1 of 1 batches are posted and go on")
+    lab.wait_text("1 of 1 batches is posted and goes on")
     lab.wait_idle(5)
     lab.run_cell(2)
     lab.run_cell(1)
