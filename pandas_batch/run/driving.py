@@ -418,18 +418,16 @@ class DrivenRun:
         What has shown the `preparation` of the run goes on as its display.
         """
         from pandas_batch.display.display import Actions
+        from pandas_batch.display.guarded import GuardedDisplay
         from pandas_batch.display.progress import open_display
 
         opened = None
         if preparation is not None:
             opened = preparation.belongs_to(self._cancel_from_panel, self._check_from_panel)
         if opened is None:
-            opened = open_display(
-                cast("Any", self._options.progress),
-                Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel),
-                status=self.snapshot() if self._is_shown else None,
-                blocking=blocking,
-            )
+            actions = Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel)
+            mode, status = cast("Any", self._options.progress), self.snapshot() if self._is_shown else None
+            opened = GuardedDisplay(lambda: open_display(mode, actions, status=status, blocking=blocking))
         elif not self.is_settled():
             opened.update(self.snapshot())
         self._display = opened

@@ -44,12 +44,12 @@ class Preparation:
     def __enter__(self) -> Self:
         if self._options.progress != "off":
             from pandas_batch.display.display import Actions
+            from pandas_batch.display.guarded import GuardedDisplay
             from pandas_batch.display.progress import open_display
 
             actions = Actions(cancel=lambda: self._cancel(), check_now=lambda: self._check())
-            self.display = open_display(
-                cast("Any", self._options.progress), actions, status=self._status(0), blocking=self._blocking
-            )
+            mode, status = cast("Any", self._options.progress), self._status(0)
+            self.display = GuardedDisplay(lambda: open_display(mode, actions, status=status, blocking=self._blocking))
         return self
 
     def __exit__(
