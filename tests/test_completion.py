@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ FRAME = pd.DataFrame(columns=["review", "rating", "re-view", 'with"quote', "othe
 @pytest.fixture
 def ipython(tmp_path: Path) -> Iterator[Any]:
     """A shell of IPython with a frame in it."""
+    main = sys.modules["__main__"]
     shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}), ipython_dir=str(tmp_path / "ipython"))
     shell.user_ns["df"] = FRAME
     offer_columns(shell)
@@ -27,6 +29,8 @@ def ipython(tmp_path: Path) -> Iterator[Any]:
     yield shell
     shell.atexit_operations()
     atexit.unregister(shell.atexit_operations)  # not twice
+    # A shell takes its place, and what starts processes later looks there.
+    sys.modules["__main__"] = main
 
 
 def completed(ipython: Any, text: str) -> list[str]:

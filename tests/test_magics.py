@@ -31,12 +31,15 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[simulator.S
 @pytest.fixture
 def ipython(api: simulator.Simulator, tmp_path: Path) -> Iterator[Any]:
     """A shell of IPython with the extension loaded, and a frame in it."""
+    main = sys.modules["__main__"]
     shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}), ipython_dir=str(tmp_path / "ipython"))
     shell.run_line_magic("load_ext", "pandas_batch")
     shell.user_ns["df"] = pd.DataFrame({"title": ["A", "B", None], "number": [1, 2, 3]}, index=["x", "y", "z"])
     yield shell
     shell.atexit_operations()
     atexit.unregister(shell.atexit_operations)  # not twice
+    # A shell takes its place, and what starts processes later looks there.
+    sys.modules["__main__"] = main
 
 
 def test_a_cell_is_a_template_over_a_frame(ipython: Any, api: simulator.Simulator) -> None:

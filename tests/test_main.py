@@ -286,4 +286,4 @@ def test_what_the_server_says_to_a_command_is_no_traceback(
     assert main(["collect", "left behind"]) == 1
     told = capsys.readouterr().err
     assert "401" in told
-    assert "batches are on the server" in told
+    assert "1 of 1 batches is on the server" in told

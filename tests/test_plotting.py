@@ -13,6 +13,7 @@ from pandas_batch import simulator
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_picture_has_what_the_account_has(run: Any) -> None:
     assert titles == ["rows", "tokens", "cost against the estimate", "length of answers (tokens)", "time of batches"]
     for words in ("succeeded", "errored", "20", "2", "billed", "at most", "median", "a $name$: 22 rows"):
         assert words in told, words
-    matplotlib.pyplot.close(axes[0].figure)
+    pyplot.close(axes[0].figure)
 
 
 def luminance(color: Any) -> float:
@@ -64,15 +65,15 @@ def test_a_picture_is_read_on_any_ground_and_without_color(run: Any) -> None:
     }
     assert bool(hatches["errored"]) is True
     assert not hatches["succeeded"]
-    matplotlib.pyplot.close(figure)
+    pyplot.close(figure)
 
 
 def test_axes_of_ones_own_get_the_rows(run: Any) -> None:
     """Given axes, the rows by status are drawn there, and nothing else is made."""
-    figure, ax = matplotlib.pyplot.subplots()
+    figure, ax = pyplot.subplots()
     assert run.plot(ax) is ax
     assert "20" in texts(figure)
-    matplotlib.pyplot.close(figure)
+    pyplot.close(figure)
 
 
 def test_runs_are_listed_with_what_became_of_them(run: Any) -> None:

@@ -162,11 +162,12 @@ def test_answers_are_collected_once_and_only_from_a_batch_that_has_ended(store: 
     assert (store.batch(key).state, store.succeeded_of(key).tolist()) == ("collected", [True, False])
 
 
-def test_a_batch_that_is_being_canceled_is_not_waited_for(store: Store) -> None:
-    """Its rows would come back canceled; what succeeded before that is offered once collected."""
+def test_a_batch_that_is_being_canceled_is_waited_for(store: Store) -> None:
+    """It may be answered, and billed, all the same; once it is home, what it has answered is offered and no more."""
     (key,) = store_lab.add_run(store, "r", n=2).batch_keys
     store.update_batch(key, state="bound", cancel_initiated_at=store_lab.CREATED_AT)
-    assert found_in(store, 0, 2) == [-1, -1]
+    assert found_in(store, 0, 2) == [key, key]
+    store.update_batch(key, state="collected")
     store.set_succeeded(key, np.array([True, False]))
     assert found_in(store, 0, 2) == [key, -1]
 

@@ -154,7 +154,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     from pandas_batch.store.folder import find_store
 
     folder = find_store(store)
-    if not folder.exists():
+    if isinstance(run_id_or_name, str) and not folder.exists():
         # Whoever looks for a run makes no store.
         raise RunNotFoundError(
             f"There is no run {clip(repr(run_id_or_name), 60)}: there is no store at {folder}.",
