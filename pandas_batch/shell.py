@@ -481,7 +481,7 @@ def delete(run: str, store: str | None, yes: bool, server: bool, as_json: bool) 
     if not yes:
         if not _may_ask():
             raise InputError(
-                f"Run {found.id} is deleted for good: its answers cost {usd(found.paid_usd)}.",
+                f"Run {found.id} would be deleted for good; its answers cost {usd(found.paid_usd)}.",
                 "Nothing was deleted.",
                 f"{_PROG} delete {found.id} --yes",
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -236,8 +236,10 @@ class BatchResult:
         return self.succeeded
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, and ``succeeded``, as a dict."""
-        return asdict(self) | {"succeeded": self.succeeded}
+        """Return all fields, and ``succeeded``, as a dict; `parsed` as plain values where it is a pydantic model."""
+        plain = getattr(self.parsed, "model_dump", None)
+        parsed = self.parsed if plain is None else plain(mode="json")
+        return asdict(replace(self, parsed=None)) | {"parsed": parsed, "succeeded": self.succeeded}
 
 
 @dataclass(frozen=True)

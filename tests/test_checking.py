@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 
-from pandas_batch.errors import InputError, WorseRunError
+from pandas_batch.errors import InputError, WaitTimeout, WorseRunError
+from pandas_batch.run.library import load
 
 
 @cut_on_purpose
@@ -41,3 +42,13 @@ def test_a_limit_that_is_none_is_refused(api, clock, limits):
     with pytest.raises(InputError):
         run.check(**limits)
     run.check()
+
+
+def test_a_timeout_of_the_call_ends_a_check_and_is_not_kept_with_the_run(api, clock):
+    """`timeout=` is of the call: a check obeys it, and whoever loads the run waits as long as it takes."""
+    api.seconds_per_batch = 1000.0
+    run = ask(pd.DataFrame({"prompt": ["a", "b"]}), api, clock, timeout=20)
+    with pytest.raises(WaitTimeout) as caught:
+        run.check()
+    assert "load(" in caught.value.hint
+    assert load(run.id, client=api.client(), clock=clock).result()["status"].eq("succeeded").all()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, Literal
 
+import pandas as pd
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from pandas_batch import AsyncBatchClient, BatchClient, BatchRequest, arun_prompts, run_prompts, simulator
 from pandas_batch.errors import InputError
@@ -104,3 +106,24 @@ def test_a_schema_that_is_none_is_refused_before_anything_is_sent() -> None:
         with pytest.raises(InputError, match="both say"):
             client.run([BatchRequest("a", "?", params=own)], output_schema=["yes", "no"])
         assert api.batches == []
+
+
+class Picky(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def _divide(cls, n: int) -> int:
+        return 10 // n
+
+
+def test_a_validator_that_raises_anything_spoils_its_own_row_alone() -> None:
+    """What a class of the user's raises makes that row invalid: the answers are paid, and nothing of them is lost."""
+    with simulator.serve(answer=lambda params: json.dumps({"n": int(params["messages"][0]["content"])})) as api:
+        results = run_prompts(["5", "0", "2"], client=api.client(), output_schema=Picky, poll_interval=0.01)
+        assert [result.status for result in results] == ["succeeded", "invalid", "succeeded"]
+        assert results[0].to_dict()["parsed"] == {"n": 2}
+        assert json.dumps(results[0].to_dict())
+        frame = pd.DataFrame({"prompt": ["5", "0", "2"]})
+        out = frame.claude_batch.submit("prompt", output_schema=Picky, client=api.client(), progress="off")
+        assert out["status"].tolist() == ["succeeded", "invalid", "succeeded"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import anthropic
 import pandas as pd
 import pytest
 from rowlab import ask, cut_on_purpose
@@ -161,3 +163,65 @@ def test_compacted_answers_are_joined_too_and_a_schema_reads_the_whole(api, cloc
     out = run.retry_failed().result()
     assert out["status"].tolist() == ["succeeded"] * 2
     assert out["n"].tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_where_the_next_part_is_missing_what_came_before_stays_paid(api, clock, retries):
+    """The bill never falls below what was paid for the parts that came, nor below nothing; the row says what it is."""
+    run, _ = paused(api, clock, retries=retries, tools=None) if not retries else (None, None)
+    first_usd = float(api.billed_usd)
+    api.answer = Pausing()
+    api.faults.add(simulator.BadResults("missing", n_rows=1, skip=1 if retries else 0, times=None))
+    if run is None:
+        run = ask(FRAME, api, clock, columns=COLUMNS, retries=retries)
+        run.wait()
+    else:
+        run = run.retry_failed().wait()
+    out = run.result()
+    assert sorted(out["status"])[0] == "missing"
+    assert run.paid_usd is None or 0 < run.paid_usd <= float(api.billed_usd)
+    assert run.cost_usd is None or run.cost_usd >= (first_usd or 0.0)
+
+
+def test_a_budget_counts_the_parts_of_answers_whose_next_part_is_missing(api, clock):
+    """However often parts pause and get lost, the bill stays within the budget, and within the bound that is told."""
+    api.answer = Pausing(n_parts=9)
+    api.faults.add(simulator.BadResults("missing", n_rows=1, skip=1, times=None))
+    frame = pd.DataFrame({"prompt": [f"slow {'word ' * 200}{i}" for i in range(4)]})
+    run = ask(frame, api, clock, max_tokens=400, retries=8, max_cost_usd=0.012)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run.result()
+    assert float(api.billed_usd) <= 0.012
+    assert float(api.billed_usd) <= run.record.cost_usd_max
+
+
+def test_a_part_that_is_paid_stays_while_the_next_is_on_its_way_or_refused(api, clock):
+    """Frame, account and bill hold what is paid, whatever becomes of the request that lets it go on."""
+    run, _ = paused(api, clock, tools=None)
+    first_usd = run.paid_usd
+    api.faults.add(simulator.ErrorAnswer("create", 402, kind="billing_error", message="no credit", times=None))
+    retry = run.retry_failed()
+    with pytest.raises(anthropic.APIError):
+        retry.result()
+    out = retry.result(partial=True)
+    assert out["status"].tolist() == ["paused", "succeeded"] * 2
+    assert out["output"].tolist()[0] == "slow a part 0. "
+    assert out["cost_usd"].sum() == pytest.approx(first_usd) == retry.cost_usd
+    assert retry.paid_usd == 0.0
+    retry.cancel()
+    assert retry.result()["status"].tolist() == ["paused", "succeeded"] * 2
+    api.faults.clear()
+    assert retry.retry_failed().result()["output"].tolist()[0] == "slow a part 0. slow a part 1. "
+
+
+@pytest.mark.parametrize("outcome", ["overloaded", "expired", "errored"])
+def test_columns_sum_to_the_run_where_the_next_part_failed(api, clock, outcome):
+    """A row whose continuation failed costs what its parts did, in the frame as in the account."""
+    run, _ = paused(api, clock, tools=None)
+    run.result()
+    api.faults.add(simulator.RowFault(outcome, share=1.0))
+    retry = run.retry_failed()
+    out = retry.result()
+    assert set(out["status"]) == {"succeeded", "expired" if outcome == "expired" else "errored"}
+    assert out["cost_usd"].sum() == pytest.approx(retry.cost_usd) == float(api.billed_usd)

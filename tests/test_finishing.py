@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import anthropic
@@ -289,3 +290,34 @@ def test_the_cost_of_a_run_is_not_known_where_a_live_answer_was_lost(api, clock)
         run.check(max_failed=1, max_cost_usd=1)
     api.faults.remove(fault)
     assert "cost unknown" in str(run)
+
+
+def test_a_run_that_waits_for_the_canceled_batch_leaves_the_rows_to_who_finishes_now(api, clock, monkeypatch):
+    """Between the cancel and the live requests another run of the same rows posts nothing: they are paid once."""
+    api.seconds_per_batch = 1000.0
+    with clock.held():
+        first = ask(frame_of(6), api, clock)
+        first.wait_submitted()
+        second = ask(frame_of(6).iloc[::-1], api, clock)
+    honest = finishing._ask_rest
+
+    def slowly(run: Any, progress: Any) -> None:
+        time.sleep(1.0)  # the other run's own thread has all the time it wants
+        honest(run, progress)
+
+    monkeypatch.setattr(finishing, "_ask_rest", slowly)
+    assert first.finish_now()["status"].eq("succeeded").all()
+    assert second.result()["status"].eq("succeeded").all()
+    assert len(api.billed) == 6
+    assert api.calls("create") == 1
+
+
+def test_a_budget_that_does_not_do_says_what_goes_on(api, clock):
+    """Refused for its price, a finish has canceled nothing, and says that what is on the server is billed."""
+    run = held(api, clock, frame_of())
+    with pytest.raises(BudgetError) as caught:
+        run.finish_now(max_cost_usd=1e-6)
+    assert "Nothing was sent" not in str(caught.value)
+    assert "go on, and are billed" in str(caught.value)
+    assert "finish_now(max_cost_usd=" in caught.value.hint
+    run.cancel()

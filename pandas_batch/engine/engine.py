@@ -104,6 +104,8 @@ class Engine:
         self.future: Future[None] = Future()
         self._is_over = threading.Event()
         self._cancel: bool | None = None
+        self._canceling: bool | None = None
+        self._posts_to_cancel = False
         self._cancel_done = threading.Event()
         self._cancel_due_s = 0.0
         self._n_cancel_failures = 0
@@ -332,13 +334,24 @@ class Engine:
         while True:
             self._wake.clear()
             exiting.leave_if_ending()
-            if self._cancel is not None or self.error is not None:
+            if self.error is not None:
                 self._crew.wait()
             self._take_back()
-            if self._cancel is not None:
-                self._cancel_batches(force=self._cancel)
-                self._cancel = None
-                self._cancel_done.set()
+            with self._turn:
+                force, self._cancel = self._cancel, None
+            if force is not None:
+                self._canceling = force
+                self._cancel_batches(force=force)
+                self._posts_to_cancel = self._is_posting()
+            if self._canceling is not None and not self._is_posting():
+                if self._posts_to_cancel:
+                    # What was on its way to the server is there now, or never will be.
+                    self._cancel_batches(force=self._canceling)
+                self._canceling, self._posts_to_cancel = None, False
+                with self._turn:
+                    # One that came meanwhile, perhaps by force, is still to be done.
+                    if self._cancel is None:
+                        self._cancel_done.set()
             batches = self.store.batches_of_run(self.run_id)
             self._journal.note(batches)
             open_batches = [b for b in batches if b.state not in SETTLED]
@@ -392,6 +405,9 @@ class Engine:
                 most_s = tick_s(self.clock.monotonic_s() - started_s)
                 self.clock.wait(max(INSTANT_S, min(due_in_s, most_s)), self._wake)
 
+    def _is_posting(self) -> bool:
+        return any(batch.state in WITHOUT_ID for batch in self._stepping.values())
+
     def _can_follow(self) -> bool:
         """Return whether batches of ours are under way that can be polled although the run has met an error."""
         return not self._is_deaf and any(
@@ -427,7 +443,6 @@ class Engine:
         bound = [batch for batch in mine if batch.state == "bound" and batch.key not in self._stepping]
         if any(batch.cancel_asked and batch.cancel_initiated_at is None for batch in bound):
             if self._cancel_due_s <= self._now_s():
-                self._crew.wait()
                 self._cancel_batches(force=False)
             dues.append(max(0.0, self._cancel_due_s - self._now_s()))
         if bound and _POLL not in self._crew.under_way:

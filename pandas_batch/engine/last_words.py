@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pandas_batch.errors import NOTHING_SENT, clip
-from pandas_batch.store.states import RECORDED, TO_SEND, UNDECIDED
+from pandas_batch.store.states import RECORDED, SETTLED, TO_SEND, UNDECIDED
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -61,6 +61,9 @@ def words_at_the_end(
         The line that takes it up again.
     """
     if not any(batch.state in TO_SEND or batch.state in ("refused", "bound", "ended") for batch in batches):
+        return ""
+    if all(batch.cancel_initiated_at is not None for batch in batches if batch.state not in SETTLED):
+        # Said when it was canceled.
         return ""
     why = ""
     if any(batch.state in TO_SEND or batch.state == "refused" for batch in batches):

@@ -118,7 +118,7 @@ class Options:
         in which the model writes them, and a part of every fingerprint.
         """
         made: dict[str, Any] = {}
-        left_out = {"client", "on_done", "params", "extra_params", "output_schema", *self.not_remembered}
+        left_out = {"client", "on_done", "timeout", "params", "extra_params", "output_schema", *self.not_remembered}
         if self.output_schema is not None:
             from .schema import OutputSchema
 

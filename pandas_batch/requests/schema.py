@@ -185,10 +185,10 @@ class OutputSchema:
                 continue
             try:
                 rows[i] = self._checked(output)
-            except (ValueError, RecursionError, OverflowError) as error:
+            except Exception as error:  # a validator of the user's own may raise anything
                 begin = last_texts_from[i] if last_texts_from else None
                 if begin is not None:
-                    with contextlib.suppress(ValueError, RecursionError, OverflowError):
+                    with contextlib.suppress(Exception):
                         rows[i] = self._checked(output.encode()[begin:].decode())
                         continue
                 invalid[i] = _misfit(error, stop_reasons[i] if stop_reasons is not None else None)
@@ -217,7 +217,7 @@ class OutputSchema:
             try:
                 row = self._checked(text)
                 return (row if self._made_of is None else self._made_of(text)), ""
-            except (ValueError, RecursionError, OverflowError) as error:
+            except Exception as error:  # a validator of the user's own may raise anything
                 why = why or error
         return None, _misfit(why or ValueError("there is no answer"), stop_reason)
 

@@ -27,7 +27,11 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     )
     if any(batch.is_live and batch.state == "live" and batch.run_id == run.id for batch in run.batch_records()):
         told += " No more rows are asked live; what is under way is billed, and kept when it comes."
-    n_unknown = sum(batch.state in UNDECIDED for batch in mine)
+    n_posting = sum(batch.state == "posting" for batch in mine)
+    if n_posting:
+        are = "is" if n_posting == 1 else "are"
+        told += f" {n_posting} {are} on the way to the server, and canceled there at once."
+    n_unknown = sum(batch.state in UNDECIDED for batch in mine) - n_posting
     if n_unknown:
         told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
     unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]

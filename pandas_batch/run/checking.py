@@ -30,7 +30,7 @@ def check_run(run: AwaitedRun, max_failed: float, max_cost_usd: float | None) ->
             hint="run.check(max_failed=0.02)",
         )
     limit_usd = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
-    run.wait()
+    run.wait(run.options.timeout)
     status = run.snapshot()
     answers = run.answers()
     n_without_prompt = status.counts.get("skipped", 0) - len(answers.reasons())

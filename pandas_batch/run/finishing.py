@@ -6,6 +6,7 @@ there or not, and the same call goes on from what it finds.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from pandas_batch.amounts import usd
 from pandas_batch.display.live_progress import LiveProgress
 from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.settling import settle_left_behind
-from pandas_batch.errors import outside_level
+from pandas_batch.errors import BudgetError, outside_level
 from pandas_batch.estimates.bill import check_budget
 from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.results.row_status import CODE
@@ -26,6 +27,7 @@ from pandas_batch.types import MAX_BATCH_REQUESTS
 from .extending import extended
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce
+from .repeating import finishing_lease
 from .retrying import Again, budget_of, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
@@ -56,16 +58,28 @@ def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
         bodies = [one.params for one in again]
         counted = estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now())
         told = at_standard_price(counted)
-    check_budget(told, budget_usd, from_environment=from_environment)
+    try:
+        check_budget(told, budget_usd, from_environment=from_environment)
+    except BudgetError as error:
+        enough = f"{math.ceil((told.cost_usd_max or 0.0) * 100) / 100:.2f}"
+        raise BudgetError(
+            error.what,
+            "Nothing was canceled, and nothing was asked; batches that are on the server go on, and are billed.",
+            f"{run.expression}.finish_now(max_cost_usd={enough})" if told.cost_usd_max is not None else error.hint,
+        ) from None
     progress = LiveProgress(run.options.progress, f"finishing {run.id}", len(again), clock=run.clock)
     progress.tell(
         f"Run {run.id}: canceling its batches; what they do not answer, at most {len(again):,} rows, is asked now "
         f"through the Messages API at the standard price: at most {usd(told.cost_usd_max)}."
     )
+    # Held while it lasts: another run that waits for these rows would ask what is canceled itself.
+    lease = run.store.lease(finishing_lease(run.id))
     try:
         _cancel(run)
         _ask_rest(run, progress)
     finally:
+        if lease is not None:
+            lease.close()
         progress.close()
     return run.result()
 

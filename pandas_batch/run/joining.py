@@ -204,7 +204,8 @@ class Gathered:
         usd = np.full(self._n, np.nan)
         if self._table is not None:
             usd = self._table.column("cost_usd").to_numpy().copy()
-        usd[free] = 0.0
+        # What came before the last part of such an answer was paid.
+        usd[free & np.isnan(usd)] = 0.0
         if self._shared is not None:
             usd[self._shared & ~self._unanswered] = 0.0
         return usd

@@ -10,11 +10,13 @@ have been, and counts once more.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pandas_batch import exiting
 from pandas_batch.amounts import usd
 from pandas_batch.engine.rebuilding import answers_of
 from pandas_batch.engine.spooling import params_of_line
@@ -25,6 +27,8 @@ from pandas_batch.results.row_status import CODE, status_codes
 from .extending import extended
 from .retrying import Again, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
+
+_TICK_S = 0.25
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
@@ -73,6 +77,20 @@ def _worth(run: DrivenRun) -> np.ndarray:
     return worth
 
 
+def finishing_lease(run_id: str) -> str:
+    """Return the name of the lease that is held while a run finishes now: it asks itself what it has canceled."""
+    return f"finishing-{run_id}"
+
+
+def _wait_for_finishing(run: DrivenRun) -> None:
+    """Wait until no run, whose canceled batches this one has waited for, asks their rows itself."""
+    for run_id in {batch.run_id for batch in run.batch_records() if _is_canceled_elsewhere(run, batch)}:
+        while (lease := run.store.lease(finishing_lease(run_id))) is None:
+            exiting.leave_if_ending()
+            run.clock.wait(_TICK_S, threading.Event())
+        lease.close()
+
+
 def retry_once(run: DrivenRun) -> str:
     """
     Add a batch of what is worth asking again, if that is due; return why it was not, or "".
@@ -88,6 +106,7 @@ def retry_once(run: DrivenRun) -> str:
             return _refused(run, error.what)
     if not again:
         return ""
+    _wait_for_finishing(run)
     with nobody_else_asks_again(run, again):
         # Another kernel may have been faster, or may have asked them while we waited.
         if not is_due(run):

@@ -76,6 +76,7 @@ class RunAnswers:
         self.positions: np.ndarray = requests.column("position").to_numpy()
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
         self.batches = {batch.key: batch for batch in batches}
+        self._stay_with_parts()
         self._tables: dict[int, pa.Table] = {}
         self._own_tables: dict[int, pa.Table] = {}
         self._any_schema = schema
@@ -175,6 +176,18 @@ class RunAnswers:
                 table = joined_parts(table, batch.continued, self._own_table)
             self._tables[key] = table
         return self._tables[key]
+
+    def _stay_with_parts(self) -> None:
+        """Let answers that paused, and whose next part is not here, be what they are so far: paid, and readable."""
+        for batch in self.batches.values():
+            if batch.continued and batch.state != "collected":
+                if not self.keys.flags.writeable:
+                    self.keys, self.positions, self.reused = self.keys.copy(), self.positions.copy(), self.reused.copy()
+                for position, parts in batch.continued.items():
+                    mine = (self.keys == batch.key) & (self.positions == int(position))
+                    key, part = parts[-1]
+                    self.keys[mine], self.positions[mine] = key, part
+                    self.reused[mine] = self.batches[key].run_id != self._run.id
 
     def _own_table(self, key: int) -> pa.Table:
         """Return the mapped answers of a collected batch as they are stored."""
@@ -299,6 +312,11 @@ class RunAnswers:
             # was lost, there may be a bill.
             is_missing = codes == CODE["missing"]
             usd[is_missing] = standard_usd[is_missing] = np.nan if self.batches[key].is_live else 0.0
+            if self.batches[key].continued:
+                for place in np.flatnonzero(is_missing).tolist():
+                    # What came before was paid.
+                    usd[place] += self._cost_of_parts(key, int(positions[place]), "cost_usd")
+                    standard_usd[place] += self._cost_of_parts(key, int(positions[place]), "cost_usd_standard")
             if self._told_requests is not None:
                 told = self._told_requests[mine]
                 usd[told] = standard_usd[told] = 0.0
@@ -314,6 +332,11 @@ class RunAnswers:
         if not known:
             return Totals(None, None, None, None)
         return Totals(*(round(usd, 12) for usd in (cost, standard, paid, saved)))
+
+    def _cost_of_parts(self, key: int, position: int, name: str) -> float:
+        """Return what the parts of an answer cost that came before its last one."""
+        parts = self.batches[key].continued.get(str(position), ())
+        return sum(self._own_table(part_key).column(name)[part].as_py() or 0.0 for part_key, part in parts)
 
     def _paid_besides(self, key: int, mine: Places) -> float:
         """Return what the parts of answers that go on in a batch make this run's bill longer, or shorter, in USD."""

@@ -217,7 +217,7 @@ class Runs(Batches):
 
     def _no_run(self, wanted: str) -> NoReturn:
         known = [text for run in self.runs() for text in (run.name, run.id) if text]
-        close = difflib.get_close_matches(wanted, known, n=3)
+        close = list(dict.fromkeys(difflib.get_close_matches(wanted, known, n=6)))[:3]
         raise RunNotFoundError(
             f"There is no run {wanted!r} in the store at {self.path}.",
             NOTHING_SENT,
