@@ -342,3 +342,14 @@ def test_the_size_of_a_request_counts_its_attachments() -> None:
     options = parse_options({"prompt_col": "p", "images_col": "m", "on_unsendable": "skip"})
     made = plan_requests(frame, options, base_url="https://x", api_version="v", max_request_bytes=150)
     assert made.sendable.tolist() == [False, True]
+
+
+def test_the_hint_for_a_missing_prompt_names_no_column_of_files() -> None:
+    """A line that is advised asks the question of a text column, and brings the attachments along."""
+    frame = pd.DataFrame({"photo": ["kettle.png"], "question": ["What is it?"]})
+    with pytest.raises(InputError) as caught:
+        plan_requests(frame, parse_options({"images_col": "photo"}), base_url="http://x", api_version="1")
+    assert caught.value.hint == "df.claude_batch.submit('question', images_col='photo')"
+    with pytest.raises(InputError) as caught:
+        plan_requests(frame[["photo"]], parse_options({"images_col": "photo"}), base_url="http://x", api_version="1")
+    assert caught.value.hint == "df.claude_batch.submit(\"column of prompts\", images_col='photo')"

@@ -349,16 +349,22 @@ def _texts_of(frame: pd.DataFrame, options: Options) -> Texts:
             return parse_template(options.prompt, frame.columns, frame.index.names).texts(frame)
         return text_column(series_of(options.prompt, frame, "prompt"))
     if options.prompt_col is None:
-        raise InputError("Neither prompt_col= nor prompt= says where the prompts are.", hint=_hint_of_prompt(frame))
+        raise InputError(
+            "Neither prompt_col= nor prompt= says where the prompts are.", hint=_hint_of_prompt(frame, options)
+        )
     return text_column(column_of(frame, options.prompt_col, "prompt_col"))
 
 
-def _hint_of_prompt(frame: pd.DataFrame) -> str:
+def _hint_of_prompt(frame: pd.DataFrame, options: Options) -> str:
+    attached = {"images_col": options.images_col, "documents_col": options.documents_col}
+    also = "".join(f", {option}={label!r}" for option, label in attached.items() if label is not None)
     for name in frame.columns:
         column = frame[name]
-        if isinstance(column, pd.Series) and pd.api.types.is_string_dtype(column.dtype):
-            return f"df.claude_batch.submit({name!r})"
-    return 'df.claude_batch.submit("column of prompts")'
+        # The name of a file is no prompt.
+        is_attached = any(label is not None and name == label for label in attached.values())
+        if not is_attached and isinstance(column, pd.Series) and pd.api.types.is_string_dtype(column.dtype):
+            return f"df.claude_batch.submit({name!r}{also})"
+    return f'df.claude_batch.submit("column of prompts"{also})'
 
 
 def _read_contents(texts: Texts, missing: np.ndarray, reasons: dict[int, str]) -> dict[int, Content]:
