@@ -57,7 +57,7 @@ LOW_CONTRAST = """() => {
 def page_of_panels(lab_server: LabServer, browser: Any) -> Iterator[LabPage]:
     lab = LabPage(lab_server, browser.new_page())
     lab.start(SHOWN)
-    lab.wait_text("all shown")
+    lab.wait_text("all shown", 120)  # many panels, on a machine that may be busy
     lab.command("application:toggle-left-area")
     lab.page.wait_for_function("() => document.querySelectorAll('.pdb').length === 6")
     yield lab
@@ -194,7 +194,7 @@ def test_a_panel_is_no_taller_than_it_has_to_be(lab: LabPage) -> None:
     most = {"one": 260, "one at the end": 60, "good": 60, "from the store": 60, "many": 520, "many failed": 520}
     most |= {"preparing": 260, "running": 520, "spent": 260}
     lab.start(LIVE.replace("NAMES", repr(tuple(most))))
-    lab.wait_text("all shown")
+    lab.wait_text("all shown", 120)  # many panels, on a machine that may be busy
     heights = """() => [...document.querySelectorAll('.pdb-live')].map(e => { e.style.width = '1080px';
         return e.getBoundingClientRect().height; })"""
     found = dict(zip(most, lab.page.evaluate(heights), strict=True))
@@ -214,7 +214,7 @@ def test_nothing_unfolds_or_loses_the_focus_and_the_live_region_stays(lab: LabPa
         "while not os.path.exists('folded'): time.sleep(.05)\n"
         "panels['running'].update(last)",
     )
-    lab.wait_text("all shown")
+    lab.wait_text("all shown", 120)  # many panels, on a machine that may be busy
     folds = lab.page.locator(".pdb-live details.pdb-fold")
     assert folds.evaluate_all("all => all.map(e => e.open)") == [True, True, False]
     height = "() => document.querySelector('.pdb-live').getBoundingClientRect().height"
