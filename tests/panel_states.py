@@ -11,7 +11,7 @@ from pandas_batch.types import BatchStatus, FailureKind, FirstAnswer, RunStatus,
 try:
     from .run_statuses import STARTED_AT
 except ImportError:  # in a kernel of a browser test, which has this folder on its path
-    from run_statuses import STARTED_AT  # type: ignore[no-redef]
+    from run_statuses import STARTED_AT  # type: ignore[no-redef]  # found in one of two places
 
 _RUN = 'pandas_batch.load("run_261130_150842_26de0e")'
 _KINDS = (

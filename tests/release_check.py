@@ -37,7 +37,7 @@ LEAST = ("README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "tests/confte
 
 def run(*command: str | Path, **options: object) -> str:
     """Run a command and return what it says; leave with all of it where it fails."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=OUT, **options)  # type: ignore[call-overload]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=OUT, **options)  # type: ignore[call-overload]  # any options
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return str(done.stdout)

@@ -38,7 +38,7 @@ def completed(ipython: Any, text: str) -> list[str]:
     return [text[: one.start] + one.text + text[one.end :] for one in ipython.Completer.completions(text, len(text))]
 
 
-@pytest.mark.filterwarnings("ignore::IPython.core.completer.ProvisionalCompleterWarning")
+@pytest.mark.filterwarnings("ignore::IPython.core.completer.ProvisionalCompleterWarning")  # a provisional way in
 def test_a_shell_completes_the_columns_of_a_frame_and_nothing_else(ipython: Any) -> None:
     """What Tab offers are the columns, once each, and picking one gives the line that was meant."""
     for call in ('df.claude_batch.submit("', "df.claude_batch.trial('", 'out = df.claude_batch.estimate(prompt_col="'):
@@ -76,4 +76,6 @@ def test_names_that_the_quotes_cannot_hold_are_not_offered() -> None:
     found = columns_for('df.claude_batch.submit("', {"df": FRAME})
     assert found is not None
     assert found[1] == ["review", "rating", "re-view", "other"]
-    assert 'with"quote' in columns_for("df.claude_batch.submit('", {"df": FRAME})[1]  # type: ignore[index]
+    found = columns_for("df.claude_batch.submit('", {"df": FRAME})
+    assert found is not None
+    assert 'with"quote' in found[1]

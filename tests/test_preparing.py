@@ -38,7 +38,7 @@ def words(data: dict[str, Any]) -> str:
 
 def test_the_first_sign_comes_before_any_row_is_read(
     monkeypatch: pytest.MonkeyPatch,
-    shell: Any,  # noqa: F811
+    shell: Any,  # noqa: F811 - a fixture, imported by its name
     server: simulator.Simulator,
 ) -> None:
     """However many rows there are, the cell says that they are being prepared before the first of them is looked at."""
@@ -58,7 +58,7 @@ def test_the_first_sign_comes_before_any_row_is_read(
 
 def test_the_display_of_a_preparation_becomes_that_of_its_run(
     monkeypatch: pytest.MonkeyPatch,
-    shell: Any,  # noqa: F811
+    shell: Any,  # noqa: F811 - a fixture, imported by its name
     server: simulator.Simulator,
 ) -> None:
     """The account takes the place of what was shown first; there are two outputs, as for every run."""
@@ -74,7 +74,7 @@ def test_the_display_of_a_preparation_becomes_that_of_its_run(
 
 def test_a_refused_call_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
-    shell: Any,  # noqa: F811
+    shell: Any,  # noqa: F811 - a fixture, imported by its name
     server: simulator.Simulator,
 ) -> None:
     """Where the call is wrong its error is all there is: no panel stays that says it was being prepared."""

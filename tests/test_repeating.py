@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -158,11 +160,9 @@ def test_a_number_that_is_none_is_refused(api, clock, bad):
         ask(frame_of(), api, clock, retries=bad)
 
 
-def test_rows_that_a_trial_is_asking_just_now_are_waited_for_and_not_posted(api, clock, monkeypatch):
-    api.faults.add(simulator.RowFault("overloaded", asked="batch", times=1))
-    run = ask(frame_of(1), api, clock).wait()
-    record = replace(run.record, options={**run.record.options, "retries": 1})
-    again = Run.of(run.store, record, client=api.client(), clock=clock)
+@contextmanager
+def a_trial_asks_it_just_now(api: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """While this is open the one row of `frame_of(1)` is asked live; it is answered when somebody waits for that."""
     is_asked, may_answer = threading.Event(), threading.Event()
 
     def answer(params: dict[str, Any]) -> str:
@@ -180,9 +180,18 @@ def test_rows_that_a_trial_is_asking_just_now_are_waited_for_and_not_posted(api,
     trial = threading.Thread(target=lambda: tried(frame_of(1), api, clock, n=1), daemon=True)
     trial.start()
     assert is_asked.wait(20)
-    told = retry_once(again)
+    yield
     may_answer.set()
     trial.join(20)
+
+
+def test_rows_that_a_trial_is_asking_just_now_are_waited_for_and_not_posted(api, clock, monkeypatch):
+    api.faults.add(simulator.RowFault("overloaded", asked="batch", times=1))
+    run = ask(frame_of(1), api, clock).wait()
+    record = replace(run.record, options={**run.record.options, "retries": 1})
+    again = Run.of(run.store, record, client=api.client(), clock=clock)
+    with a_trial_asks_it_just_now(api, clock, monkeypatch):
+        told = retry_once(again)
     assert (told, again.result()["status"].tolist()) == ("", ["succeeded"])
     assert (len(api.batches), len(api.billed)) == (1, 1)
 
@@ -223,25 +232,7 @@ def test_a_retry_waits_for_rows_that_a_trial_is_asking_just_now(api, clock, monk
     """`retry_failed` asks no row that is being asked live: its answer is waited for, and paid once."""
     api.faults.add(simulator.RowFault("overloaded", asked="batch", times=1))
     run = ask(frame_of(1), api, clock).wait()
-    is_asked, may_answer = threading.Event(), threading.Event()
-
-    def answer(params: dict[str, Any]) -> str:
-        is_asked.set()
-        may_answer.wait(20)
-        return "yes"
-
-    def looked(*args: Any, **kwargs: Any) -> bool:
-        may_answer.set()
-        return settle(*args, **kwargs)
-
-    settle = others_asking.settle_if_left
-    monkeypatch.setattr(others_asking, "settle_if_left", looked)
-    api.answer = answer
-    trial = threading.Thread(target=lambda: tried(frame_of(1), api, clock, n=1), daemon=True)
-    trial.start()
-    assert is_asked.wait(20)
-    again = run.retry_failed()
-    may_answer.set()
-    trial.join(20)
+    with a_trial_asks_it_just_now(api, clock, monkeypatch):
+        again = run.retry_failed()
     assert again.result()["status"].tolist() == ["succeeded"]
     assert (len(api.batches), len(api.billed)) == (1, 1)
