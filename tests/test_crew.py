@@ -15,6 +15,7 @@ from rowlab import ask
 from pandas_batch import simulator
 from pandas_batch.clock import SYSTEM_CLOCK
 from pandas_batch.engine.crew import Crew
+from pandas_batch.engine.engine import Engine
 from pandas_batch.run import recording
 from pandas_batch.wire.wire import Wire
 
@@ -132,3 +133,43 @@ def test_a_cancel_waits_for_creates_that_are_under_way(monkeypatch, clock):
             assert all(batch.facts.cancel_at is not None for batch in api.batches)
         run.wait()
         assert not {batch.state for batch in run.store.batches_of_run(run.id)} - {"collected", "withdrawn"}
+
+
+def test_a_cancel_reaches_what_is_posted_while_another_batch_is_on_its_way(monkeypatch, clock):
+    """No batch goes on, and is billed, because the create of another is slow; that one is canceled when it is there."""
+    monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 1)
+    began, before = threading.Event(), []
+
+    def is_canceled() -> bool:
+        began.set()
+        before.append(api.calls("cancel"))
+        return api.calls("cancel") > 0
+
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+        with clock.held(), held_up(monkeypatch, "create", is_canceled, nth=2) as came:
+            run = ask(FRAME, api, clock)
+            assert began.wait(PATIENCE_S)
+            run.cancel()
+            assert came == [True]
+            assert all(batch.facts.cancel_at is not None for batch in api.batches)
+        run.wait()
+
+
+def test_a_cancel_by_force_is_not_lost_beside_one_that_is_on_its_way(monkeypatch, clock):
+    """What is asked while an engine cancels is done after it, and whoever asks for it waits for that."""
+    asked, honest = [], Engine._cancel_batches
+
+    def cancel_batches(self: Engine, *, force: bool) -> None:
+        asked.append(force)
+        if asked == [False]:
+            self.request_cancel(force=True)
+        honest(self, force=force)
+
+    monkeypatch.setattr(Engine, "_cancel_batches", cancel_batches)
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
+        with clock.held():
+            run = ask(FRAME, api, clock)
+            run.wait_submitted(PATIENCE_S)
+            run.cancel()
+        run.wait()
+    assert asked[:2] == [False, True]
