@@ -138,15 +138,20 @@ def test_a_cancel_waits_for_creates_that_are_under_way(monkeypatch, clock):
 def test_a_cancel_reaches_what_is_posted_while_another_batch_is_on_its_way(monkeypatch, clock):
     """No batch goes on, and is billed, because the create of another is slow; that one is canceled when it is there."""
     monkeypatch.setattr(recording, "MAX_BATCH_REQUESTS", 1)
-    began, before = threading.Event(), []
+    began = threading.Event()
 
     def is_canceled() -> bool:
         began.set()
-        before.append(api.calls("cancel"))
         return api.calls("cancel") > 0
 
+    def is_late() -> bool:
+        return time.monotonic() > began_s + 1.0
+
+    began_s = time.monotonic()
     with simulator.serve(clock=clock.time_s, seconds_per_batch=600) as api:
-        with clock.held(), held_up(monkeypatch, "create", is_canceled, nth=2) as came:
+        # The cancel of the late one takes a while too: whoever asked waits for that.
+        slow_cancel = held_up(monkeypatch, "cancel", is_late, nth=2)
+        with clock.held(), slow_cancel, held_up(monkeypatch, "create", is_canceled, nth=2) as came:
             run = ask(FRAME, api, clock)
             assert began.wait(PATIENCE_S)
             run.cancel()

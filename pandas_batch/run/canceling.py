@@ -30,7 +30,11 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     n_posting = sum(batch.state == "posting" for batch in mine)
     if n_posting:
         are = "is" if n_posting == 1 else "are"
-        told += f" {n_posting} {are} on the way to the server, and canceled there at once."
+        they = "it is" if n_posting == 1 else "they are"
+        told += (
+            f" {n_posting} {are} on the way to the server: {they} canceled there as soon as the answer comes, and not "
+            "posted again."
+        )
     n_unknown = sum(batch.state in UNDECIDED for batch in mine) - n_posting
     if n_unknown:
         told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from .driving import DrivenRun
 
 
-def may_be_due(run: DrivenRun) -> bool:
+def _may_be_due(run: DrivenRun) -> bool:
     """Return whether it is worth a look at the answers to see whether the run is to ask rows again by itself."""
     record = run.record
+    # What was canceled was canceled on purpose.
     if record.asks_no_more:
         return False
     return run.options.retries > record.n_retried or any(
@@ -48,8 +49,7 @@ def may_be_due(run: DrivenRun) -> bool:
 
 def is_due(run: DrivenRun) -> bool:
     """Return whether the run is to ask rows again by itself, now that all its batches have ended."""
-    # What was canceled was canceled on purpose.
-    if run.record.asks_no_more:
+    if not _may_be_due(run):
         return False
     if any(batch.state not in ("collected", "withdrawn") for batch in run.batch_records()):
         return False

@@ -413,9 +413,9 @@ class Run(AwaitedRun):
         return retry_run(self, errors=errors, rows=rows, max_cost_usd=max_cost_usd, overrides=overrides)
 
     def _is_retry_due(self) -> bool:
-        from .repeating import is_due, may_be_due
+        from .repeating import is_due
 
-        return may_be_due(self) and is_due(self)
+        return is_due(self)
 
     def _retry_once(self) -> str:
         from .repeating import retry_once
