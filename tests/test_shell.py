@@ -223,6 +223,9 @@ def test_a_run_is_left_at_the_timeout_watched_and_canceled(
     canceled = process("cancel", "r")
     assert canceled.returncode == 0
     assert "1 of 1 batches is being canceled" in canceled.stdout
+    # What was just said is not taken back at the end of the process.
+    assert "go on there" not in canceled.stderr
+    assert "goes on there" not in canceled.stderr
     shell.advance(3600)
     code, told = document(capsys, "collect", "r")
     assert (code, told["counts"]) == (3, {"canceled": 2, "skipped": 1})
