@@ -16,7 +16,7 @@ from pandas_batch.run.driving import _engines
 from pandas_batch.run.library import load
 from pandas_batch.run.recovering import recover_run
 from pandas_batch.run.run import Run
-from pandas_batch.run.starting import Call, _record, parse
+from pandas_batch.run.starting import Call, _record, attach_run, parse
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, RowFault, revoked_key, spend_cap
 from pandas_batch.wire.wire import Wire
 
@@ -342,3 +342,18 @@ def test_asked_to_go_on_while_it_stops_a_run_never_ends_in_silence(clock, monkey
         api.faults.clear()
         assert ask(FRAME, api, clock).result()["status"].eq("succeeded").all()
         assert len(api.billed) == 12
+
+
+def test_a_retry_of_a_part_asks_nothing_besides_that_was_canceled_before(api, clock):
+    """A retry asks for what it was told to: canceled rows that it holds from its parent stay as they are."""
+    api.seconds_per_batch = 1000.0
+    with clock.held():
+        first = ask(FRAME, api, clock)
+        first.wait_submitted()
+        second = ask(FRAME.iloc[::-1], api, clock)
+        second.cancel()
+        first.cancel()
+    assert set(second.result()["status"]) == {"canceled"}
+    part = attach_run(FRAME[:2], second, {})
+    assert part.retry_failed().result()["status"].eq("succeeded").all()
+    assert len(api.billed) == 2
