@@ -21,10 +21,13 @@ class CountedComm(BaseComm):
     """A comm that keeps what would have gone to the browser."""
 
     sent: list[dict[str, Any]]
+    n_opened = 0
 
     def publish_msg(self, msg_type: str, data: Any = None, metadata: Any = None, buffers: Any = None, **_: Any) -> None:
         if msg_type == "comm_msg":
             CountedComm.sent.append(data)
+        elif msg_type == "comm_open":
+            CountedComm.n_opened += 1
 
 
 @pytest.fixture
@@ -83,6 +86,13 @@ def names(panel: Panel) -> list[str]:
 
 def html_of(panel: Panel) -> str:
     return "".join(widget.value for widget in panel._html.values())
+
+
+def test_a_panel_is_few_messages(sent: list[dict[str, Any]]) -> None:
+    """Forty panels at once are drawn whole: Jupyter drops what comes faster than 3,000 messages in three seconds."""
+    CountedComm.n_opened = 0
+    Panel(Hands().actions).update(run_status(1))
+    assert 20 < CountedComm.n_opened + len(sent) < 65
 
 
 def test_the_buttons_have_their_names_and_no_icons(panel: Panel) -> None:

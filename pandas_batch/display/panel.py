@@ -76,26 +76,25 @@ class Panel:
         self.wake: Callable[[], None] | None = None
         """Called when a click has changed something that must be drawn again later."""
 
-        names = (*_PIECES, "over", "times", "note", "style", "live")
-        self._html = {name: ipywidgets.HTML() for name in names}
-        self._html["style"].value = style_element(live=True)
-        self._html["style"].layout.display = "none"
-        self._html["live"].value = fragments.live_region()
+        names = (*_PIECES, "over", "times", "note")
+        # One layout and one style for all texts: each would be a message of its own, and Jupyter drops what comes
+        # faster than a thousand a second. A text that is empty is hidden by the style sheet.
+        rules = ipywidgets.HTML(style_element(live=True), _dom_classes=("pdb-hidden",))
+        self._shared = {"layout": rules.layout, "style": rules.style}
+        self._html = {"style": rules, "live": ipywidgets.HTML(fragments.live_region(), **self._shared)}
+        self._html |= {name: ipywidgets.HTML(**self._shared) for name in names}
         self._folds = {name: self._fold(name, title, is_open=is_open) for name, title, is_open in _FOLDS}
         self._cancel = LiveButton(description="Cancel", tooltip="Ask the server to stop what it has not answered yet")
         self._check = LiveButton(description="Check now", tooltip="Ask the server for the state of the batches now")
         self._cancel.on_click(self._on_cancel)
         self._check.on_click(self._on_check)
-        self._buttons = ipywidgets.HBox([self._check, self._cancel])
-        self._buttons.add_class("pdb-buttons")
+        self._buttons = ipywidgets.HBox([self._check, self._cancel], _dom_classes=("pdb-buttons",))
         # Beside the state, and so in sight and in one place however many lines follow.
-        self._top = ipywidgets.HBox([self._html["head"], self._buttons])
-        self._top.add_class("pdb-top")
-        self.box = ipywidgets.VBox(self._children())
+        self._top = ipywidgets.HBox([self._html["head"], self._buttons], _dom_classes=("pdb-top",))
         self.key = secrets.token_hex(4)
         """Tells this panel from others on a page: the account beside it looks whether this one lives."""
         self._classes = ("pdb", "pdb-live", f"pdb-of-{self.key}")
-        self.box._dom_classes = self._classes
+        self.box = ipywidgets.VBox(self._children(), _dom_classes=self._classes)
         if blocking:
             self.set_blocking(True)
         self._draw_buttons()
@@ -103,14 +102,12 @@ class Panel:
     def _fold(self, name: str, title: str, *, is_open: bool) -> tuple[Any, Any]:
         """Return a line that folds what stands below it; it is never written again, and so it stays as it was left."""
         opened = " open" if is_open else ""
-        line = ipywidgets.HTML(f'<details class="pdb-fold"{opened}><summary>{title}</summary></details>')
-        row = ipywidgets.HBox([line, self._html["failed_title"]] if name == "failures" else [line])
-        row.add_class("pdb-foldrow")
-        row.layout.display = "none"
-        body = ipywidgets.VBox([self._html[part] for part in _BELOW.get(name, (name,))])
-        body.add_class("pdb-folded")
-        body.layout.display = "none"
-        return row, body
+        html = f'<details class="pdb-fold"{opened}><summary>{title}</summary></details>'
+        line = ipywidgets.HTML(html, **self._shared)
+        title_row = [line, self._html["failed_title"]] if name == "failures" else [line]
+        row = ipywidgets.HBox(title_row, _dom_classes=("pdb-foldrow",), layout={"display": "none"})
+        parts = [self._html[part] for part in _BELOW.get(name, (name,))]
+        return row, ipywidgets.VBox(parts, _dom_classes=("pdb-folded",), layout={"display": "none"})
 
     def _children(self) -> list[Any]:
         folds = [widget for pair in self._folds.values() for widget in pair]
@@ -176,9 +173,6 @@ class Panel:
         widget = self._html[name]
         if widget.value != html:
             widget.value = html
-        shown = None if html else "none"
-        if name != "style" and widget.layout.display != shown:
-            widget.layout.display = shown
 
     # ---------------------------------------------------------------- buttons
 

@@ -301,7 +301,7 @@ class LabPage:
         """Return the visible text of all outputs."""
         return "\n".join(self.outputs())
 
-    def wait_text(self, pattern: str, timeout_s: float = 30.0) -> float:
+    def wait_text(self, pattern: str, timeout_s: float = 60.0) -> float:
         """Wait until the outputs match `pattern`; return after how many seconds they did."""
         started_s = time.monotonic()
         while True:
@@ -314,6 +314,10 @@ class LabPage:
                     f"{pattern!r} is not in the outputs after {timeout_s:g} s; cells {prompts}; {text[-1500:]}"
                 )
             self.page.wait_for_timeout(50)
+
+    def wait_no_text(self, words: str, timeout_s: float = 60.0) -> None:
+        """Wait until the outputs have these words no more."""
+        self.wait_text(rf"\A(?![\s\S]*{re.escape(words)})", timeout_s)
 
     def close(self) -> None:
         """Close the page; its kernels end, those of other pages live on."""

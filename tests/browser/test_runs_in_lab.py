@@ -33,9 +33,9 @@ def test_start_stays_live_and_cancels_by_clicks(lab: LabPage) -> None:
     (lab.server.root / "heard").touch()
     lab.wait_text("busy cell over")
     lab.click("Cancel")
-    lab.click("Confirm cancel", timeout_s=5)
-    assert lab.page.get_by_role("button", name="Canceling…", exact=True).is_disabled(timeout=5000)
-    lab.wait_text(r"cancels 1 \{.*'canceled'", 40)
+    lab.click("Confirm cancel", timeout_s=15)
+    assert lab.page.get_by_role("button", name="Canceling…", exact=True).is_disabled(timeout=15_000)
+    lab.wait_text(r"cancels 1 \{.*'canceled'", 90)
     assert "Canceled" in lab.outputs()[1]
     lab.wait_account()
 
@@ -52,8 +52,8 @@ def test_a_waiting_cell_can_be_canceled_from(lab: LabPage, call: str) -> None:
     assert "stop the cell" not in lab.text()
     lab.click("Check now")
     lab.click("Cancel")
-    lab.click("Confirm cancel", timeout_s=5)
-    lab.wait_text(r"\{.*'canceled'", 40)
+    lab.click("Confirm cancel", timeout_s=15)
+    lab.wait_text(r"\{.*'canceled'", 90)
 
 
 def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
@@ -68,7 +68,7 @@ def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
     lab.wait_idle(5)
     lab.run_cell(2)
     lab.run_cell(1)
-    lab.wait_text(r"30\s+of 30", 40)
+    lab.wait_text(r"30\s+of 30", 90)
     lab.wait_idle(20)
 
 
@@ -82,7 +82,7 @@ def test_run_all_twice_pays_once(lab: LabPage) -> None:
         "pandas_batch.load('reviews')",
     )
     lab.start(*cells)
-    lab.wait_text("equal True creates 1", 40)
+    lab.wait_text("equal True creates 1", 90)
     lab.wait_idle(20)
     assert "Finished" in lab.outputs()[3]
     saved = json.dumps(lab.save())
@@ -100,7 +100,7 @@ def test_failed_rows_are_shown_escaped(lab: LabPage) -> None:
         + f"df.index = [{attack!r}] * 30\n",
         "out = df.claude_batch.submit('review', **ask)",
     )
-    lab.wait_text("1 row failed", 40)
+    lab.wait_text("1 row failed", 90)
     assert attack in lab.text()
     assert lab.page.evaluate("() => window.__pwn") is None
 
@@ -114,13 +114,13 @@ def test_a_stopped_run_says_who_stopped_it_and_what_runs_can_be_canceled(lab: La
         "run = df.claude_batch.start('review', **ask)",
         "print('canceled rows', run.wait().counts.get('canceled'))",
     )
-    lab.wait_text("Stopped: the spend limit of your organization is reached", 40)
+    lab.wait_text("Stopped: the spend limit of your organization is reached", 90)
     lab.wait_text(r"1 of 3 batches is on the server and goes on \(billed at most \$0\.\d+\)\. 2 were refused")
     assert "You have reached your API usage limits." in lab.outputs()[1]
     lab.click("Cancel")
-    lab.click("Confirm cancel", timeout_s=5)
-    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden", timeout=20_000)
-    lab.wait_text(r"Canceled\s+reviews", 40)
+    lab.click("Confirm cancel", timeout_s=15)
+    lab.page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden", timeout=60_000)
+    lab.wait_text(r"Canceled\s+reviews", 90)
 
 
 def test_a_call_is_seen_while_its_rows_are_prepared(lab: LabPage) -> None:
@@ -132,8 +132,8 @@ def test_a_call_is_seen_while_its_rows_are_prepared(lab: LabPage) -> None:
         + "    return read(*args, **kwargs)\nplan.plan_requests = slow\n",
         "run = df.claude_batch.start('review', **ask)",
     )
-    lab.wait_text(r"Preparing[\s\S]*reading 30 rows, \d s", 20)
+    lab.wait_text(r"Preparing[\s\S]*reading 30 rows, \d s", 90)
     (lab.server.root / "seen").touch()
-    lab.wait_text(r"In progress[\s\S]*elapsed \d+ s", 30)
+    lab.wait_text(r"In progress[\s\S]*elapsed \d+ s", 90)
     assert "Preparing" not in lab.text()
     assert lab.page.locator(".pdb-live").count() == 1
