@@ -74,9 +74,9 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
     client = anthropic.Anthropic(api_key="none", base_url=url, max_retries=0)
     frame(load, n_rows).claude_batch.submit("prompt", **options(client, str(folder)))
     store = Store.open(folder)
-    run = store.find_run(pandas_batch.runs(str(folder)).index[0])
-    batch = store.batches_of_run(run.id)[0]
-    wire, ids = Wire(client), store.custom_ids_of(batch.key)
+    run = store.runs.find(pandas_batch.runs(str(folder)).index[0])
+    batch = store.batches.of_run(run.id)[0]
+    wire, ids = Wire(client), store.batches.custom_ids_of(batch.key)
     came, made = folder / "came.jsonl", folder / "made.arrow"
 
     def download() -> None:
@@ -109,7 +109,7 @@ def measure(load: str, n_rows: int, url: str, folder: Path) -> dict[str, Spans]:
     results = f"{url}/v1/messages/batches/{batch.batch_id}/results"
     lines = came.read_bytes()
     upload = ["--request", "POST", "--header", "content-type: application/json", "--output", "/dev/null"]
-    upload += ["--upload-file", str(store.spool_path(batch.key))]
+    upload += ["--upload-file", str(store.files.spool_path(batch.key))]
     return ours | {
         "curl to nowhere": curl_ms([*headers, "--output", "/dev/null", results]),
         "parse the ids alone": least_ms(lambda: msgspec.json.Decoder(IdOnly).decode_lines(lines)),

@@ -37,7 +37,7 @@ def prints(n: int, seed: int) -> np.ndarray:
 
 def spooled(store: Store, nonce: str, n: int, n_bytes: int) -> Any:
     text = b'","params":{"x":"' + b"p" * n_bytes + b'"}}'
-    with store.new_spool() as spool:
+    with store.files.new_spool() as spool:
         spool.write(b'{"requests":[\n')
         for start in range(0, n, 256):
             rows = range(start, min(n, start + 256))
@@ -70,7 +70,7 @@ def add(store: Store, run_id: str, n: int, seed: int, size: int = ROWS_PER_BATCH
         n_requests=n,
     )
     with timed(f"add_run: {n:,} rows, {len(batches)} batches"):
-        return store.add_run(run, rows_table(np.arange(n)), requests, batches, index=pd.RangeIndex(n))
+        return store.runs.add(run, rows_table(np.arange(n)), requests, batches, index=pd.RangeIndex(n))
 
 
 def quietly(work: Callable[[], Any]) -> Any:
@@ -83,9 +83,9 @@ def quietly(work: Callable[[], Any]) -> Any:
 
 def collect(store: Store, run: RunRecord) -> None:
     for key in run.batch_keys:
-        n = store.batch(key).n_requests
-        store.transition(key, expect=["intent"], to="ended")
-        store.set_collected(key, np.random.default_rng(key).random(n) < 0.985)
+        n = store.batches.get(key).n_requests
+        store.batches.transition(key, expect=["intent"], to="ended")
+        store.batches.set_collected(key, np.random.default_rng(key).random(n) < 0.985)
 
 
 def at_scale(folder: Path, n: int) -> None:
@@ -99,17 +99,17 @@ def at_scale(folder: Path, n: int) -> None:
     store_module._instances.clear()
     with timed("open, run, rows_of, requests_table_of, index_of"):
         store = Store.open(path)
-        store.run("r1")
-        store.rows_of("r1")
-        store.requests_table_of("r1")
-        store.index_of("r1")
+        store.runs.get("r1")
+        store.runs.rows_of("r1")
+        store.runs.requests_of("r1")
+        store.runs.index_of("r1")
     draws = np.zeros(n, np.uint16)
     same, other = prints(n, seed=1), prints(n, seed=2)
     with timed("find_answers: all known"):
-        keys, _ = store.find_answers(same, draws, base_url=BASE_URL)
+        keys, _ = store.batches.find_answers(same, draws, base_url=BASE_URL)
     print(f"    found {np.count_nonzero(keys >= 0):,}")
     with timed("find_answers: none known"):
-        store.find_answers(other, draws, base_url=BASE_URL)
+        store.batches.find_answers(other, draws, base_url=BASE_URL)
     labels = pd.Index([f"customer {i}" for i in range(n)])
     from pandas_batch.store.labels import read_index, write_index
 
@@ -128,10 +128,10 @@ def small_segments(folder: Path) -> None:
     asked = np.concatenate([prints(100_000, seed=1), prints(900_000, seed=3)])
     for _ in range(2):
         with timed("find_answers: 1,000,000 asked"):
-            store.find_answers(asked, draws, base_url=BASE_URL)
+            store.batches.find_answers(asked, draws, base_url=BASE_URL)
     with timed("runs() and batches(1,000)"):
-        store.runs()
-        store.batches(run.batch_keys)
+        store.runs.all()
+        store.batches.of_keys(run.batch_keys)
 
 
 def ten_segments(folder: Path) -> None:
@@ -142,7 +142,7 @@ def ten_segments(folder: Path) -> None:
     asked = np.concatenate([prints(500_000, seed=1), prints(500_000, seed=3)])
     for _ in range(2):
         with timed("find_answers: 1,000,000 asked"):
-            store.find_answers(asked, draws, base_url=BASE_URL)
+            store.batches.find_answers(asked, draws, base_url=BASE_URL)
 
 
 def transitions(folder: Path) -> None:
@@ -153,13 +153,13 @@ def transitions(folder: Path) -> None:
     spans = []
     for i in range(400):
         started_s = time.perf_counter()
-        store.transition(key, expect=["intent", "posting"], to="posting", attempts=i)
+        store.batches.transition(key, expect=["intent", "posting"], to="posting", attempts=i)
         spans.append((time.perf_counter() - started_s) * 1e3)
     print(f"  durable transition: p50 {np.percentile(spans, 50):.2f} ms, p99 {np.percentile(spans, 99):.2f} ms")
     with timed("100 x batch()"):
         for _ in range(100):
-            store.batch(key)
-    print(f"  journal: {store._database.read(lambda c: c.execute('PRAGMA journal_mode').fetchone()[0])}")
+            store.batches.get(key)
+    print(f"  journal: {store._opened.database.read(lambda c: c.execute('PRAGMA journal_mode').fetchone()[0])}")
 
 
 def compaction(folder: Path) -> None:
@@ -170,25 +170,25 @@ def compaction(folder: Path) -> None:
     words = np.array(["red", "green", "über", "house", "of", "the", "and", "answer", "42", "row"])
     dice = np.random.default_rng(0)
     texts = [" ".join(words[dice.integers(0, 10, 220)]) for _ in range(1000)]
-    with store.new_results_part(key) as part:
+    with store.files.new_results_part(key) as part:
         for i in range(100_000):
             part.write(b'{"custom_id":"pb1_r1x0_%05d","result":{"text":"%s"}}\n' % (i, texts[i % 1000].encode()))
     with timed("commit_files"):
-        store.commit_files({store.results_part_path(key): store.results_path(key)})
-    raw = store.results_path(key).stat().st_size
+        store.files.commit({store.files.results_part_path(key): store.files.results_path(key)})
+    raw = store.files.results_path(key).stat().st_size
     answers = pa.table({"output": pa.array([texts[i % 1000] for i in range(100_000)], pa.large_string())})
     from pandas_batch.store.tables import write_table
 
-    write_table(store.answers_path(key), answers)
+    write_table(store.files.answers_path(key), answers)
     collect(store, run)
     with timed("compact"):
-        store.compact(key)
+        store.batches.compact(key)
     size = store.size_bytes()
     print(f"  raw results {raw / 1e6:.1f} MB, whole store afterwards {size / 1e6:.1f} MB ({size / raw:.2f} x)")
-    with timed("open_results().read()"), store.open_results(key) as file:
+    with timed("open_results().read()"), store.files.open_results(key) as file:
         file.read()
     with timed("delete_run"):
-        store.delete_run("r1")
+        store.runs.delete("r1")
 
 
 def main() -> None:

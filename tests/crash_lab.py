@@ -109,12 +109,12 @@ def n_wrongly_adopted(job: Job, api: Any) -> int:
     store = Store.open(job.store)
     nonces = {
         batch.batch_id: batch.nonce
-        for run in store.runs()
-        for batch in store.batches_of_run(run.id)
+        for run in store.runs.all()
+        for batch in store.batches.of_run(run.id)
         if batch.batch_id is not None
     }
     store_room._instances.pop(store.path, None)
-    store._database.close()
+    store._opened.database.close()
     ids = {batch.id: [json.loads(line)["custom_id"] for line in batch.result_lines()] for batch in api.batches}
     return sum(
         not all(custom_id.startswith(f"pb1_{nonce}_") for custom_id in ids[batch_id])

@@ -122,7 +122,7 @@ class Runs(RuleBasedStateMachine):
         self.kernels.clear()
         opened = store_room._instances.pop(self.folder, None)
         if opened is not None:
-            opened._database.close()
+            opened._opened.database.close()
 
     def ask(self, frame: pd.DataFrame, **options: Any) -> Run:
         given = {"client": self.client, "store": str(self.folder), "progress": "off", "preflight": False, **options}
@@ -163,11 +163,11 @@ class Runs(RuleBasedStateMachine):
         """Return what is asked in batches of the store that have not come home."""
         store = Store.open(str(self.folder))
         asked: set[tuple[str, int]] = set()
-        for record in store.runs():
-            for batch in store.batches_of_run(record.id):
+        for record in store.runs.all():
+            for batch in store.batches.of_run(record.id):
                 is_apart = apart_from is not None and batch.run_id == apart_from.id
                 if batch.state not in SETTLED and not is_apart:
-                    lines = [msgspec.json.decode(line) for _, line in store.spooled_requests(batch.key)]
+                    lines = [msgspec.json.decode(line) for _, line in store.files.spooled_requests(batch.key)]
                     asked |= {question_of(line["params"]) for line in lines}
         return asked
 
@@ -312,7 +312,7 @@ class Runs(RuleBasedStateMachine):
         run, n_before = self.newest, self.api.calls("cancel")
         with self.clock.held():
             run.cancel()
-            mine = [batch for batch in run.store.batches_of_run(run.id) if batch.run_id == run.id]
+            mine = [batch for batch in run.store.batches.of_run(run.id) if batch.run_id == run.id]
         with self.law("a cancel is meant"):
             for batch in mine:
                 assert batch.state not in ("intent", "refused") or batch.cancel_asked
@@ -345,7 +345,7 @@ class Runs(RuleBasedStateMachine):
             run.delete(server=server)
         except (NotEndedError, UnreadableAnswerError, anthropic.APIError):
             return  # nothing was deleted, as the next invariants see
-        known = Store.open(str(self.folder)).batch_ids()
+        known = Store.open(str(self.folder)).batches.ids()
         self.forgotten.update({asked for (batch_id, _), asked in self.asked.items() if batch_id not in known})
         self.forgotten.update({question_of(one.params) for one in self.api.messages})
         self.forgotten.update(under_way)  # also what the server makes late, of a create that was lost
@@ -402,14 +402,14 @@ class Runs(RuleBasedStateMachine):
         with self.clock.held():
             mine = store_room._instances.pop(place)
             try:
-                Store.open(str(place)).ask_cancel(run.id)
-                store_room._instances.pop(place)._database.close()
+                Store.open(str(place)).batches.ask_cancel(run.id)
+                store_room._instances.pop(place)._opened.database.close()
             finally:
                 store_room._instances[place] = mine
-            posted = {b.key: b.attempts for b in run.store.batches_of_run(run.id) if b.run_id == run.id}
+            posted = {b.key: b.attempts for b in run.store.batches.of_run(run.id) if b.run_id == run.id}
         self.finish(run)
         with self.law("a cancel is meant"):
-            assert all(run.store.batch(key).attempts == n for key, n in posted.items())
+            assert all(run.store.batches.get(key).attempts == n for key, n in posted.items())
 
     @rule()
     def others_come(self) -> None:
@@ -464,8 +464,8 @@ class Runs(RuleBasedStateMachine):
         if not self.kernels:
             return
         store = Store.open(str(self.folder))
-        records = store.runs()
-        batches = {batch.key: batch for record in records for batch in store.batches_of_run(record.id)}
+        records = store.runs.all()
+        batches = {batch.key: batch for record in records for batch in store.batches.of_run(record.id)}
         if all(batch.state in ("collected", "withdrawn") for batch in batches.values()):
             paid = sum(
                 Decimal(str(Run(store, record.id, self.newest.options, clock=self.clock).paid_usd))

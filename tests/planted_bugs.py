@@ -8,9 +8,9 @@ from typing import Any
 
 def _save_after_the_post() -> None:
     """Record a POST only after its answer, as everybody does who has not been bitten."""
-    from pandas_batch.store import Store
+    from pandas_batch.store.batches import Batches
 
-    honest = Store.transition
+    honest = Batches.transition
 
     def transition(self: Any, key: int, *, expect: Any, to: str, **changes: Any) -> bool:
         if to in ("posting", "unknown"):
@@ -18,9 +18,9 @@ def _save_after_the_post() -> None:
         # The table of states knows this one step, of a batch that was looked for; without it nothing would be bound.
         return honest(self, key, expect={*expect, "intent"} if to == "bound" else expect, to=to, **changes)
 
-    Store.transition = transition
+    Batches.transition = transition
     # The second line of defense would find the batch before it is posted again.
-    Store.was_recorded_here = lambda self, key: True
+    Batches.was_recorded_here = lambda self, key: True
 
 
 def _no_grace() -> None:
@@ -52,7 +52,7 @@ def _adopt_without_proof() -> None:
     def settle(self: Any, batch: Any, candidate: Any) -> bool:
         from pandas_batch.server_values import times_of
 
-        return self._place.store.transition(
+        return self._place.store.batches.transition(
             batch.key,
             expect={"unknown", "posting"},
             to="bound",
@@ -78,7 +78,7 @@ def _no_lock_while_planning() -> None:
 def _interrupts_start_over() -> None:
     """Leave no loose ends at an interrupt: what has not ended is to be posted afresh."""
     from pandas_batch.run.waiting import AwaitedRun
-    from pandas_batch.store import Store
+    from pandas_batch.store.batches import Batches
 
     honest = AwaitedRun._interrupted
 
@@ -86,11 +86,11 @@ def _interrupts_start_over() -> None:
         honest(self, engine, interrupt)
         for batch in self.batch_records():
             if batch.state in ("posting", "unknown", "bound"):
-                self._store.update_batch(batch.key, state="intent", batch_id=None)
+                self._store.batches.update(batch.key, state="intent", batch_id=None)
 
     AwaitedRun._interrupted = interrupted
     # The second line of defense would find the batch before it is posted again.
-    Store.was_recorded_here = lambda self, key: True
+    Batches.was_recorded_here = lambda self, key: True
 
 
 def _interrupts_tidy_up_first() -> None:

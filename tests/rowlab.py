@@ -59,7 +59,7 @@ def until(run: Run, state: str, patience_s: float = 20.0) -> None:
 def until_batches(run: Run, *states: str, patience_s: float = 20.0) -> None:
     """Return when the batches of `run` are in `states`; time is real, and short: the test's clock is held."""
     deadline_s = time.monotonic() + patience_s
-    while sorted(batch.state for batch in run.store.batches_of_run(run.id)) != sorted(states):
+    while sorted(batch.state for batch in run.store.batches.of_run(run.id)) != sorted(states):
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"{run!r} has no batches {states}")
         time.sleep(0.002)

@@ -42,7 +42,7 @@ def body(nonce: str, n: int, text: str = "x") -> bytes:
 
 
 def new_batch(store: Store, nonce: str, start: int, n: int, *, text: str = "x", draw: int = 0) -> NewBatch:
-    with store.new_spool() as spool:
+    with store.files.new_spool() as spool:
         spool.write(body(nonce, n, text))
     return NewBatch(
         nonce=nonce,
@@ -87,31 +87,33 @@ def add_run(
         "n_requests": n,
         **fields,
     }
-    return store.add_run(RunRecord(**values), rows_table(np.arange(n)), requests, batches, index=index)
+    return store.runs.add(RunRecord(**values), rows_table(np.arange(n)), requests, batches, index=index)
 
 
 def bind(store: Store, key: int, batch_id: str) -> None:
-    assert store.transition(key, expect=["intent"], to="posting", attempts=1, posted_at=CREATED_AT)
-    assert store.transition(key, expect=["posting"], to="bound", batch_id=batch_id, proved=True)
+    assert store.batches.transition(key, expect=["intent"], to="posting", attempts=1, posted_at=CREATED_AT)
+    assert store.batches.transition(key, expect=["posting"], to="bound", batch_id=batch_id, proved=True)
 
 
 def collect(store: Store, key: int, succeeded: np.ndarray, results: bytes = b"{}\n") -> None:
-    with store.new_results_part(key) as part:
+    with store.files.new_results_part(key) as part:
         part.write(results)
-    answers_part = store.answers_path(key).with_suffix(".part")
+    answers_part = store.files.answers_path(key).with_suffix(".part")
     answers_part.write_bytes(b"answers")
-    store.commit_files({store.results_part_path(key): store.results_path(key), answers_part: store.answers_path(key)})
-    if store.batch(key).state == "intent":
+    store.files.commit(
+        {store.files.results_part_path(key): store.files.results_path(key), answers_part: store.files.answers_path(key)}
+    )
+    if store.batches.get(key).state == "intent":
         bind(store, key, f"msgbatch_of_{key}")
-    assert store.transition(key, expect=["bound"], to="ended")
-    assert store.set_collected(key, succeeded)
+    assert store.batches.transition(key, expect=["bound"], to="ended")
+    assert store.batches.set_collected(key, succeeded)
 
 
 def reopened(path: Path) -> Store:
     """Open a store as the next process would."""
     known = store_module._instances.pop(path.resolve(), None)
     if known is not None:
-        known._database.close()
+        known._opened.database.close()
     return Store.open(path)
 
 
@@ -158,13 +160,13 @@ def _scenario(path: Path, run_id: str, n_calls: int, power_of: Path | None) -> N
     acknowledge("recorded")
     key = run.batch_keys[0]
     for state, target in (("intent", "posting"), ("posting", "bound")):
-        store.transition(key, expect=[state], to=target, error=target)
+        store.batches.transition(key, expect=[state], to=target, error=target)
         acknowledge(target)
     collect(store, key, np.arange(10) != 3, b'{"custom_id":"a"}\n' * 10)
     acknowledge("collected")
-    store.compact(key)
+    store.batches.compact(key)
     acknowledge("compacted")
-    store.delete_run(run_id)
+    store.runs.delete(run_id)
     acknowledge("deleted")
     sys.setprofile(None)
 
@@ -173,7 +175,7 @@ def _import_all() -> None:
     """Do everything once: what is imported at first use would be imported, and counted as calls, in every child."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         _scenario(Path(folder) / "store", "warm", 0, None)
-        store_module._instances.pop(Path(folder).resolve() / "store")._database.close()
+        store_module._instances.pop(Path(folder).resolve() / "store")._opened.database.close()
 
 
 def main(path: Path, power_of: Path | None = None) -> None:

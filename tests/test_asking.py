@@ -100,18 +100,18 @@ def left_behind(api: simulator.Simulator, clock: Any) -> tuple[Store, int]:
     tried(reviews(4), api, clock, n=4)
     store = Store.find()
     assert store is not None
-    (batch,) = store.batches_where(state="collected")
+    (batch,) = store.batches.where(state="collected")
     folder = store.path / "batches" / str(batch.key)
     until_s = time.monotonic() + 20
     while any(folder.glob("live.*")) or not (folder / "results.jsonl.zst").exists():
         # The asker makes the batch small, after the trial has returned.
         assert time.monotonic() < until_s
         time.sleep(0.002)
-    with store.open_results(batch.key) as results:
+    with store.files.open_results(batch.key) as results:
         lines = list(results)
-    store._database.write(lambda c: c.execute("UPDATE batches SET state = 'live', counts = '{}'"))
-    store._database.write(lambda c: c.execute("DELETE FROM succeeded"))
-    log = store.live_log(batch.key)
+    store._opened.database.write(lambda c: c.execute("UPDATE batches SET state = 'live', counts = '{}'"))
+    store._opened.database.write(lambda c: c.execute("DELETE FROM succeeded"))
+    log = store.files.live_log(batch.key)
     by_position = sorted(lines, key=lambda line: line.split(b"_")[3])
     for position in range(3):
         log.ask(position)
@@ -126,8 +126,8 @@ def left_behind(api: simulator.Simulator, clock: Any) -> tuple[Store, int]:
 def test_what_a_dead_asker_left_is_settled_as_it_is(api, clock):
     store, key = left_behind(api, clock)
     settle_left_behind(store, clock=clock)
-    assert store.batch(key).state == "collected"
-    assert store.succeeded_of(key).tolist() == [True, True, False, False]
+    assert store.batches.get(key).state == "collected"
+    assert store.batches.succeeded_of(key).tolist() == [True, True, False, False]
     out = tried(reviews(4), api, clock, n=4)
     assert out["status"].tolist() == ["succeeded"] * 4
     assert len(api.messages) == 4 + 2
@@ -137,7 +137,7 @@ def test_a_run_that_comes_back_to_it_says_what_may_have_been_billed(api, clock):
     store, _ = left_behind(api, clock)
     from pandas_batch.run.library import load
 
-    (record,) = store.runs()
+    (record,) = store.runs.all()
     out = load(record.id, client=api.client(), clock=clock).result()
     assert out["status"].tolist() == ["succeeded", "succeeded", "missing", "canceled"]
     assert out["cost_usd"].isna().tolist() == [False, False, True, False]
@@ -154,8 +154,8 @@ def test_damaged_answers_of_a_trial_are_made_anew_at_the_same_price(api, clock):
     out = tried(reviews(4), api, clock, n=4)
     store = Store.find()
     assert store is not None
-    (batch,) = store.batches_where(state="collected")
-    path = store.answers_path(batch.key)
+    (batch,) = store.batches.where(state="collected")
+    path = store.files.answers_path(batch.key)
     path.write_bytes(path.read_bytes()[:-20] + b"x" * 20)
     pd.testing.assert_frame_equal(tried(reviews(4), api, clock, n=4), out)
     assert len(api.messages) == 4

@@ -24,10 +24,10 @@ def test_nobody_waits_for_compression(api, clock):
         run = ask(FRAME, api, clock)
         assert run.result()["status"].eq("succeeded").all()
         store, key = Store.open(), run.record.batch_keys[0]
-        assert store.results_path(key).exists()
+        assert store.files.results_path(key).exists()
         assert run.engine.join(20)
-        assert not store.results_path(key).exists()
-        assert store.has_results(key)
+        assert not store.files.results_path(key).exists()
+        assert store.files.has_results(key)
 
 
 @cut_on_purpose
@@ -40,13 +40,13 @@ def test_what_a_process_left_behind_is_made_small_by_the_next(api, clock, monkey
         before = first.result()
         first.engine.join(20)
     store, key = Store.open(), first.record.batch_keys[0]
-    n_requests = store.batch(key).n_requests
-    assert store.results_path(key).exists()
+    n_requests = store.batches.get(key).n_requests
+    assert store.files.results_path(key).exists()
     second = ask(FRAME, api, clock)
     second.result()
     assert second.engine.join(20)
-    assert not store.results_path(key).exists()
-    assert not store.spool_path(key).exists()
-    with store.open_spool(key) as spool:
+    assert not store.files.results_path(key).exists()
+    assert not store.files.spool_path(key).exists()
+    with store.files.open_spool(key) as spool:
         assert len(list(spool_lines(spool))) == n_requests
     pd.testing.assert_frame_equal(ask(all_outcomes(), api, clock).result(), before)

@@ -92,7 +92,7 @@ def test_no_batch_waits_for_the_call_of_another(monkeypatch, quick_looks, name, 
     runs: list[Any] = []
 
     def others_are_home() -> bool:
-        states = [batch.state for batch in runs[0].store.batches_of_run(runs[0].id)] if runs else []
+        states = [batch.state for batch in runs[0].store.batches.of_run(runs[0].id)] if runs else []
         return states.count("collected") == 9
 
     with simulator.serve(seconds_per_batch=0.2) as api, held_up(monkeypatch, name, others_are_home, nth=nth) as came:
@@ -132,7 +132,7 @@ def test_a_cancel_waits_for_creates_that_are_under_way(monkeypatch, clock):
             assert came == [True]
             assert all(batch.facts.cancel_at is not None for batch in api.batches)
         run.wait()
-        assert not {batch.state for batch in run.store.batches_of_run(run.id)} - {"collected", "withdrawn"}
+        assert not {batch.state for batch in run.store.batches.of_run(run.id)} - {"collected", "withdrawn"}
 
 
 def test_a_cancel_reaches_what_is_posted_while_another_batch_is_on_its_way(monkeypatch, clock):

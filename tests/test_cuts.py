@@ -96,12 +96,12 @@ def sample(clock, tmp_path) -> Iterable[Sample]:
         run = ask(pd.DataFrame({"prompt": prompts}), api, clock)
         run.wait()
         run.engine.join(10)
-        (batch,) = run.store.batches_of_run(run.id)
-        with run.store.open_results(batch.key) as file:
+        (batch,) = run.store.batches.of_run(run.id)
+        with run.store.files.open_results(batch.key) as file:
             raw = file.read()
         place = EngineContext(store=run.store, wire=run.wire(), clock=clock)
         judge = Collector(place)._accounts_for_all
-        made = Sample(batch, run.store.custom_ids_of(batch.key), raw, judge, tmp_path, api, [])
+        made = Sample(batch, run.store.batches.custom_ids_of(batch.key), raw, judge, tmp_path, api, [])
         decoded = made.decode(raw)
         assert judge(batch, decoded), "the whole file has to be accepted"
         made.whole = rows_of(decoded)

@@ -66,8 +66,8 @@ def test_damaged_answers_keep_nobody_from_an_estimate(api, clock):
     run.result()
     store = Store.open()
     (key,) = run.record.batch_keys
-    for path in (store.answers_path(key), store.results_path(key)):
+    for path in (store.files.answers_path(key), store.files.results_path(key)):
         path.write_bytes(b"damaged")
-    for left in store.results_path(key).parent.glob("results.jsonl*"):
+    for left in store.files.results_path(key).parent.glob("results.jsonl*"):
         left.write_bytes(b"damaged")
     assert estimated(FRAME, api, clock).n_answers == 0

@@ -244,7 +244,7 @@ def test_a_cancel_stops_the_asking_and_what_came_is_kept(api, clock):
     def answer(params: dict[str, Any]) -> str:
         if len(api.messages) >= 10 and not asked.is_set():
             asked.set()
-            other.store.ask_cancel(run.id)
+            other.store.batches.ask_cancel(run.id)
         return "yes"
 
     api.answer = answer

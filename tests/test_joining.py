@@ -54,7 +54,7 @@ def test_any_index_comes_back_as_it_was(api, clock, kind):
     assert out.attrs == before.attrs
     assert all(prompt in text for prompt, text in zip(out["prompt"], out["output"], strict=True))
     again = ask(frame, api, clock)
-    assert again.store.index_of(again.id).equals(frame.index)
+    assert again.store.runs.index_of(again.id).equals(frame.index)
 
 
 @pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")  # pandas 2.2 of any subclass
@@ -232,7 +232,7 @@ def test_codes_are_not_seen_before_the_schema_has_spoken(clock):
                 published.append(answers._codes)
                 return run.schema.to_columns(outputs, reasons)
 
-        answers = RunAnswers(run.store, run.record, run.store.batches_of_run(run.id), schema=Watched())
+        answers = RunAnswers(run.store, run.record, run.store.batches.of_run(run.id), schema=Watched())
         codes = answers.codes_of_requests()
     assert published == [None]
     assert [ROW_STATUSES[code] for code in codes.tolist()] == ["succeeded", "invalid"]

@@ -65,6 +65,6 @@ def test_canceled_batches_tell_nothing_about_ends(api, clock):
         run.wait_submitted(20)
         run.cancel()
     run.wait()
-    assert run.store.durations(api.base_url) == []
+    assert run.store.batches.durations(api.base_url) == []
     ask(FRAME + "b", api, clock).result()
-    assert [n for n, _ in run.store.durations(api.base_url)] == [4]
+    assert [n for n, _ in run.store.batches.durations(api.base_url)] == [4]

@@ -17,7 +17,7 @@ from rowlab import ask
 import pandas_batch
 from pandas_batch.engine import rebuilding
 from pandas_batch.errors import PandasBatchError, StoreError
-from pandas_batch.store import Store, batches, tables
+from pandas_batch.store import Store, batch_files, tables
 from pandas_batch.store import store as store_room
 from pandas_batch.store.spools import compress_file, open_compressed
 
@@ -32,7 +32,7 @@ def home(api, clock, tmp_path) -> Path:
     run = ask(FRAME, api, clock, store=str(folder))
     run.result()
     assert run.engine.join(20)
-    store_room._instances.pop(folder)._database.close()
+    store_room._instances.pop(folder)._opened.database.close()
     return folder
 
 
@@ -51,7 +51,7 @@ def opened(folder: Path, api, clock) -> pd.DataFrame:
     finally:
         store = store_room._instances.pop(folder, None)
         if store is not None:
-            store._database.close()
+            store._opened.database.close()
 
 
 def damaged(data: bytes, how: str) -> bytes | None:
@@ -125,7 +125,7 @@ def test_damaged_answers_that_came_one_by_one(api, clock, tmp_path):
     folder = tmp_path / "trial"
     options = {"client": api.client(), "progress": "off", "store": str(folder)}
     FRAME.claude_batch.trial("prompt", n=3, **options)
-    (batch,) = Store.open(folder).batches_where(state="collected")
+    (batch,) = Store.open(folder).batches.where(state="collected")
     asked = api.calls("messages")
 
     def read() -> pa.Table:
@@ -140,7 +140,7 @@ def test_damaged_answers_that_came_one_by_one(api, clock, tmp_path):
         file.write_bytes(b"junk")
     with pytest.raises(StoreError, match="one by one"):
         read()
-    assert Store.open(folder).batch(batch.key).state == "collected"
+    assert Store.open(folder).batches.get(batch.key).state == "collected"
     assert api.calls("messages") == asked
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_is_no_damage(home, api, clock, monkeypatch):
     (folder / "answers.arrow").unlink()
     n_before = api.calls("results")
     with monkeypatch.context() as patched:
-        patched.setattr(batches, "commit_files", full)
+        patched.setattr(batch_files, "commit_files", full)
         with pytest.raises(StoreError):
             opened(home, api, clock)
     assert opened(home, api, clock)["status"].eq("succeeded").all()
@@ -254,12 +254,12 @@ def test_contents_are_not_read_from_damaged_raw_results(api, clock) -> None:
     out = run.result()
     assert run.engine is None or run.engine.join(20)
     store, (batch,) = run.store, run.batch_records()
-    with store.open_results(batch.key) as raw:
+    with store.files.open_results(batch.key) as raw:
         lines = raw.read()
     for path in (store.path / "batches" / str(batch.key)).glob("results.jsonl*"):
         if not path.name.endswith("crc32"):
             path.unlink()
-    store.results_path(batch.key).write_bytes(lines.replace(b"answer 2", b"answer 9"))
+    store.files.results_path(batch.key).write_bytes(lines.replace(b"answer 2", b"answer 9"))
     again = ask(frame, api, clock)
     with pytest.raises(StoreError, match="raw results of batch"):
         again.result(columns=["output", "content"])

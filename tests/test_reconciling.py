@@ -123,7 +123,7 @@ def test_unproved_batch_is_canceled_only_by_force(clock):
     with simulator.serve(clock=clock.time_s, seconds_per_batch=6 * 3600) as api:
         api.faults.add(LostAnswer("reset", committed=True))
         run = ask(FRAME, api, clock)
-        while not any(batch.candidate_id is not None for batch in run.store.batches_of_run(run.id)):
+        while not any(batch.candidate_id is not None for batch in run.store.batches.of_run(run.id)):
             time.sleep(0.002)
         assert "was left alone" in run.cancel()
         assert api.calls("cancel") == 0
@@ -245,12 +245,12 @@ def test_what_another_process_recorded_is_looked_for_before_it_is_posted(api, cl
     run = ask(FRAME, api, clock)
     out = run.result()
     assert run.engine.join(20)
-    store, (batch,) = run.store, run.store.batches_of_run(run.id)
+    store, (batch,) = run.store, run.store.batches.of_run(run.id)
     fresh = {"batch_id": None, "proved": False, "attempts": 0, "counts": {}}
     times = ("posted_at", "server_posted_at", "watermark_at", "created_at", "expires_at", "ended_at", "watermark_id")
-    store.results_path(batch.key).unlink(missing_ok=True)
-    store.update_batch(batch.key, state="intent", **fresh, **dict.fromkeys(times))
-    store._recorded_here.clear()  # as in a process that opens the copy
+    store.files.results_path(batch.key).unlink(missing_ok=True)
+    store.batches.update(batch.key, state="intent", **fresh, **dict.fromkeys(times))
+    store._opened.recorded_here.clear()  # as in a process that opens the copy
     clock.advance(60)
     again = ask(FRAME, api, clock).result()
     assert again["output"].equals(out["output"])
@@ -263,10 +263,10 @@ def test_a_batch_that_was_never_posted_outlives_a_candidate_that_is_not_its_own(
     run = ask(FRAME, api, clock)
     with pytest.raises(anthropic.PermissionDeniedError):
         run.result()
-    store, (batch,) = run.store, run.store.batches_of_run(run.id)
+    store, (batch,) = run.store, run.store.batches.of_run(run.id)
     times = ("posted_at", "server_posted_at", "watermark_at", "watermark_id")
-    store.update_batch(batch.key, state="intent", attempts=0, error=None, **dict.fromkeys(times))
-    store._recorded_here.clear()  # as in the next process
+    store.batches.update(batch.key, state="intent", attempts=0, error=None, **dict.fromkeys(times))
+    store._opened.recorded_here.clear()  # as in the next process
     clock.advance(60)
     api.add_decoy(3)
     again = ask(FRAME, api, clock).result()

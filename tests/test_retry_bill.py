@@ -20,8 +20,8 @@ AT = datetime(2026, 11, 23, tzinfo=UTC)
 def written_down(run: Any) -> list[bytes]:
     """Return the params of all requests of a run as JSON."""
     bodies = []
-    for batch in run.store.batches_of_run(run.id):
-        for _, request in run.store.spooled_requests(batch.key):
+    for batch in run.store.batches.of_run(run.id):
+        for _, request in run.store.files.spooled_requests(batch.key):
             bodies.append(msgspec.json.encode(msgspec.json.decode(request)["params"]))
     return bodies
 

@@ -169,7 +169,7 @@ ABOVE = r"This may cost \$0\.0[2-9]\d*, above (?:max_cost_usd|the environment's 
 def test_a_retry_keeps_to_the_budget_of_its_run(api: Any, clock: Any) -> None:
     """What a retry could cost is held against the budget before anything is recorded; a higher one lets it go."""
     failed = failed_run(TEXTS, api, clock, max_cost_usd=0.01, max_tokens=16)
-    n_posted, n_runs = api.calls("create"), len(failed.store.runs())
+    n_posted, n_runs = api.calls("create"), len(failed.store.runs.all())
     with pytest.raises(BudgetError, match=ABOVE) as told:
         failed.retry_failed(max_tokens=4096)
     assert "Nothing was sent, nothing was billed." in str(told.value)
@@ -180,7 +180,7 @@ def test_a_retry_keeps_to_the_budget_of_its_run(api: Any, clock: Any) -> None:
         failed.retry_failed(model="claude-unknown")
     with pytest.raises(InputError, match="max_cost_usd is -1"):
         failed.retry_failed(max_cost_usd=-1)
-    assert (api.calls("create"), len(failed.store.runs())) == (n_posted, n_runs)
+    assert (api.calls("create"), len(failed.store.runs.all())) == (n_posted, n_runs)
     again = settled(failed.retry_failed(max_tokens=4096, max_cost_usd=0.10))
     assert again.counts == {"succeeded": 3}
     assert 0 < again.paid_usd < 0.10

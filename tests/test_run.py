@@ -418,9 +418,9 @@ def test_store_is_compacted_after_the_run(api, clock):
     run = settled(ask(pd.DataFrame({"prompt": [f"secret {i}" for i in range(100)]}), api, clock))
     key = run.record.batch_keys[0]
     store = Store.open()
-    assert not store.spool_path(key).exists()
-    assert not store.results_path(key).exists()
-    assert store.has_results(key)
+    assert not store.files.spool_path(key).exists()
+    assert not store.files.results_path(key).exists()
+    assert store.files.has_results(key)
 
 
 def test_recover_brings_answers_home_without_a_store(api, clock, tmp_path, monkeypatch):

@@ -17,10 +17,10 @@ def store(tmp_path) -> Store:
 
 def found_both_ways(store: Store, monkeypatch, fingerprints, draws, **options):
     """Look requests up in the database, and in the files of all batches; return what both have found."""
-    by_database = store.find_answers(fingerprints, draws, base_url=BASE_URL, **options)
+    by_database = store.batches.find_answers(fingerprints, draws, base_url=BASE_URL, **options)
     with monkeypatch.context() as patched:
         patched.setattr(batches, "_FEW_ROWS", -1)
-        by_files = store.find_answers(fingerprints, draws, base_url=BASE_URL, **options)
+        by_files = store.batches.find_answers(fingerprints, draws, base_url=BASE_URL, **options)
     for one, other in zip(by_database, by_files, strict=True):
         assert one.tolist() == other.tolist()
     return by_database
@@ -42,7 +42,7 @@ def test_database_and_files_find_the_same(store, monkeypatch, seed):
             if fate >= 3:
                 collect(store, key, chance.random(size) < 0.6)
             elif fate == 1:
-                store.ask_cancel(f"run{number}")
+                store.batches.ask_cancel(f"run{number}")
                 break
     wanted = np.concatenate([prints(int(start), 7) for start in chance.integers(0, 40, 6)])
     draws = (chance.random(len(wanted)) < 0.2).astype(np.uint16)
@@ -68,9 +68,9 @@ def test_an_answer_comes_before_a_batch_in_flight(store, monkeypatch):
 def test_a_deleted_run_leaves_no_request_behind(store):
     """What a run asked is forgotten with it."""
     add_run(store, "r", n=5)
-    store.delete_run("r")
-    assert store._database.read(lambda c: c.execute("SELECT count(*) FROM small_requests").fetchone()) == (0,)
-    assert store.find_answers(prints(0, 5), np.zeros(5, np.uint16), base_url=BASE_URL)[0].tolist() == [-1] * 5
+    store.runs.delete("r")
+    assert store._opened.database.read(lambda c: c.execute("SELECT count(*) FROM small_requests").fetchone()) == (0,)
+    assert store.batches.find_answers(prints(0, 5), np.zeros(5, np.uint16), base_url=BASE_URL)[0].tolist() == [-1] * 5
 
 
 def test_no_file_is_opened_for_a_small_batch(store, monkeypatch):
@@ -82,7 +82,7 @@ def test_no_file_is_opened_for_a_small_batch(store, monkeypatch):
         raise AssertionError(f"{path.name} is opened")
 
     monkeypatch.setattr("pandas_batch.store.segments.read_segment", refuse)
-    keys, positions = store.find_answers(prints(51, 1), np.zeros(1, np.uint16), base_url=BASE_URL)
+    keys, positions = store.batches.find_answers(prints(51, 1), np.zeros(1, np.uint16), base_url=BASE_URL)
     assert (keys.tolist(), positions.tolist()) == ([6], [1])
 
 
@@ -92,14 +92,14 @@ def test_the_list_of_runs_takes_two_looks(store, monkeypatch):
         add_run(store, f"run{number}", n=2, start=10 * number, n_batches=2)
     bind(store, 60, "msgbatch_60")
     looks = []
-    read = type(store._database).read
+    read = type(store._opened.database).read
 
     def counted(self, work):
-        if self is store._database:  # and not that of a run of another test, which may still be at work
+        if self is store._opened.database:  # and not that of a run of another test, which may still be at work
             looks.append(work)
         return read(self, work)
 
-    monkeypatch.setattr(type(store._database), "read", counted)
+    monkeypatch.setattr(type(store._opened.database), "read", counted)
     listed = pandas_batch.runs(str(store.path))
     assert len(looks) == 1
     assert listed.index.tolist() == [f"run{number}" for number in reversed(range(30))]

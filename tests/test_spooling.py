@@ -19,7 +19,7 @@ ENDS = st.tuples(st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)), st
 @given(slices=st.lists(ENDS, max_size=4))
 def test_a_body_is_its_requests(slices):
     """What is written slice by slice is one JSON object on the wire, and is read back line by line."""
-    body = SpoolBody(Store.open().new_spool())
+    body = SpoolBody(Store.open().files.new_spool())
     sent: list[tuple[str, dict[str, object]]] = []
     for shared, texts in slices:
         if not texts:

@@ -21,7 +21,7 @@ from machine_lab import Runs
 from pandas_batch.engine import reconciling
 from pandas_batch.engine.engine import Engine
 from pandas_batch.run.target_frame import TargetFrame
-from pandas_batch.store import Store
+from pandas_batch.store.batches import Batches
 
 N_FULL_STEPS = int(os.environ.get("PANDAS_BATCH_STEPS", "5000"))
 
@@ -52,8 +52,8 @@ def take_steps(n_steps: int, *, n_each: int) -> int:
 
 def _save_after_the_post(patch: pytest.MonkeyPatch) -> None:
     """Record a POST only after its answer."""
-    patch.setattr(Store, "transition", Store.transition)
-    patch.setattr(Store, "was_recorded_here", Store.was_recorded_here)
+    patch.setattr(Batches, "transition", Batches.transition)
+    patch.setattr(Batches, "was_recorded_here", Batches.was_recorded_here)
     planted_bugs.PLANTED["save after the post"]()
 
 
@@ -66,13 +66,13 @@ def _no_grace(patch: pytest.MonkeyPatch) -> None:
 
 def _forget_what_is_there(patch: pytest.MonkeyPatch) -> None:
     """Send every row of an extended or edited frame, answered or not."""
-    honest = Store.find_answers
+    honest = Batches.find_answers
 
-    def find_answers(self: Store, *args: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    def find_answers(self: Batches, *args: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
         keys, positions = honest(self, *args, **options)
         return np.full_like(keys, -1), positions
 
-    patch.setattr(Store, "find_answers", find_answers)
+    patch.setattr(Batches, "find_answers", find_answers)
 
 
 def _merge_by_position(patch: pytest.MonkeyPatch) -> None:

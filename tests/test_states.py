@@ -65,11 +65,11 @@ def test_the_store_takes_the_steps_of_the_table_and_no_other(tmp_path: Path) -> 
     store = Store.open(tmp_path / "store")
     (key,) = add_run(store, "r", n=2).batch_keys
     for state, to in product(BATCH_STATES, BATCH_STATES):
-        store.update_batch(key, state=state)
+        store.batches.update(key, state=state)
         if to in TRANSITIONS[state]:
-            assert store.transition(key, expect=[state], to=to)
-            assert store.batch(key).state == to
+            assert store.batches.transition(key, expect=[state], to=to)
+            assert store.batches.get(key).state == to
         else:
             with pytest.raises(ValueError, match="does not go"):
-                store.transition(key, expect=[state], to=to)
-            assert store.batch(key).state == state
+                store.batches.transition(key, expect=[state], to=to)
+            assert store.batches.get(key).state == state

@@ -61,35 +61,35 @@ def test_a_run_comes_back_as_it_was_recorded(store: Store) -> None:
         np.array([False, True]),
     )
     rows = rows_table(np.array([0, 1, -1, 0]), {2: "not text"})
-    recorded = store.add_run(run, rows, requests, [spooled], index=index)
+    recorded = store.runs.add(run, rows, requests, [spooled], index=index)
     for opened in (store, reopened(store.path)):
-        found = opened.run("r-1_A")
+        found = opened.runs.get("r-1_A")
         assert found == recorded
         assert found == dataclasses.replace(run, batch_keys=(2, 1), index_kind=type(index).__name__)
-        assert opened.rows_of("r-1_A").to_pydict() == {
+        assert opened.runs.rows_of("r-1_A").to_pydict() == {
             "request": [0, 1, -1, 0],
             "reason": [None, None, "not text", None],
         }
-        table = opened.requests_table_of("r-1_A")
+        table = opened.runs.requests_of("r-1_A")
         assert table.column("batch_key").to_pylist() == [2, 1]
         assert table.column("draw").to_pylist() == [0, 7]
         assert table.column("reused").to_pylist() == [False, True]
         assert (fingerprints_of(table) == np.concatenate([prints(100, 1), prints(1, 1)])).all()
-        pd.testing.assert_index_equal(opened.index_of("r-1_A"), index)
-        assert opened.index_of("old") is None
+        pd.testing.assert_index_equal(opened.runs.index_of("r-1_A"), index)
+        assert opened.runs.index_of("old") is None
     assert "be kind" not in repr(recorded)
-    assert [r.id for r in store.runs()] == ["r-1_A", "old"]
-    assert store.runs_of_batch(1) == ["old", "r-1_A"]
+    assert [r.id for r in store.runs.all()] == ["r-1_A", "old"]
+    assert store.batches.runs_of(1) == ["old", "r-1_A"]
 
 
 def test_a_run_without_requests_is_a_run(store: Store) -> None:
     """A frame whose rows are all skipped, or that has none, is recorded like any other."""
     run = RunRecord(id="r", identity="i", created_at=CREATED_AT, base_url=BASE_URL, model="m", n_rows=2, n_requests=0)
     nothing = requests_table(prints(0, 0), *(np.zeros(0, int) for _ in range(4)))
-    store.add_run(run, rows_table(np.array([-1, -1])), nothing, index=pd.RangeIndex(2))
-    assert store.run("r").batch_keys == ()
-    assert store.rows_of("r").num_rows == 2
-    assert fingerprints_of(store.requests_table_of("r")).shape == (0, 16)
+    store.runs.add(run, rows_table(np.array([-1, -1])), nothing, index=pd.RangeIndex(2))
+    assert store.runs.get("r").batch_keys == ()
+    assert store.runs.rows_of("r").num_rows == 2
+    assert fingerprints_of(store.runs.requests_of("r")).shape == (0, 16)
 
 
 def test_a_run_is_found_by_id_name_or_beginning(store: Store) -> None:
@@ -97,25 +97,25 @@ def test_a_run_is_found_by_id_name_or_beginning(store: Store) -> None:
     add_run(store, "abc-1", name="reviews")
     add_run(store, "abd-2", name="reviews")
     add_run(store, "xyz-3", name="abc-1")
-    assert store.find_run("reviews").id == "abd-2"
-    assert store.find_run("abc-1").id == "abc-1"
-    assert store.find_run("xyz-").id == "xyz-3"
+    assert store.runs.find("reviews").id == "abd-2"
+    assert store.runs.find("abc-1").id == "abc-1"
+    assert store.runs.find("xyz-").id == "xyz-3"
     with pytest.raises(RunNotFoundError) as raised:
-        store.find_run("review")
+        store.runs.find("review")
     assert "'reviews'" in three_parts(raised.value)[2]
     with pytest.raises(RunNotFoundError) as raised:
-        store.run("nothing like it")
+        store.runs.get("nothing like it")
     assert "pandas_batch.runs()" in three_parts(raised.value)[2]
     with pytest.raises(RunNotFoundError):
-        store.delete_run("nothing")
+        store.runs.delete("nothing")
 
 
 def test_the_newest_run_of_an_identity_is_the_one(store: Store) -> None:
     """A retry has the identity of its parent and comes back in its place."""
-    assert store.newest_of_identity("i") is None
+    assert store.runs.newest_of_identity("i") is None
     add_run(store, "first", identity="i")
     add_run(store, "second", identity="i", parent_id="first")
-    assert store.newest_of_identity("i").id == "second"
+    assert store.runs.newest_of_identity("i").id == "second"
 
 
 def test_a_run_is_recorded_once(store: Store) -> None:
@@ -123,7 +123,7 @@ def test_a_run_is_recorded_once(store: Store) -> None:
     add_run(store, "r", n=3)
     with pytest.raises(StoreError, match="recorded already"):
         add_run(store, "r", n=5, start=50)
-    assert store.run("r").n_rows == 3
+    assert store.runs.get("r").n_rows == 3
     assert len(list((store.path / "batches").iterdir())) == 1
     assert not any(path.is_file() for path in (store.path / "tmp").rglob("*"))
 
@@ -134,9 +134,9 @@ def test_a_run_id_is_never_a_path(store: Store, run_id: str) -> None:
     with pytest.raises(ValueError, match="run id"):
         add_run(store, run_id)
     with pytest.raises(ValueError, match="run id"):
-        store.rows_of(run_id)
+        store.runs.rows_of(run_id)
     add_run(store, "fine", name=run_id)
-    assert store.run("fine").name == run_id
+    assert store.runs.get("fine").name == run_id
 
 
 def test_a_nonce_is_never_a_path_and_a_spool_is_closed(store: Store) -> None:
@@ -144,14 +144,14 @@ def test_a_nonce_is_never_a_path_and_a_spool_is_closed(store: Store) -> None:
     with pytest.raises(ValueError, match="nonce"):
         add_run(store, "r", nonces=["A_b"])
     batch = store_lab.new_batch(store, "ok", 0, 1)
-    still_open = dataclasses.replace(batch, spool=store.new_spool())
+    still_open = dataclasses.replace(batch, spool=store.files.new_spool())
     run = RunRecord(id="r", identity="i", created_at=CREATED_AT, base_url="u", model="m", n_rows=1, n_requests=1)
     requests = requests_table(prints(0, 1), *(np.array([value]) for value in (0, -1, 0, 0)))
     with pytest.raises(ValueError, match="still open"):
-        store.add_run(run, rows_table(np.array([0])), requests, [still_open])
+        store.runs.add(run, rows_table(np.array([0])), requests, [still_open])
     with pytest.raises(ValueError, match="lacks"):
-        store.add_run(run, requests, requests, [batch])
-    assert store.runs() == []
+        store.runs.add(run, requests, requests, [batch])
+    assert store.runs.all() == []
 
 
 # --- batches
@@ -160,10 +160,12 @@ def test_a_nonce_is_never_a_path_and_a_spool_is_closed(store: Store) -> None:
 def test_a_batch_goes_through_its_states_by_compare_and_swap(store: Store) -> None:
     """A transition from another state than the expected one does nothing; every field comes back."""
     (key,) = add_run(store, "r", n=2).batch_keys
-    assert store.batch(key).state == "intent"
-    assert store.batch(key).betas == ("some-beta",)
-    assert not store.transition(key, expect=["bound"], to="ended", attempts=9)
-    assert store.transition(key, expect=["intent"], to="posting", attempts=1, posted_at=CREATED_AT, watermark_id="w")
+    assert store.batches.get(key).state == "intent"
+    assert store.batches.get(key).betas == ("some-beta",)
+    assert not store.batches.transition(key, expect=["bound"], to="ended", attempts=9)
+    assert store.batches.transition(
+        key, expect=["intent"], to="posting", attempts=1, posted_at=CREATED_AT, watermark_id="w"
+    )
     changes = {
         "batch_id": "msgbatch_1",
         "proved": True,
@@ -190,42 +192,42 @@ def test_a_batch_goes_through_its_states_by_compare_and_swap(store: Store) -> No
         "surplus": {"msgbatch_3": None, "msgbatch_4": 0.5},
         "surplus_settled": True,
     }
-    assert store.transition(key, expect=["posting"], to="bound", **changes)
-    found = reopened(store.path).batch(key)
+    assert store.batches.transition(key, expect=["posting"], to="bound", **changes)
+    found = reopened(store.path).batches.get(key)
     assert {name: getattr(found, name) for name in changes} == changes
     assert (found.state, found.attempts, found.watermark_id) == ("bound", 1, "w")
-    store.update_batch(key, counts={"succeeded": 2}, error=None, proved=False)
-    assert store.batch(key).counts == {"succeeded": 2}
-    assert [batch.key for batch in store.batches_where(state="bound")] == [key]
-    assert [batch.key for batch in store.batches_where(state=["bound", "ended"])] == [key]
-    assert store.batches_where(state=["intent"]) == []
-    assert store.batch_ids() == {"msgbatch_1"}
+    store.batches.update(key, counts={"succeeded": 2}, error=None, proved=False)
+    assert store.batches.get(key).counts == {"succeeded": 2}
+    assert [batch.key for batch in store.batches.where(state="bound")] == [key]
+    assert [batch.key for batch in store.batches.where(state=["bound", "ended"])] == [key]
+    assert store.batches.where(state=["intent"]) == []
+    assert store.batches.ids() == {"msgbatch_1"}
     for wrong in ({"nonce": "x"}, {"key": 5}, {"nonsense": 1}):
         with pytest.raises(TypeError):
-            store.update_batch(key, **wrong)
+            store.batches.update(key, **wrong)
     with pytest.raises(ValueError, match="does not go from 'bound' to 'nonsense'"):
-        store.transition(key, expect=["bound"], to="nonsense")
+        store.batches.transition(key, expect=["bound"], to="nonsense")
     with pytest.raises(StoreError, match="no batch 99"):
-        store.batch(99)
-    assert not store.transition(99, expect=["posting"], to="bound")
+        store.batches.get(99)
+    assert not store.batches.transition(99, expect=["posting"], to="bound")
 
 
 def test_an_id_of_the_server_is_bound_once_and_proof_beats_adoption(store: Store) -> None:
     """Whoever adopted an id without proof gives it back to the batch that proves it; never the other way."""
     lost, ours, third = add_run(store, "r", n=3, n_batches=3).batch_keys
     for key in (lost, ours, third):
-        store.transition(key, expect=["intent"], to="posting")
-    assert store.transition(lost, expect=["posting"], to="bound", batch_id="b1", proved=False)
-    assert not store.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=False)
-    assert store.transition(ours, expect=["posting"], to="bound", batch_id="b1", proved=True)
-    assert store.batch(ours).batch_id == "b1"
-    released = store.batch(lost)
+        store.batches.transition(key, expect=["intent"], to="posting")
+    assert store.batches.transition(lost, expect=["posting"], to="bound", batch_id="b1", proved=False)
+    assert not store.batches.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=False)
+    assert store.batches.transition(ours, expect=["posting"], to="bound", batch_id="b1", proved=True)
+    assert store.batches.get(ours).batch_id == "b1"
+    released = store.batches.get(lost)
     assert (released.state, released.batch_id, released.tried_ids) == ("unknown", None, ("b1",))
-    assert not store.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=True)
-    assert store.batch(third).state == "posting"
+    assert not store.batches.transition(third, expect=["posting"], to="bound", batch_id="b1", proved=True)
+    assert store.batches.get(third).state == "posting"
     with pytest.raises(StoreError):
-        store.update_batch(third, batch_id="b1")
-    assert store.batch_ids() == {"b1"}
+        store.batches.update(third, batch_id="b1")
+    assert store.batches.ids() == {"b1"}
 
 
 def test_a_split_batch_is_replaced_for_every_run_that_needs_it(store: Store) -> None:
@@ -233,39 +235,39 @@ def test_a_split_batch_is_replaced_for_every_run_that_needs_it(store: Store) -> 
     (key,) = add_run(store, "r", n=10).batch_keys
     requests = requests_table(prints(4, 2), *(np.array(v) for v in ([0, 0], [key, key], [4, 9], [1, 1])))
     reader = RunRecord(id="s", identity="s", created_at=CREATED_AT, base_url="u", model="m", n_rows=2, n_requests=2)
-    store.add_run(reader, rows_table(np.arange(2)), requests)
-    store.transition(key, expect=["intent"], to="posting")
+    store.runs.add(reader, rows_table(np.arange(2)), requests)
+    store.batches.transition(key, expect=["intent"], to="posting")
     parts = [store_lab.new_batch(store, "p0", 0, 4), store_lab.new_batch(store, "p1", 4, 6)]
     with pytest.raises(ValueError, match="10 requests"):
-        store.split_batch(key, parts[:1], expect=["posting"])
-    assert store.split_batch(key, parts, expect=["unknown"]) is None
+        store.batches.split(key, parts[:1], expect=["posting"])
+    assert store.batches.split(key, parts, expect=["unknown"]) is None
     parts = [store_lab.new_batch(store, "p0", 0, 4), store_lab.new_batch(store, "p1", 4, 6)]
-    first, second = store.split_batch(key, parts, expect=["posting"])
-    assert store.batch(key).state == "split"
-    assert store.batch(key).split_into == (first, second)
-    assert not store.spool_path(key).exists()
+    first, second = store.batches.split(key, parts, expect=["posting"])
+    assert store.batches.get(key).state == "split"
+    assert store.batches.get(key).split_into == (first, second)
+    assert not store.files.spool_path(key).exists()
     halves = [store_lab.new_batch(store, "h0", 4, 3), store_lab.new_batch(store, "h1", 7, 3)]
-    store.transition(second, expect=["intent"], to="posting")
-    third, fourth = store.split_batch(second, halves, expect=["posting"])
+    store.batches.transition(second, expect=["intent"], to="posting")
+    third, fourth = store.batches.split(second, halves, expect=["posting"])
     for opened in (store, reopened(store.path)):
-        assert opened.run("r").batch_keys == (first, third, fourth)
-        assert set(opened.run("s").batch_keys) == {first, third, fourth}
-        table = opened.requests_table_of("r")
+        assert opened.runs.get("r").batch_keys == (first, third, fourth)
+        assert set(opened.runs.get("s").batch_keys) == {first, third, fourth}
+        table = opened.runs.requests_of("r")
         assert table.column("batch_key").to_pylist() == [first] * 4 + [third] * 3 + [fourth] * 3
         assert table.column("position").to_pylist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2]
-        assert opened.requests_table_of("s").column("batch_key").to_pylist() == [third, fourth]
-        keys, positions = opened.find_answers(prints(0, 10), np.zeros(10, np.uint16), base_url=BASE_URL)
+        assert opened.runs.requests_of("s").column("batch_key").to_pylist() == [third, fourth]
+        keys, positions = opened.batches.find_answers(prints(0, 10), np.zeros(10, np.uint16), base_url=BASE_URL)
         assert keys.tolist() == table.column("batch_key").to_pylist()
         assert positions.tolist() == table.column("position").to_pylist()
-    assert store.delete_run("r") == []
-    assert sorted(store.delete_run("s")) == sorted([key, first, second, third, fourth])
+    assert store.runs.delete("r") == []
+    assert sorted(store.runs.delete("s")) == sorted([key, first, second, third, fourth])
     assert list((store.path / "batches").iterdir()) == []
 
 
 def test_a_key_is_never_used_twice(store: Store) -> None:
     """Not after a deletion, and not over folders that an older copy of the database does not know."""
     (first,) = add_run(store, "a").batch_keys
-    store.delete_run("a")
+    store.runs.delete("a")
     (second,) = add_run(store, "b").batch_keys
     assert second > first
     paid = store.path / "batches" / "50"
@@ -282,53 +284,53 @@ def test_a_cancel_holds_whatever_another_process_writes(store: Store) -> None:
     other = reopened(store.path)
     intent, posting, unknown, bound = run.batch_keys
     for key in (posting, unknown, bound):
-        assert store.transition(key, expect=["intent"], to="posting")
-    assert store.transition(unknown, expect=["posting"], to="unknown", doubt="lost")
-    assert store.transition(bound, expect=["posting"], to="bound", batch_id="msgbatch_1", proved=True)
-    read_before = [store.batch(key) for key in run.batch_keys]
-    told = other.ask_cancel("r")
+        assert store.batches.transition(key, expect=["intent"], to="posting")
+    assert store.batches.transition(unknown, expect=["posting"], to="unknown", doubt="lost")
+    assert store.batches.transition(bound, expect=["posting"], to="bound", batch_id="msgbatch_1", proved=True)
+    read_before = [store.batches.get(key) for key in run.batch_keys]
+    told = other.batches.ask_cancel("r")
     assert [batch.key for batch in told] == [posting, unknown, bound]
-    assert not store.transition(intent, expect=["intent"], to="posting")
+    assert not store.batches.transition(intent, expect=["intent"], to="posting")
     for batch in read_before[1:3]:
         if batch.state == "posting":
-            assert store.transition(batch.key, expect=["posting"], to="unknown", lost_after_s=1.0)
-        assert store.transition(batch.key, expect=["unknown"], to="intent", first_posted_at=CREATED_AT)
-        assert not store.transition(batch.key, expect=["intent"], to="posting")
-    store.update_batch(bound, counts={"processing": 1})
-    assert all(other.batch(key).cancel_asked for key in run.batch_keys)
+            assert store.batches.transition(batch.key, expect=["posting"], to="unknown", lost_after_s=1.0)
+        assert store.batches.transition(batch.key, expect=["unknown"], to="intent", first_posted_at=CREATED_AT)
+        assert not store.batches.transition(batch.key, expect=["intent"], to="posting")
+    store.batches.update(bound, counts={"processing": 1})
+    assert all(other.batches.get(key).cancel_asked for key in run.batch_keys)
 
 
 def test_what_several_find_out_about_a_batch_adds_up(store: Store) -> None:
     """Candidates that were disproved and batches made besides are added to what stands there, not written over it."""
     (key,) = add_run(store, "r", n=2).batch_keys
     other = reopened(store.path)
-    store.batch(key)
-    store.add_tried_id(key, "a")
-    other.add_tried_id(key, "b")
-    store.add_tried_id(key, "a")
-    store.add_surplus(key, {"c": None})
-    other.add_surplus(key, {"d": 0.5})
-    other.add_surplus(key, {"c": 0.25})
-    assert store.batch(key).tried_ids == ("a", "b")
-    assert store.batch(key).surplus == {"c": 0.25, "d": 0.5}
+    store.batches.get(key)
+    store.batches.add_tried_id(key, "a")
+    other.batches.add_tried_id(key, "b")
+    store.batches.add_tried_id(key, "a")
+    store.batches.add_surplus(key, {"c": None})
+    other.batches.add_surplus(key, {"d": 0.5})
+    other.batches.add_surplus(key, {"c": 0.25})
+    assert store.batches.get(key).tried_ids == ("a", "b")
+    assert store.batches.get(key).surplus == {"c": 0.25, "d": 0.5}
 
 
 def test_the_halves_of_a_canceled_batch_are_canceled(store: Store) -> None:
     """A batch that is found too large after its cancel is split into batches that nobody posts."""
     (key,) = add_run(store, "r", n=2).batch_keys
-    assert store.transition(key, expect=["intent"], to="posting")
-    store.ask_cancel("r")
+    assert store.batches.transition(key, expect=["intent"], to="posting")
+    store.batches.ask_cancel("r")
     halves = [store_lab.new_batch(store, f"half{i}", 50 + i, 1) for i in range(2)]
-    keys = store.split_batch(key, halves, expect=["posting"])
+    keys = store.batches.split(key, halves, expect=["posting"])
     assert keys is not None
-    assert not any(store.transition(half, expect=["intent"], to="posting") for half in keys)
+    assert not any(store.batches.transition(half, expect=["intent"], to="posting") for half in keys)
 
 
 def test_a_late_cancel_of_what_was_posted_leaves_what_is_asked_live_since(store: Store) -> None:
     """What an engine hears late cancels posted batches alone; what the user asks for, live ones too."""
     posted, live = add_run(store, "r", n=2, n_batches=2).batch_keys
-    store.update_batch(live, state="live")
-    store.ask_cancel("r", live=False)
-    assert [store.batch(key).cancel_asked for key in (posted, live)] == [True, False]
-    store.ask_cancel("r")
-    assert store.batch(live).cancel_asked
+    store.batches.update(live, state="live")
+    store.batches.ask_cancel("r", live=False)
+    assert [store.batches.get(key).cancel_asked for key in (posted, live)] == [True, False]
+    store.batches.ask_cancel("r")
+    assert store.batches.get(live).cancel_asked

@@ -65,25 +65,25 @@ def victim(tmp_path: Path) -> Iterator[Victim]:
 
 def check_whole(store: Store) -> None:
     """Every run is whole, and there is nothing else."""
-    runs = store.runs()
+    runs = store.runs.all()
     keys = set()
     for run in runs:
-        assert store.rows_of(run.id).num_rows == run.n_rows
-        assert store.requests_table_of(run.id).num_rows == run.n_requests
-        assert len(store.index_of(run.id)) == run.n_rows
-        for batch in store.batches(run.batch_keys):
+        assert store.runs.rows_of(run.id).num_rows == run.n_rows
+        assert store.runs.requests_of(run.id).num_rows == run.n_requests
+        assert len(store.runs.index_of(run.id)) == run.n_rows
+        for batch in store.batches.of_keys(run.batch_keys):
             keys.add(batch.key)
-            assert store.requests_of(batch.key)[0].shape == (batch.n_requests, 16)
+            assert store.batches.requests_of(batch.key)[0].shape == (batch.n_requests, 16)
             if batch.state == "collected":
-                with store.open_results(batch.key) as file:
+                with store.files.open_results(batch.key) as file:
                     assert file.read() == b'{"custom_id":"a"}\n' * 10
-                kept = [position for position, _ in store.spooled_requests(batch.key)]
+                kept = [position for position, _ in store.files.spooled_requests(batch.key)]
                 assert kept in ([3], list(range(10)))
             else:
-                assert store.spool_path(batch.key).stat().st_size == batch.n_bytes
+                assert store.files.spool_path(batch.key).stat().st_size == batch.n_bytes
     assert {path.name for path in (store.path / "runs").iterdir()} == {run.id for run in runs}
     assert {path.name for path in (store.path / "batches").iterdir()} == {str(key) for key in keys}
-    assert store._database.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"
+    assert store._opened.database.read(lambda c: c.execute("PRAGMA integrity_check").fetchone()[0]) == "ok"
 
 
 ORDER = ["recorded", "posting", "bound", "collected", "compacted", "deleted"]
@@ -94,13 +94,13 @@ STATES_AFTER = [("intent",), ("posting",), ("bound", "ended"), ("collected",)]
 def check_acknowledged(store: Store, run_id: str, acked: Collection[str]) -> None:
     """What a call returned from is there; one step further may be there."""
     assert list(acked) == ORDER[: len(acked)]
-    known = {run.id for run in store.runs()}
+    known = {run.id for run in store.runs.all()}
     if "deleted" in acked:
         assert run_id not in known
     elif "compacted" in acked:
         pass  # the deletion was under way
     elif acked:
-        state = store.batch(store.run(run_id).batch_keys[0]).state
+        state = store.batches.get(store.runs.get(run_id).batch_keys[0]).state
         reached, *next_ones = STATES_AFTER[len(acked) - 1 : len(acked) + 1]
         assert state in [*reached, *(states[0] for states in next_ones)]
 
@@ -122,10 +122,10 @@ def kill_trials(victim: Victim, path: Path, points: list[int]) -> int:
         check_acknowledged(store, run_id, acked)
         with store.preparing(timeout_s=0):
             pass  # the dead hold no lock
-        runs = store.runs()
+        runs = store.runs.all()
         if len(runs) > MOST_RUNS:
             for run in runs:
-                store.delete_run(run.id)
+                store.runs.delete(run.id)
     return n_killed
 
 
@@ -187,7 +187,7 @@ def test_a_power_cut_takes_nothing_back_that_was_acknowledged(tmp_path: Path) ->
             store = reopened(disk / "store")
             check_whole(store)
             check_acknowledged(store, run_id, acked)
-            store._database.close()
+            store._opened.database.close()
     finally:
         victim.close()
         # lazily, where a failed check still has files open there: no mount is left for others to stumble over
@@ -204,11 +204,11 @@ from pandas_batch.store import Store
 def race(number):
     store = Store.open(sys.argv[1])
     with store.preparing():
-        if store.newest_of_identity("one") is None:
+        if store.runs.newest_of_identity("one") is None:
             store_lab.add_run(store, f"racer{number}", identity="one")
             os.write(1, b"recorded ")
-    key = store.newest_of_identity("one").batch_keys[0]
-    if store.transition(key, expect=["intent"], to="posting"):
+    key = store.runs.newest_of_identity("one").batch_keys[0]
+    if store.batches.transition(key, expect=["intent"], to="posting"):
         os.write(1, b"posted ")
 
 gate, go = os.pipe()
@@ -243,7 +243,7 @@ def test_eight_processes_that_start_one_run_record_it_once_and_post_it_once(tmp_
         )
         assert done.returncode == 0, done.stderr
         assert sorted(done.stdout.split()) == ["posted", "recorded"]
-        assert len(Store.open(path).runs()) == 1
+        assert len(Store.open(path).runs.all()) == 1
 
 
 def test_threads_that_race_on_one_store_object_succeed_once_each(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_threads_that_race_on_one_store_object_succeed_once_each(tmp_path: Path)
     def race(number: int) -> None:
         start.wait()
         for key in keys:
-            if store.transition(key, expect=["intent"], to="posting"):
+            if store.batches.transition(key, expect=["intent"], to="posting"):
                 won.append(key)
         with store.preparing():
             store_lab.add_run(store, f"t{number}")
@@ -267,7 +267,7 @@ def test_threads_that_race_on_one_store_object_succeed_once_each(tmp_path: Path)
     for thread in threads:
         thread.join()
     assert sorted(won) == sorted(keys)
-    assert len(store.runs()) == 9
+    assert len(store.runs.all()) == 9
 
 
 FORKER = """
@@ -278,11 +278,11 @@ from pandas_batch.store import Store
 store = Store.open(sys.argv[1])
 run = store_lab.add_run(store, "parent")
 lease = store.lease("held by the parent")
-spool = store.new_spool()
+spool = store.files.new_spool()
 preparing = store.preparing()
 child = os.fork()
 if not child:
-    assert store._database._held.connections == []
+    assert store._opened.database._held.connections == []
     assert lease.closed and store.lease("held by the parent") is None
     try:
         store.preparing(timeout_s=0)
@@ -290,7 +290,7 @@ if not child:
     except Exception as error:
         assert "locked" in str(error), error
     store_lab.add_run(store, "child")
-    assert store.transition(run.batch_keys[0], expect=["intent"], to="posting")
+    assert store.batches.transition(run.batch_keys[0], expect=["intent"], to="posting")
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert not lease.closed and store.lease("held by the parent") is None
@@ -298,12 +298,12 @@ spool.write(b"still ours")
 spool.close()
 assert spool.path.read_bytes() == b"still ours"
 preparing.close()
-assert not store.transition(run.batch_keys[0], expect=["intent"], to="posting")
+assert not store.batches.transition(run.batch_keys[0], expect=["intent"], to="posting")
 store_lab.add_run(store, "after")
-assert {run.id for run in store.runs()} == {"parent", "child", "after"}
+assert {run.id for run in store.runs.all()} == {"parent", "child", "after"}
 child = os.fork()
 if not child:
-    os._exit(0 if store.run("after") and store.lease("fresh") else 4)
+    os._exit(0 if store.runs.get("after") and store.lease("fresh") else 4)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 lease.close()
 child = os.fork()
@@ -323,7 +323,7 @@ def test_a_forked_child_shares_the_store_but_neither_connection_nor_locks(tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert len(reopened(tmp_path / "store").runs()) == 3
+    assert len(reopened(tmp_path / "store").runs.all()) == 3
 
 
 INTERRUPTED = """
@@ -340,17 +340,17 @@ for number in range(int(sys.argv[4])):
         signal.setitimer(signal.ITIMER_REAL, after_s)  # in here: it may go off before the next line
         with store.preparing():
             run = store_lab.add_run(store, f"r{number}")
-        store.transition(run.batch_keys[0], expect=["intent"], to="posting")
-        store.delete_run(run.id)
+        store.batches.transition(run.batch_keys[0], expect=["intent"], to="posting")
+        store.runs.delete(run.id)
         signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         n_interrupted += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
     with store.preparing(timeout_s=0):
-        runs = store.runs()
+        runs = store.runs.all()
     for run in runs:
-        store.rows_of(run.id)
-        assert store.spool_path(run.batch_keys[0]).stat().st_size == store.batch(run.batch_keys[0]).n_bytes
+        store.runs.rows_of(run.id)
+        assert store.files.spool_path(run.batch_keys[0]).stat().st_size == store.batches.get(run.batch_keys[0]).n_bytes
 print(n_interrupted)
 """
 
@@ -370,8 +370,8 @@ def test_interrupted_at_any_time_the_store_goes_on_in_the_same_process(tmp_path:
     assert done.stdout, done.stderr
     assert int(done.stdout) > 5
     store = reopened(tmp_path / "store")
-    for run in store.runs():
-        assert store.spool_path(run.batch_keys[0]).exists()
+    for run in store.runs.all():
+        assert store.files.spool_path(run.batch_keys[0]).exists()
 
 
 def test_an_interrupt_stays_an_interrupt_where_its_clean_up_fails(tmp_path: Path) -> None:
@@ -412,9 +412,9 @@ except StoreError as error:
     print(error)
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-assert [run.id for run in store.runs()] == ["before"]
+assert [run.id for run in store.runs.all()] == ["before"]
 store_lab.add_run(store, "after")
-assert len(store.runs()) == 2
+assert len(store.runs.all()) == 2
 """
 
 
@@ -461,10 +461,10 @@ def test_a_commit_that_finds_no_room_changes_nothing(tmp_path: Path) -> None:
     """A transition that cannot be made durable raises, and the batch is in its old state."""
     store = Store.open(tmp_path / "store")
     key = store_lab.add_run(store, "r").batch_keys[0]
-    n_pages = store._database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-    store._database._held.connections[0].execute(f"PRAGMA max_page_count = {n_pages}")
+    n_pages = store._opened.database.read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    store._opened.database._held.connections[0].execute(f"PRAGMA max_page_count = {n_pages}")
     with pytest.raises(StoreError) as raised:
-        store.update_batch(key, error="x" * 1_000_000)
+        store.batches.update(key, error="x" * 1_000_000)
     assert "no room left" in raised.value.what
-    assert store.batch(key).error is None
-    assert store.transition(key, expect=["intent"], to="posting")
+    assert store.batches.get(key).error is None
+    assert store.batches.transition(key, expect=["intent"], to="posting")

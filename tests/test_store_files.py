@@ -38,42 +38,42 @@ def test_results_and_bodies_are_read_the_same_before_and_after_compaction(store:
     """Compaction keeps the raw results to the byte, and of the requests those that a retry needs."""
     (key,) = add_run(store, "r", n=6).batch_keys
     raw = b"".join(b'{"custom_id":"%d","text":"%s"}\n' % (i, b"word " * 400) for i in range(500)) + b"cut"
-    with store.open_spool(key) as file:
+    with store.files.open_spool(key) as file:
         assert file.read() == store_lab.body("r0", 6)
-    assert [position for position, _ in store.spooled_requests(key)] == list(range(6))
-    assert not store.has_results(key)
+    assert [position for position, _ in store.files.spooled_requests(key)] == list(range(6))
+    assert not store.files.has_results(key)
     with pytest.raises(StoreError, match="results of batch"):
-        store.open_results(key)
+        store.files.open_results(key)
     with pytest.raises(ValueError, match="in flight"):
-        store.compact(key)
+        store.batches.compact(key)
     collect(store, key, np.array([True, False, True, True, False, True]), raw)
-    assert store.has_results(key)
+    assert store.files.has_results(key)
     before = store.size_bytes()
-    store.compact(key)
-    store.compact(key)
-    assert store.has_results(key)
+    store.batches.compact(key)
+    store.batches.compact(key)
+    assert store.files.has_results(key)
     assert store.size_bytes() < before
-    assert not store.results_path(key).exists()
-    with store.open_results(key) as file:
+    assert not store.files.results_path(key).exists()
+    with store.files.open_results(key) as file:
         assert file.readline() == raw[: raw.index(b"\n") + 1]
         assert file.read() == raw[raw.index(b"\n") + 1 :]
-    kept = dict(store.spooled_requests(key))
+    kept = dict(store.files.spooled_requests(key))
     assert list(kept) == [1, 4]
     assert kept[1] == store_lab.body("r0", 6).split(b"\n")[2].rstrip(b",")
-    store.compact(key, keep_requests=False)
-    assert list(kept) == [position for position, _ in store.spooled_requests(key)]
+    store.batches.compact(key, keep_requests=False)
+    assert list(kept) == [position for position, _ in store.files.spooled_requests(key)]
 
 
 def test_without_need_no_request_is_kept(store: Store) -> None:
     """Where everything succeeded, or the caller says so, the body goes whole."""
     first, second = add_run(store, "r", n=6, n_batches=2).batch_keys
     collect(store, first, np.ones(3, bool))
-    store.compact(first)
+    store.batches.compact(first)
     collect(store, second, np.zeros(3, bool))
-    store.compact(second, keep_requests=False)
+    store.batches.compact(second, keep_requests=False)
     for key in (first, second):
         with pytest.raises(StoreError, match="requests of batch"):
-            store.open_spool(key)
+            store.files.open_spool(key)
 
 
 @pytest.mark.parametrize("ending", [b"\n]}", b"]}", b"\n]}\n", b" ] }"])
@@ -97,9 +97,9 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
             store = Store.open(tmp_path / f"store{umask}")
             (key,) = add_run(store, "r", index=pd.Index(list("abcdefghij"))).batch_keys
             collect(store, key, np.arange(10) > 4)
-            store.compact(key)
+            store.batches.compact(key)
             lease = store.lease("x")
-            spool = store.new_spool()
+            spool = store.files.new_spool()
             add_run(store, "s", start=100)
         finally:
             os.umask(old)
@@ -117,7 +117,7 @@ def test_everything_is_private_whatever_the_umask(tmp_path: Path) -> None:
 def test_what_another_tool_copied_too_openly_is_closed_again(tmp_path: Path) -> None:
     """A store restored from an archive with wide modes is made private when opened."""
     store = Store.open(tmp_path / "store")
-    store._database.close()
+    store._opened.database.close()
     store.path.chmod(0o755)
     (store.path / "store.db").chmod(0o644)
     reopened(store.path)
@@ -153,15 +153,15 @@ def test_a_deleted_run_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.Monkey
     (key,) = run.batch_keys
     bind(store, key, canary)
     for i in range(50):
-        store.update_batch(key, error=f"{canary} {i}")
+        store.batches.update(key, error=f"{canary} {i}")
     collect(store, key, np.ones(10, bool), canary.encode())
     found = [path for path in store.path.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()]
     assert len(found) >= 4
-    assert store.delete_run("gone") == [key]
+    assert store.runs.delete("gone") == [key]
     for path in store.path.rglob("*"):
         assert not path.is_file() or canary.encode() not in path.read_bytes(), path
-    assert [run.id for run in store.runs()] == ["keep"]
-    assert store.spool_path(store.run("keep").batch_keys[0]).exists()
+    assert [run.id for run in store.runs.all()] == ["keep"]
+    assert store.files.spool_path(store.runs.get("keep").batch_keys[0]).exists()
 
 
 def test_a_batch_that_another_run_needs_outlives_its_own(store: Store) -> None:
@@ -171,12 +171,12 @@ def test_a_batch_that_another_run_needs_outlives_its_own(store: Store) -> None:
         id="reader", identity="x", created_at=CREATED_AT, base_url="u", model="m", n_rows=1, n_requests=1
     )
     requests = requests_table(prints(0, 1), *(np.array([value]) for value in (0, second, 0, 1)))
-    store.add_run(reader, rows_table(np.array([0])), requests)
-    assert store.delete_run("owner") == [first]
-    assert store.batch(second).run_id == "owner"
-    assert store.runs_of_batch(second) == ["reader"]
-    assert store.requests_of(second)[0].shape == (2, 16)
-    assert store.delete_run("reader") == [second]
+    store.runs.add(reader, rows_table(np.array([0])), requests)
+    assert store.runs.delete("owner") == [first]
+    assert store.batches.get(second).run_id == "owner"
+    assert store.batches.runs_of(second) == ["reader"]
+    assert store.batches.requests_of(second)[0].shape == (2, 16)
+    assert store.runs.delete("reader") == [second]
 
 
 def test_a_deletion_that_was_cut_short_is_finished_at_the_next_opening(store: Store) -> None:
@@ -185,11 +185,11 @@ def test_a_deletion_that_was_cut_short_is_finished_at_the_next_opening(store: St
     collect(store, key, np.ones(10, bool))
     from pandas_batch.store import queries
 
-    assert store._database.write(lambda c: queries.delete_run(c, "r")) == [key]
+    assert store._opened.database.write(lambda c: queries.delete_run(c, "r")) == [key]
     assert (store.path / "batches" / str(key)).exists()
     again = reopened(store.path)
     assert not (store.path / "batches" / str(key)).exists()
-    assert again._database.read(queries.doomed) == []
+    assert again._opened.database.read(queries.doomed) == []
 
 
 class Medium:

@@ -63,11 +63,11 @@ def test_one_store_is_one_object_until_its_folder_is_another(tmp_path: Path) -> 
     (key,) = add_run(store, "r").batch_keys
     shutil.rmtree(store.path)
     with pytest.raises(StoreError) as raised:
-        store.transition(key, expect=["intent"], to="posting")
+        store.batches.transition(key, expect=["intent"], to="posting")
     assert "removed or replaced" in three_parts(raised.value)[0]
     fresh = Store.open(tmp_path / "store")
     assert fresh is not store
-    assert fresh.runs() == []
+    assert fresh.runs.all() == []
 
 
 def test_what_cannot_be_a_store_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_be_a_store_is_refused_in_words(tmp_path: Path, monkeypatch:
     (tmp_path / "foreign").mkdir()
     sqlite3.connect(tmp_path / "foreign" / "store.db").execute("CREATE TABLE theirs (x)").connection.close()
     add_run(Store.open(tmp_path / "lost"), "r")
-    reopened(tmp_path / "lost")._database.close()
+    reopened(tmp_path / "lost")._opened.database.close()
     for name in ("store.db", "store.db-wal", "store.db-shm"):
         (tmp_path / "lost" / name).unlink(missing_ok=True)
     expected = {
@@ -145,7 +145,7 @@ def test_a_damaged_database_is_said_to_be_damaged(tmp_path: Path, damage: str) -
     store = Store.open(tmp_path / "store")
     for i in range(30):
         add_run(store, f"r{i}", model="x" * 2000)
-    store._database.close()
+    store._opened.database.close()
     file = store.path / "store.db"
     data = bytearray(file.read_bytes())
     if damage == "head":
@@ -171,10 +171,10 @@ def test_a_damaged_or_missing_file_is_named(store: Store, name: str) -> None:
     add_run(store, "r", index=pd.Index(list("abcdefghij")))
     (file,) = store.path.rglob(name)
     reads = {
-        "rows.arrow": lambda: store.rows_of("r"),
-        "requests.arrow": lambda: store.requests_table_of("r"),
-        "index.arrow": lambda: store.index_of("r"),
-        "requests.seg": lambda: store.requests_of(1),
+        "rows.arrow": lambda: store.runs.rows_of("r"),
+        "requests.arrow": lambda: store.runs.requests_of("r"),
+        "index.arrow": lambda: store.runs.index_of("r"),
+        "requests.seg": lambda: store.batches.requests_of(1),
     }
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(StoreError) as raised:
@@ -192,8 +192,8 @@ def test_a_damaged_or_missing_file_is_named(store: Store, name: str) -> None:
 
 def test_a_store_of_a_newer_version_is_left_alone(store: Store) -> None:
     """A format from the future is refused with the line that upgrades, and not touched."""
-    store._database.write(lambda c: c.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}"))
-    store._database.close()
+    store._opened.database.write(lambda c: c.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}"))
+    store._opened.database.close()
     before = (store.path / "store.db").read_bytes()
     with pytest.raises(StoreError) as raised:
         reopened(store.path)
@@ -217,28 +217,28 @@ def test_a_store_of_every_released_format_is_opened(archive: Path, tmp_path: Pat
     """What an older version wrote is read, and gone on with, by this one."""
     store = Store.open(unpacked(archive, tmp_path))
     assert store.schema_version == len(MIGRATIONS)
-    run = store.find_run("golden")
+    run = store.runs.find("golden")
     assert (run.id, run.n_rows, run.options) == ("golden-1", 6, {"max_tokens": 16})
     pd.testing.assert_index_equal(
-        store.index_of(run.id),
+        store.runs.index_of(run.id),
         pd.MultiIndex.from_product([["a", "b"], [1.5, None, 3]], names=["x", None]),
         exact=False,  # another version of pandas may have another type for text
     )
-    assert store.rows_of(run.id).column("request").to_pylist() == [0, 1, 2, 3, 4, 5]
-    done, waiting = store.batches(run.batch_keys)
+    assert store.runs.rows_of(run.id).column("request").to_pylist() == [0, 1, 2, 3, 4, 5]
+    done, waiting = store.batches.of_keys(run.batch_keys)
     assert (done.state, done.batch_id, done.proved, done.betas) == ("collected", "msgbatch_1", True, ("some-beta",))
     assert done.posted_at == CREATED_AT
     assert (waiting.state, waiting.tried_ids) == ("unknown", ("msgbatch_9",))
-    with store.open_results(done.key) as file:
+    with store.files.open_results(done.key) as file:
         assert file.read() == b'{"custom_id":"x"}\n' * 3
-    assert [position for position, _ in store.spooled_requests(done.key)] == [1]
-    assert [position for position, _ in store.spooled_requests(waiting.key)] == [0, 1, 2]
-    keys, positions = store.find_answers(prints(0, 7), np.zeros(7, np.uint16), base_url=BASE_URL)
+    assert [position for position, _ in store.files.spooled_requests(done.key)] == [1]
+    assert [position for position, _ in store.files.spooled_requests(waiting.key)] == [0, 1, 2]
+    keys, positions = store.batches.find_answers(prints(0, 7), np.zeros(7, np.uint16), base_url=BASE_URL)
     assert keys.tolist() == [done.key, -1, done.key, *[waiting.key] * 3, -1]
     assert positions.tolist() == [0, -1, 2, 0, 1, 2, -1]
-    assert store.transition(waiting.key, expect=IN_FLIGHT, to="bound", batch_id="msgbatch_2", proved=True)
+    assert store.batches.transition(waiting.key, expect=IN_FLIGHT, to="bound", batch_id="msgbatch_2", proved=True)
     add_run(store, "next")
-    store.delete_run(run.id)
+    store.runs.delete(run.id)
 
 
 def test_there_is_a_golden_store_of_every_format() -> None:
@@ -264,19 +264,21 @@ def test_a_migration_happens_whole_or_not_at_all_and_leaves_a_copy(
     monkeypatch.setattr(database_module, "MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE more (x)",)))
     newer = reopened(store.path)
     assert newer.schema_version == 2
-    assert newer.run("r").schema_version == 2
+    assert newer.runs.get("r").schema_version == 2
     backup = store.path / "backups" / "store-v1.db"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     with sqlite3.connect(backup) as plain:
         assert plain.execute("SELECT id FROM runs").fetchall() == [("r",)]
     plain.close()
-    newer.delete_run("r")
+    newer.runs.delete("r")
     assert not backup.exists()
 
 
 def pragmas(store: Store) -> dict[str, object]:
     names = ("journal_mode", "synchronous", "secure_delete", "fullfsync", "checkpoint_fullfsync")
-    return {name: store._database.read(lambda c, n=name: c.execute(f"PRAGMA {n}").fetchone()[0]) for name in names}
+    return {
+        name: store._opened.database.read(lambda c, n=name: c.execute(f"PRAGMA {n}").fetchone()[0]) for name in names
+    }
 
 
 def test_a_commit_outlives_a_power_cut_on_any_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +290,10 @@ def test_a_commit_outlives_a_power_cut_on_any_file_system(tmp_path: Path, monkey
     monkeypatch.setattr(store_module, "is_local", lambda _path: False)
     moved = reopened(store.path)
     assert pragmas(moved) == {"journal_mode": "delete", "synchronous": 3, **rest}
-    assert moved.run("r").id == "r"
+    assert moved.runs.get("r").id == "r"
     add_run(moved, "s")
     monkeypatch.undo()
-    assert [run.id for run in reopened(store.path).runs()] == ["s", "r"]
+    assert [run.id for run in reopened(store.path).runs.all()] == ["s", "r"]
 
 
 @pytest.mark.parametrize(

@@ -198,4 +198,4 @@ def test_the_lab_records_under_the_lock(store: Store) -> None:
     with store.preparing():
         store_lab.add_run(store, "inside")
     store_lab.add_run(store, "outside")
-    assert [run.id for run in store.runs()] == ["outside", "inside"]
+    assert [run.id for run in store.runs.all()] == ["outside", "inside"]

@@ -132,7 +132,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def found_in(store: Store, start: int, n: int, draw: int = 0, base_url: str = BASE_URL) -> list[int]:
-    keys, _ = store.find_answers(prints(start, n), np.full(n, draw, np.uint16), base_url=base_url)
+    keys, _ = store.batches.find_answers(prints(start, n), np.full(n, draw, np.uint16), base_url=base_url)
     return keys.tolist()
 
 
@@ -140,35 +140,35 @@ def test_every_state_offers_its_answers_or_not(store: Store) -> None:
     """In flight: all; collected: what succeeded; refused, gone, split, being canceled: nothing."""
     (key,) = store_lab.add_run(store, "r", n=4).batch_keys
     for state in IN_FLIGHT:
-        store.update_batch(key, state=state)
+        store.batches.update(key, state=state)
         assert found_in(store, 0, 4) == [key] * 4
     for state in ("refused", "gone", "split", "collected"):
-        store.update_batch(key, state=state)
+        store.batches.update(key, state=state)
         assert found_in(store, 0, 4) == [-1] * 4
-    store.update_batch(key, state="collected")
-    store.set_succeeded(key, np.array([True, False, True, True]))
+    store.batches.update(key, state="collected")
+    store.batches.set_succeeded(key, np.array([True, False, True, True]))
     assert found_in(store, 0, 4) == [key, -1, key, key]
-    assert store.succeeded_of(key).tolist() == [True, False, True, True]
+    assert store.batches.succeeded_of(key).tolist() == [True, False, True, True]
 
 
 def test_answers_are_collected_once_and_only_from_a_batch_that_has_ended(store: Store) -> None:
     """State and usable answers are recorded together, or neither is."""
     (key,) = store_lab.add_run(store, "r", n=2).batch_keys
-    assert not store.set_collected(key, np.array([True, True]))
-    assert (store.batch(key).state, store.succeeded_of(key)) == ("intent", None)
-    store.update_batch(key, state="ended")
-    assert store.set_collected(key, np.array([True, False]))
-    assert not store.set_collected(key, np.array([False, False]))
-    assert (store.batch(key).state, store.succeeded_of(key).tolist()) == ("collected", [True, False])
+    assert not store.batches.set_collected(key, np.array([True, True]))
+    assert (store.batches.get(key).state, store.batches.succeeded_of(key)) == ("intent", None)
+    store.batches.update(key, state="ended")
+    assert store.batches.set_collected(key, np.array([True, False]))
+    assert not store.batches.set_collected(key, np.array([False, False]))
+    assert (store.batches.get(key).state, store.batches.succeeded_of(key).tolist()) == ("collected", [True, False])
 
 
 def test_a_batch_that_is_being_canceled_is_waited_for(store: Store) -> None:
     """It may be answered, and billed, all the same; once it is home, what it has answered is offered and no more."""
     (key,) = store_lab.add_run(store, "r", n=2).batch_keys
-    store.update_batch(key, state="bound", cancel_initiated_at=store_lab.CREATED_AT)
+    store.batches.update(key, state="bound", cancel_initiated_at=store_lab.CREATED_AT)
     assert found_in(store, 0, 2) == [key, key]
-    store.update_batch(key, state="collected")
-    store.set_succeeded(key, np.array([True, False]))
+    store.batches.update(key, state="collected")
+    store.batches.set_succeeded(key, np.array([True, False]))
     assert found_in(store, 0, 2) == [key, -1]
 
 
@@ -176,11 +176,11 @@ def test_an_answer_comes_before_a_promise_and_the_newest_first(store: Store) -> 
     """Succeeded before in flight, newer before older."""
     first, second, third = (store_lab.add_run(store, f"r{i}", n=2).batch_keys[0] for i in range(3))
     assert found_in(store, 0, 2) == [third, third]
-    store.update_batch(first, state="collected")
-    store.set_succeeded(first, np.array([True, False]))
+    store.batches.update(first, state="collected")
+    store.batches.set_succeeded(first, np.array([True, False]))
     assert found_in(store, 0, 2) == [first, third]
-    store.update_batch(second, state="collected")
-    store.set_succeeded(second, np.array([True, True]))
+    store.batches.update(second, state="collected")
+    store.batches.set_succeeded(second, np.array([True, True]))
     assert found_in(store, 0, 2) == [second, second]
 
 
@@ -197,4 +197,4 @@ def test_a_mask_of_another_length_is_refused(store: Store) -> None:
     """The mask has one entry per request."""
     (key,) = store_lab.add_run(store, "r", n=2).batch_keys
     with pytest.raises(ValueError, match="2 requests"):
-        store.set_succeeded(key, np.array([True]))
+        store.batches.set_succeeded(key, np.array([True]))

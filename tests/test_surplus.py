@@ -131,7 +131,7 @@ def test_a_canceled_batch_that_was_made_after_all_is_told(api, clock):
     late(api)
     with clock.held():
         run = ask(FRAME, api, clock)
-        while run.store.batches_of_run(run.id)[0].state != "unknown":
+        while run.store.batches.of_run(run.id)[0].state != "unknown":
             time.sleep(0.002)
         run.cancel()
     out, told = told_by(run)

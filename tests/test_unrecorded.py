@@ -41,7 +41,7 @@ def run_all(frames: list[pd.DataFrame], api, clock, folder: Path) -> None:
 def close(folder: Path) -> None:
     store = store_room._instances.pop(folder, None)
     if store is not None:
-        store._database.close()
+        store._opened.database.close()
 
 
 def forgetful(whole: Path, copied: Path) -> Path:
@@ -71,7 +71,7 @@ def test_after_recover_other_lines_work(api, clock, tmp_path):
     close(folder)
     run_all([OTHER, FRAME], api, clock, folder)
     assert api.calls("create") == 3
-    assert Store.open(folder).unrecorded == []
+    assert Store.open(folder)._opened.unrecorded == []
     assert len({bill.custom_id[23:] for bill in api.billed}) == len(api.billed)
 
 
@@ -96,7 +96,7 @@ def test_another_process_that_recovered_is_noticed(api, clock, tmp_path):
     run_all([FRAME], api, clock, tmp_path / "whole")
     folder = forgetful(tmp_path / "whole", tmp_path / "copied")
     opened_before = Store.open(folder)
-    assert opened_before.unrecorded
+    assert opened_before._opened.unrecorded
     store_room._instances.pop(folder)
     recover(FRAME, api, clock, folder)
     close(folder)
@@ -170,7 +170,7 @@ def test_a_list_without_anything_of_this_store_proves_nothing(api, clock, tmp_pa
         clock.advance(3600)
         with pytest.raises(FrameMismatchError):
             recover(FRAME, elsewhere, clock, folder)
-    (left,) = Store.open(folder).unrecorded_batches()
+    (left,) = Store.open(folder).runs.unrecorded_batches()
     assert left.was_looked_for
     assert recover(FRAME, api, clock, folder)["status"].eq("succeeded").all()
 
@@ -180,7 +180,7 @@ def test_the_nonce_is_read_from_whatever_is_left(api, clock, tmp_path, n_left):
     """Of a compacted batch, and of one whose body alone is there, the nonce is known."""
     whole = tmp_path / "whole"
     run_all([FRAME], api, clock, whole)
-    (record,) = Store.open(whole).batches_where(state="collected")
+    (record,) = Store.open(whole).batches.where(state="collected")
     folder = forgetful(whole, tmp_path / "copied")
     (batch_folder,) = (folder / "batches").iterdir()
     if n_left:
@@ -189,7 +189,7 @@ def test_the_nonce_is_read_from_whatever_is_left(api, clock, tmp_path, n_left):
         (batch_folder / "spool.json").write_bytes(
             b'{"requests":[{"custom_id":"pb1_abcdefghij01_00000_' + b"A" * 24 + b'"'
         )
-    (batch,) = Store.open(folder).unrecorded_batches()
+    (batch,) = Store.open(folder).runs.unrecorded_batches()
     assert batch.nonce == ("abcdefghij01" if n_left else record.nonce)
     for file in [*batch_folder.glob("results*"), *batch_folder.glob("spool*")]:
         file.write_bytes(b"junk")

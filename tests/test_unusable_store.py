@@ -55,7 +55,7 @@ def test_a_store_of_a_newer_version(api, clock, tmp_path):
     folder = tmp_path / "store"
     store = Store.open(folder)
     database = folder / DATABASE_NAME
-    store._database.close()
+    store._opened.database.close()
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA user_version = 999")
     connection.close()
@@ -69,7 +69,7 @@ def test_a_damaged_store(api, clock, tmp_path):
     folder = tmp_path / "store"
     store = Store.open(folder)
     database = folder / DATABASE_NAME
-    store._database.close()
+    store._opened.database.close()
     store_room._instances.pop(folder, None)
     database.write_bytes(b"this is no database at all " * 400)
     for beside in folder.glob(f"{database.name}-*"):
@@ -165,7 +165,7 @@ def test_a_disk_that_fills_while_the_run_is_recorded(server, told_to_user, tmp_p
     assert NOTHING_SPENT in first["error"]
     assert second == {"statuses": ["succeeded"] * 3_000}
     assert server.calls("create") == 2
-    assert len(Store.open(store).runs()) == 2
+    assert len(Store.open(store).runs.all()) == 2
 
 
 def test_the_batch_id_is_told_when_it_cannot_be_recorded(server, told_to_user, tmp_path):

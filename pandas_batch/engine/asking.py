@@ -96,7 +96,7 @@ class Asker:
         self.n_asked_twice = 0
         self.is_told = False
         self._store = store
-        self._batch = store.batch(key)
+        self._batch = store.batches.get(key)
         self._lease = lease
         self._wire = wire
         self._clock = clock
@@ -104,8 +104,8 @@ class Asker:
         self._on_answer = on_answer
         self._on_trouble = on_trouble
         self._keep = keep
-        self._log = store.live_log(key)
-        self._requests: Iterator[tuple[int, bytes]] = store.spooled_requests(key)
+        self._log = store.files.live_log(key)
+        self._requests: Iterator[tuple[int, bytes]] = store.files.spooled_requests(key)
         self._taking = threading.Lock()
         self._room = threading.Condition()
         self._n_under_way = 0
@@ -168,8 +168,8 @@ class Asker:
         try:
             now = self._clock.now()
             # What is on the medium as posted is never swept away with a database that was put back.
-            self._store.mark_posting(self._batch.key, now)
-            self._store.update_batch(self._batch.key, posted_at=now, created_at=now)
+            self._store.batches.mark_posting(self._batch.key, now)
+            self._store.batches.update(self._batch.key, posted_at=now, created_at=now)
             asking_live(self._batch)
             self._ask_all()
         except BaseException as error:
@@ -177,12 +177,12 @@ class Asker:
         kept: Collection[int] | None = None
         try:
             self._log.close()
-            settle_live(self._store, self._store.batch(self._batch.key), clock=self._clock, prices=self._prices)
+            settle_live(self._store, self._store.batches.get(self._batch.key), clock=self._clock, prices=self._prices)
             kept = self._keep()
         except BaseException as error:
             self._fail(error)
         self._lease.close()
-        asked_live(self._store.batch(self._batch.key), error=self.error)
+        asked_live(self._store.batches.get(self._batch.key), error=self.error)
         self.future.set_result(None)
         if kept is not None:
             self._compact(kept)
@@ -192,7 +192,7 @@ class Asker:
         """Make the batch small, after whoever waits has its answers; where that fails, another does it later."""
         with suppress(Exception), self._store.lease(f"batch-{self._batch.key}") or nullcontext() as lease:
             if lease is not None and not exiting.is_ending():
-                self._store.compact(self._batch.key, keep_requests=kept)
+                self._store.batches.compact(self._batch.key, keep_requests=kept)
 
     def _close(self) -> None:
         self._log.close()
@@ -220,7 +220,7 @@ class Asker:
         try:
             while self._enter():
                 try:
-                    if self._store.batch(self._batch.key).cancel_asked:
+                    if self._store.batches.get(self._batch.key).cancel_asked:
                         # By whatever process: what is not asked yet is not wanted any more.
                         self.stop()
                         return

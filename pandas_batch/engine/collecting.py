@@ -59,13 +59,13 @@ class Collector:
 
         store = self._place.store
         n_failures = self._n_failures.get(batch.key, 0)
-        raw_path, part_path = store.results_path(batch.key), store.results_part_path(batch.key)
-        answers_path = store.answers_path(batch.key)
+        raw_path, part_path = store.files.results_path(batch.key), store.files.results_part_path(batch.key)
+        answers_path = store.files.answers_path(batch.key)
         answers_part = answers_path.with_suffix(".part")
         try:
             with ProcessorTurn(self._place.clock) as turn:
                 if not is_whole(raw_path):
-                    with store.new_results_part(batch.key) as part:
+                    with store.files.new_results_part(batch.key) as part:
                         path = self._paths.get(batch.key)
                         self._place.wire.results(str(batch.batch_id), turn.paced(part.write), path=path)
                     reached("results downloaded")
@@ -119,9 +119,9 @@ class Collector:
         with explained(store.path, _STILL_THERE):
             finals = checked(part_path, raw_path) if source == part_path else {}
             finals |= checked(answers_part, answers_path)
-        store.commit_files(finals)
+        store.files.commit(finals)
         reached("results committed")
-        store.set_collected(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
+        store.batches.set_collected(batch.key, status_codes(decoded.table.column("status")) == CODE["succeeded"])
         del decoded
         # The next batch is decoded before the run waits again.
         give_back_memory(batch.n_requests)
@@ -160,7 +160,9 @@ class Collector:
             return Step(due_in_s=backoff_s(n_failures, first_s=2.0), message="The results are not there yet.")
         if archived_at is None and looked is None:
             # Retrieve lacks it too: the poller asks the list before it is believed.
-            self._place.store.transition(batch.key, expect={"ended"}, to="bound", not_found_since=batch.ended_at)
+            self._place.store.batches.transition(
+                batch.key, expect={"ended"}, to="bound", not_found_since=batch.ended_at
+            )
             return Step(due_in_s=0.0, message="The server does not know the batch; asking again.")
         if archived_at is None:
             minutes = f"{lasted_s / 60:.0f} minutes" if lasted_s >= 90 else f"{lasted_s:.0f} s"
@@ -171,7 +173,7 @@ class Collector:
                 f'pandas_batch.load("{batch.run_id}").result()   # looks again; the server keeps results for 29 days',
             )
             return Step(due_in_s=None, error=error, message=error.what)
-        self._place.store.transition(
+        self._place.store.batches.transition(
             batch.key,
             expect={"ended"},
             to="gone",
@@ -235,9 +237,11 @@ def look_again(place: EngineContext, batch: BatchRecord) -> bool:
     place.check_workspace(batch, polled.workspace_id)
     times = times_of(polled.batch)
     if times["archived_at"] is not None:
-        place.store.transition(batch.key, expect={"gone"}, to="gone", archived_at=times["archived_at"])
+        place.store.batches.transition(batch.key, expect={"gone"}, to="gone", archived_at=times["archived_at"])
         return False
-    return place.store.transition(batch.key, expect={"gone"}, to="bound", not_found_since=None, error="", **times)
+    return place.store.batches.transition(
+        batch.key, expect={"gone"}, to="bound", not_found_since=None, error="", **times
+    )
 
 
 def gone_error(batch: BatchRecord, run: str = "run") -> ResultsGoneError:

@@ -30,14 +30,14 @@ def compact_run(
     keep
         Tells, by the key of a batch, of which positions a retry may need the requests again.
     """
-    for batch in store.batches_of_run(run_id):
+    for batch in store.batches.of_run(run_id):
         if batch.state == "collected" and batch.run_id == run_id and hold(batch.key):
-            store.compact(batch.key, keep_requests=keep(batch.key))
+            store.batches.compact(batch.key, keep_requests=keep(batch.key))
             reached("batch compacted")
     for batch in _left_behind(store, run_id):
         if hold(batch.key):
             # What a retry of that run may need is not known here: all its requests are kept.
-            store.compact(batch.key, keep_requests=range(batch.n_requests))
+            store.batches.compact(batch.key, keep_requests=range(batch.n_requests))
 
 
 _looked_through: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -49,5 +49,7 @@ def _left_behind(store: Store, run_id: str) -> list[BatchRecord]:
     if store in _looked_through:
         return []
     _looked_through.add(store)
-    keys = [key for key in store.keys_of_others(run_id, state="collected") if store.spool_path(key).exists()]
-    return store.batches(keys)
+    keys = [
+        key for key in store.batches.keys_of_others(run_id, state="collected") if store.files.spool_path(key).exists()
+    ]
+    return store.batches.of_keys(keys)

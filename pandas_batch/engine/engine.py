@@ -99,7 +99,7 @@ class Engine:
         self._prices = prices
         self._keep = keep
         self._extend = extend
-        self._warm_key = store.run(run_id).batch_keys[0] if warm_first else None
+        self._warm_key = store.runs.get(run_id).batch_keys[0] if warm_first else None
         self._wake = threading.Event()
         self.future: Future[None] = Future()
         self._is_over = threading.Event()
@@ -252,11 +252,11 @@ class Engine:
         """Return whether batches of this run are still to be posted, and will be."""
         if not self.is_alive or self.posts_stopped or self.error is not None:
             return False
-        return any(batch.state in TO_SEND for batch in self.store.batches_of_run(self.run_id))
+        return any(batch.state in TO_SEND for batch in self.store.batches.of_run(self.run_id))
 
     def last_words(self) -> str:
         """Return where the run is and how to come back to it; nothing where all of it is home."""
-        batches = self.store.batches_of_run(self.run_id)
+        batches = self.store.batches.of_run(self.run_id)
         again = f'pandas_batch.load("{self.run_id}").result()'
         return words_at_the_end(self.run_id, batches, error=self.error, message=self.message, again=again)
 
@@ -289,7 +289,7 @@ class Engine:
             if self.error is not None:
                 # The store itself may be what cannot be used.
                 with suppress(Exception):
-                    self._journal.note(self.store.batches_of_run(self.run_id))
+                    self._journal.note(self.store.batches.of_run(self.run_id))
                 self._journal.close([], error=self.error)
             for lease in self._leases.values():
                 lease.close()
@@ -352,7 +352,7 @@ class Engine:
                     # One that came meanwhile, perhaps by force, is still to be done.
                     if self._cancel is None:
                         self._cancel_done.set()
-            batches = self.store.batches_of_run(self.run_id)
+            batches = self.store.batches.of_run(self.run_id)
             self._journal.note(batches)
             open_batches = [b for b in batches if b.state not in SETTLED]
             if not open_batches and self._crew:
@@ -412,11 +412,11 @@ class Engine:
         """Return whether batches of ours are under way that can be polled although the run has met an error."""
         return not self._is_deaf and any(
             b.state in AT_THE_SERVER and b.key in self._leases and b.key not in self._stopped_keys
-            for b in self.store.batches_of_run(self.run_id)
+            for b in self.store.batches.of_run(self.run_id)
         )
 
     def _has_ended(self) -> bool:
-        return any(b.state == "ended" and b.key in self._leases for b in self.store.batches_of_run(self.run_id))
+        return any(b.state == "ended" and b.key in self._leases for b in self.store.batches.of_run(self.run_id))
 
     def _begin_all(self, open_batches: list[BatchRecord]) -> float | None:
         """Begin every step that is due; return the seconds until the next one, None when nothing will ever be."""
@@ -425,7 +425,7 @@ class Engine:
             was_mine = batch.key in self._leases
             if self._hold(batch.key):
                 # Until we held it, another may have changed it.
-                mine.append(batch if was_mine else self.store.batch(batch.key))
+                mine.append(batch if was_mine else self.store.batches.get(batch.key))
         dues: list[float] = [] if len(mine) == len(open_batches) else [_WATCH_S]
         mine = [batch for batch in mine if batch.key not in self._stopped_keys]
         tools = self._steps or self._make_steps()
@@ -482,7 +482,7 @@ class Engine:
         return next((self._messages[batch.key] for batch in batches if self._messages.get(batch.key)), "")
 
     def _words_of_waiting(self) -> str:
-        return self._steps.words_of_waiting(self.store.batches_of_run(self.run_id)) if self._steps is not None else ""
+        return self._steps.words_of_waiting(self.store.batches.of_run(self.run_id)) if self._steps is not None else ""
 
     def _poll(self, bound: list[BatchRecord], *, is_alone: bool) -> float:
         """Poll the posted batches if that is due; return the seconds until the next poll."""
@@ -551,7 +551,7 @@ class Engine:
         has_failed = False
         # Without the leases too: where another kernel drives the run, this one's cancel is meant no less.
         # What is asked live was stopped when the cancel was asked for: what is asked since is meant (`finish_now`).
-        for batch in self.store.ask_cancel(self.run_id, live=False):
+        for batch in self.store.batches.ask_cancel(self.run_id, live=False):
             batch_id = batch.batch_id or (batch.candidate_id if force else None)
             if batch_id is None or batch.state == "ended" or batch.cancel_initiated_at is not None:
                 continue
@@ -566,7 +566,7 @@ class Engine:
                 self._messages.pop(batch.key, None)
                 times = times_of(canceled)
                 times["cancel_initiated_at"] = times["cancel_initiated_at"] or self.clock.now()
-                self.store.transition(batch.key, expect={"bound"}, to="bound", **times)
+                self.store.batches.transition(batch.key, expect={"bound"}, to="bound", **times)
         self._n_cancel_failures = self._n_cancel_failures + 1 if has_failed else 0
         self._cancel_due_s = self._now_s() + (backoff_s(self._n_cancel_failures) if has_failed else 0.0)
         if self._steps is not None:

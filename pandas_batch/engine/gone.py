@@ -21,7 +21,7 @@ PATIENCE_S = 10.0
 
 def gone_batches(store: Store, run_id: str) -> list[BatchRecord]:
     """Return the batches of a run that were given up and of which the server has not said that they are archived."""
-    return [b for b in store.batches_of_run(run_id) if b.state == "gone" and b.archived_at is None]
+    return [b for b in store.batches.of_run(run_id) if b.state == "gone" and b.archived_at is None]
 
 
 def look_for_gone(store: Store, run_id: str, *, wire: Callable[[], Wire], clock: Clock) -> bool:

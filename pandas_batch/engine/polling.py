@@ -171,13 +171,13 @@ class Poller:
         if batch.not_found_since is not None:
             changes["not_found_since"] = None
         if listed.get("processing_status") == "ended":
-            ended = store.transition(batch.key, expect={"bound"}, to="ended", **changes)
+            ended = store.batches.transition(batch.key, expect={"bound"}, to="ended", **changes)
             reached("end recorded")
             return ended
         if changes["counts"] != batch.counts or changes["cancel_initiated_at"] != batch.cancel_initiated_at:
-            store.transition(batch.key, expect={"bound"}, to="bound", **changes)
+            store.batches.transition(batch.key, expect={"bound"}, to="bound", **changes)
         elif batch.not_found_since is not None:
-            store.transition(batch.key, expect={"bound"}, to="bound", not_found_since=None)
+            store.batches.transition(batch.key, expect={"bound"}, to="bound", not_found_since=None)
         return False
 
     def _record_absence(self, batch: BatchRecord) -> bool:
@@ -186,13 +186,13 @@ class Poller:
             self._place.check_workspace(batch, self._place.wire.list(limit=1).workspace_id)
         now = self._place.clock.now()
         if batch.not_found_since is None:
-            self._place.store.transition(batch.key, expect={"bound"}, to="bound", not_found_since=now)
+            self._place.store.batches.transition(batch.key, expect={"bound"}, to="bound", not_found_since=now)
             return False
         if now - batch.not_found_since < GONE_AFTER or not self._can_list:
             return False
         if any(str(listed["id"]) == batch.batch_id for listed in self._listed(batch.created_at)):
             return False
-        return self._place.store.transition(
+        return self._place.store.batches.transition(
             batch.key, expect={"bound", "ended"}, to="gone", error="The server no longer knows this batch."
         )
 
@@ -202,7 +202,7 @@ class Poller:
             self._due_s = dict.fromkeys((batch.key for batch in batches), now_s + self._poll_interval_s)
             return
         if self._durations is None:
-            self._durations = self._place.store.durations(self._place.wire.base_url)
+            self._durations = self._place.store.batches.durations(self._place.wire.base_url)
         self._not_before_s = now_s + min(asked_for_s or 0.0, MOST_POLL_S)
         for batch in batches:
             marks_s = marks_of(self._durations, batch.n_requests)

@@ -203,8 +203,8 @@ class Poster:
             "posted_at": place.clock.now(),
             "attempts": batch.attempts + 1,
         }
-        place.store.mark_posting(batch.key, changes["posted_at"])
-        if not place.store.transition(batch.key, expect={"intent"}, to="posting", **changes):
+        place.store.batches.mark_posting(batch.key, changes["posted_at"])
+        if not place.store.batches.transition(batch.key, expect={"intent"}, to="posting", **changes):
             return Step(due_in_s=0.0)
         reached("posting recorded")
         return replace(batch, state="posting", **changes)
@@ -217,13 +217,13 @@ class Poster:
         place = self._place
         began_s = place.clock.monotonic_s()
         moves, end = partial(self._uploads.moves, batch.key), partial(self._uploads.end, batch.key)
-        body = Body.from_path(place.store.spool_path(batch.key)).watched(moves, end)
+        body = Body.from_path(place.store.files.spool_path(batch.key)).watched(moves, end)
         created = place.wire.create(body, betas=batch.betas)
         reached("create answered")
         if created.outcome == "created":
             return self._bind(batch, created)
         if created.outcome == "unknown":
-            place.store.transition(
+            place.store.batches.transition(
                 batch.key,
                 expect={"posting"},
                 to="unknown",
@@ -237,13 +237,13 @@ class Poster:
         if created.outcome == "too_large":
             return self._too_large(batch, created)
         if created.outcome == "retry":
-            place.store.transition(batch.key, expect={"posting"}, to="intent", error=_words(created.error))
+            place.store.batches.transition(batch.key, expect={"posting"}, to="intent", error=_words(created.error))
             if created.status_code is None:
                 n_failures = self._n_failures[batch.key] = self._n_failures.get(batch.key, 0) + 1
                 return self._unreachable(created.error, n_failures)
             self._unreachable_since = None
             return Step(due_in_s=0.0, limited=True, asked_s=created.retry_after_s)
-        place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
+        place.store.batches.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
         return Step(due_in_s=None, error=created.error, message=refused_words(_words(created.error)))
 
     def _doubtful(self, batch: BatchRecord, created: Created) -> Step:
@@ -270,7 +270,7 @@ class Poster:
         # One that has ended by the time its create is answered need not be polled (the simulator's may take no time).
         has_ended = created.batch.get("processing_status") == "ended"
         try:
-            bound = self._place.store.transition(
+            bound = self._place.store.batches.transition(
                 batch.key,
                 expect={"posting", "unknown"},
                 to="ended" if has_ended else "bound",
@@ -288,9 +288,9 @@ class Poster:
                 "the same line finds the batch by itself and pays for nothing twice.",
                 error.hint,
             ) from error
-        give_back_cache(self._place.store.spool_path(batch.key), batch.n_requests)
+        give_back_cache(self._place.store.files.spool_path(batch.key), batch.n_requests)
         reached("batch bound")
-        if not bound and self._place.store.batch(batch.key).batch_id is None:
+        if not bound and self._place.store.batches.get(batch.key).batch_id is None:
             raise LostAnswerError(
                 f"Batch {batch_id} was created, but its record changed meanwhile.",
                 "Nothing else was sent.",
@@ -303,7 +303,9 @@ class Poster:
 
     def _too_large(self, batch: BatchRecord, created: Created) -> Step:
         if batch.n_requests < 2:
-            self._place.store.transition(batch.key, expect={"posting"}, to="refused", error=_words(created.error))
+            self._place.store.batches.transition(
+                batch.key, expect={"posting"}, to="refused", error=_words(created.error)
+            )
             return Step(due_in_s=None, error=created.error, message="One request alone is too large for the server.")
         return split_in_halves(self._place.store, batch, expect={"posting"})
 
@@ -323,7 +325,7 @@ class Poster:
 
 def split_in_halves(store: Store, batch: BatchRecord, *, expect: Collection[BatchState]) -> Step:
     """Replace a batch that certainly was not made by its halves, where its state is one of `expect`."""
-    store.split_batch(batch.key, split_spool(store, batch), expect=expect)
+    store.batches.split(batch.key, split_spool(store, batch), expect=expect)
     return Step(due_in_s=0.0, message="The server found a batch too large; it goes in two halves.")
 
 
@@ -332,15 +334,15 @@ def split_spool(store: Store, batch: BatchRecord) -> list[NewBatch]:
     from pandas_batch.custom_ids import custom_ids, new_nonce
     from pandas_batch.store import NewBatch
 
-    fingerprints, draws = store.requests_of(batch.key)
+    fingerprints, draws = store.batches.requests_of(batch.key)
     middle = batch.n_requests // 2
     halves = []
-    with store.open_spool(batch.key) as spool:
+    with store.files.open_spool(batch.key) as spool:
         lines = spool_lines(spool)
         for start, stop in ((0, middle), (middle, batch.n_requests)):
             nonce = new_nonce()
             ids = custom_ids(nonce, fingerprints[start:stop], draws[start:stop])
-            writer = SpoolBody(store.new_spool(_NOT_SPLIT))
+            writer = SpoolBody(store.files.new_spool(_NOT_SPLIT))
             for custom_id in ids:
                 writer.write_line(custom_id, params_of_line(next(lines)))
             halves.append(

@@ -49,7 +49,7 @@ def decode_batch(
         at=at,
         prices=prices,
         has_discount=not batch.is_live,
-        custom_ids=store.custom_ids_of(batch.key),
+        custom_ids=store.batches.custom_ids_of(batch.key),
         models_asked=_models_asked(store, batch.key),
     )
 
@@ -69,7 +69,7 @@ def answers_of(
 
     from pandas_batch.results.answers import read_answers
 
-    path = store.answers_path(batch.key)
+    path = store.files.answers_path(batch.key)
     try:
         if is_whole(path):
             return read_answers(path)
@@ -88,7 +88,7 @@ def contents_of(store: Store, batch: BatchRecord, positions: Sequence[int]) -> l
         positions,
         prefix=prefix_of(batch.nonce),
         n_requests=batch.n_requests,
-        custom_ids=store.custom_ids_of(batch.key),
+        custom_ids=store.batches.custom_ids_of(batch.key),
     )
     deque(blocks, maxlen=0)
     return contents
@@ -103,9 +103,9 @@ def raw_blocks(store: Store, batch: BatchRecord) -> Iterator[bytes]:
     StoreError
         They are damaged, which may be seen at their end only. The next look at the run fetches them again.
     """
-    path = store.results_path(batch.key)
+    path = store.files.results_path(batch.key)
     try:
-        with store.open_results(batch.key) as raw:
+        with store.files.open_results(batch.key) as raw:
             source = _Summed(raw)
             yield from source.blocks()
         # A store of before the checksums has none.
@@ -119,7 +119,7 @@ def raw_blocks(store: Store, batch: BatchRecord) -> Iterator[bytes]:
                 f'pandas_batch.load("{batch.run_id}").result()   # without columns of contents',
             ) from error
         if not _is_of_the_machine(error):
-            store.transition(batch.key, expect={"collected"}, to="ended")
+            store.batches.transition(batch.key, expect={"collected"}, to="ended")
         raise StoreError(
             f"The raw results of batch {batch.batch_id} ({path}) are damaged.",
             "They were paid for and are at the server for 29 days after the batch was made; nothing is asked again.",
@@ -134,9 +134,9 @@ def _made_anew(
 
     from pandas_batch.results.answers import read_answers
 
-    part, raw_path = path.with_suffix(".anew"), store.results_path(batch.key)
+    part, raw_path = path.with_suffix(".anew"), store.files.results_path(batch.key)
     try:
-        with store.open_results(batch.key) as raw:
+        with store.files.open_results(batch.key) as raw:
             source = _Summed(raw)
             decoded = decode_batch(
                 store, batch, source.blocks(), part, at=batch.created_at or datetime.now(UTC), prices=prices
@@ -147,11 +147,11 @@ def _made_anew(
         if n_known < sum(batch.counts.values()) or (batch.counts and decoded.unreadable):
             raise ValueError("the raw results do not account for every request")
         del decoded
-        store.commit_files(checked(part, path))
+        store.files.commit(checked(part, path))
         return read_answers(path)
     except (OSError, EOFError, pa.ArrowException, ValueError, StoreError) as error:
         if batch.batch_id is not None and not _is_of_the_machine(error):
-            store.transition(batch.key, expect={"collected"}, to="ended")
+            store.batches.transition(batch.key, expect={"collected"}, to="ended")
         if batch.batch_id is None:
             raise StoreError(
                 f"The answers of run {batch.run_id} that came one by one ({path}) are damaged, and what they were "
@@ -238,7 +238,7 @@ def _models_asked(store: Store, key: int) -> Callable[[int], str | None]:
     @cache
     def models() -> dict[int, str]:
         try:
-            requests = [(at, msgspec.json.decode(line)) for at, line in store.spooled_requests(key)]
+            requests = [(at, msgspec.json.decode(line)) for at, line in store.files.spooled_requests(key)]
         except (StoreError, OSError, ValueError):  # a batch that was recovered has none
             return {}
         return {at: str(request["params"].get("model", "")) for at, request in requests}

@@ -67,7 +67,7 @@ class Reconciler:
         if batch.state == "posting":
             batch = self._died_posting(batch)
         looked, server_at = self._look(batch)
-        return looked or self._wait_or_post_again(self._place.store.batch(batch.key), server_at)
+        return looked or self._wait_or_post_again(self._place.store.batches.get(batch.key), server_at)
 
     def step_before_posting_again(self, batch: BatchRecord) -> Step | None:
         """
@@ -114,7 +114,7 @@ class Reconciler:
             message = "The answer to a create was lost, and the server is not answering; trying again."
             return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
         self._n_failures = 0
-        current = self._place.store.batch(batch.key)
+        current = self._place.store.batches.get(batch.key)
         if current.state != batch.state:
             return Step(due_in_s=0.0), server_at
         open_candidates = [c for c in candidates if str(c["id"]) not in current.tried_ids]
@@ -133,7 +133,7 @@ class Reconciler:
             since_s = (self._place.clock.now() - batch.posted_at).total_seconds()
             lost_after_s = since_s if 0 <= since_s < LONGEST_POST_S else LONGEST_POST_S
         changes: dict[str, Any] = {"doubt": "lost", "lost_after_s": lost_after_s}
-        self._place.store.transition(batch.key, expect={"posting"}, to="unknown", **changes)
+        self._place.store.batches.transition(batch.key, expect={"posting"}, to="unknown", **changes)
         return replace(batch, state="unknown", **changes)
 
     # ---------------------------------------------------------------- proving
@@ -154,9 +154,9 @@ class Reconciler:
                 return False
             nonce = None
         reached("owner proved")
-        owner = None if nonce is None else store.batch_of_nonce(nonce)
+        owner = None if nonce is None else store.batches.of_nonce(nonce)
         if owner is not None and owner.state in WITHOUT_ID:
-            store.transition(
+            store.batches.transition(
                 owner.key,
                 expect=WITHOUT_ID,
                 to="bound",
@@ -169,14 +169,16 @@ class Reconciler:
             )
             reached("batch bound")
             return owner.key == batch.key
-        store.add_tried_id(batch.key, candidate_id)
+        store.batches.add_tried_id(batch.key, candidate_id)
         return False
 
     def _wait_for_proof(self, batch: BatchRecord, candidates: list[dict[str, Any]]) -> Step:
         if batch.state == "intent":
-            self._place.store.transition(batch.key, expect={"intent"}, to="unknown")
+            self._place.store.batches.transition(batch.key, expect={"intent"}, to="unknown")
         if len(candidates) == 1 and batch.candidate_id != candidates[0]["id"]:
-            self._place.store.update_batch(batch.key, candidate_id=str(candidates[0]["id"]), **times_of(candidates[0]))
+            self._place.store.batches.update(
+                batch.key, candidate_id=str(candidates[0]["id"]), **times_of(candidates[0])
+            )
         self._n_empty_scans.pop(batch.key, None)
         n_looks = self._n_looks[batch.key] = self._n_looks.get(batch.key, 0) + 1
         return Step(
@@ -189,7 +191,7 @@ class Reconciler:
         if batch.posted_at is None:
             # Recorded by an earlier process, and a batch of its size stood on the server that proved to be another's:
             # nothing says that it was ever posted, so there is no lost answer to wait for.
-            place.store.transition(batch.key, expect={"unknown"}, to="intent", candidate_id=None, counts={})
+            place.store.batches.transition(batch.key, expect={"unknown"}, to="intent", candidate_id=None, counts={})
             return Step(due_in_s=0.0)
         n_scans = self._n_empty_scans[batch.key] = self._n_empty_scans.get(batch.key, 0) + 1
         # The server's clock on both sides where it is known: the machine's may have been set meanwhile.
@@ -206,7 +208,7 @@ class Reconciler:
                 # Whoever found it too large will do so again; it was looked for, and was not let through.
                 return split_in_halves(place.store, batch, expect={"unknown"})
             changes = {} if batch.first_posted_at is not None else _first_post_of(batch)
-            if place.store.transition(
+            if place.store.batches.transition(
                 batch.key, expect={"unknown", "posting"}, to="intent", candidate_id=None, **changes
             ):
                 self._n_empty_scans.pop(batch.key, None)
@@ -234,7 +236,7 @@ def newer_batches(place: EngineContext, batch: BatchRecord) -> tuple[list[dict[s
         # Nothing says that it was ever posted: it cannot have been before its run was recorded. Where that run was
         # deleted, and others wait for the batch, the whole list is read.
         with suppress(RunNotFoundError):
-            started_at = place.store.run(batch.run_id).created_at
+            started_at = place.store.runs.get(batch.run_id).created_at
     if watermark_id is None:
         not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
     newer: list[dict[str, Any]] = []
@@ -266,8 +268,8 @@ def candidates_for(place: EngineContext, batch: BatchRecord, newer: list[dict[st
     One whose size or state the list leaves out is asked for itself; what it does not say then either is no argument
     against it.
     """
-    known = place.store.batch_ids()
-    tried = set(place.store.batch(batch.key).tried_ids)
+    known = place.store.batches.ids()
+    tried = set(place.store.batches.get(batch.key).tried_ids)
     found = []
     for listed in newer:
         if str(listed["id"]) in known or str(listed["id"]) in tried:

@@ -182,12 +182,12 @@ class Scheduler:
 
     def _again(self, batch: BatchRecord) -> Step:
         """Post a batch once more that was refused when the run was driven before: the user has come back."""
-        if not self._place.store.transition(batch.key, expect={"refused"}, to="intent"):
+        if not self._place.store.batches.transition(batch.key, expect={"refused"}, to="intent"):
             return Step(due_in_s=0.0)
-        return self._post(self._place.store.batch(batch.key))
+        return self._post(self._place.store.batches.get(batch.key))
 
     def _post(self, batch: BatchRecord) -> Step:
-        if batch.first_posted_at is not None or not self._place.store.was_recorded_here(batch.key):
+        if batch.first_posted_at is not None or not self._place.store.batches.was_recorded_here(batch.key):
             found = self._reconciler.step_before_posting_again(batch)
             if found is not None:
                 return found
@@ -201,7 +201,7 @@ class Scheduler:
         return Step(due_in_s=_LOOK_S, message="Rows of this run are being asked live by another cell or kernel.")
 
     def _withdraw(self, batch: BatchRecord) -> Step:
-        self._place.store.transition(batch.key, expect=RECORDED, to="withdrawn")
+        self._place.store.batches.transition(batch.key, expect=RECORDED, to="withdrawn")
         return Step(due_in_s=0.0)
 
     def _now_s(self) -> float:

@@ -37,28 +37,28 @@ def settle_live(store: Store, batch: BatchRecord, *, clock: Clock, prices: Price
     from pandas_batch.custom_ids import parse_custom_id
 
     has_line = np.zeros(batch.n_requests, dtype=bool)
-    with store.new_results_part(batch.key) as part:
-        for line in store.live_answers(batch.key):
+    with store.files.new_results_part(batch.key) as part:
+        for line in store.files.live_answers(batch.key):
             parsed = parse_custom_id(custom_id_of_line(line).decode())
             if parsed is not None:
                 has_line[parsed.position] = True
                 part.write(line + b"\n")
         was_asked = np.zeros(batch.n_requests, dtype=bool)
-        was_asked[list(store.live_asked(batch.key))] = True
-        ids = store.custom_ids_of(batch.key)
+        was_asked[list(store.files.live_asked(batch.key))] = True
+        ids = store.batches.custom_ids_of(batch.key)
         for position in np.flatnonzero(~(has_line | was_asked)).tolist():
             part.write(_NOT_ASKED % ids[position])
-    part_path, answers_path = store.results_part_path(batch.key), store.answers_path(batch.key)
+    part_path, answers_path = store.files.results_part_path(batch.key), store.files.answers_path(batch.key)
     answers_part = answers_path.with_suffix(".part")
     at = batch.created_at or clock.now()
     decoded = decode_batch(store, batch, part_path, answers_part, at=at, prices=prices)
     codes = status_codes(decoded.table.column("status"))
     del decoded
-    store.commit_files(checked(part_path, store.results_path(batch.key)) | checked(answers_part, answers_path))
+    store.files.commit(checked(part_path, store.files.results_path(batch.key)) | checked(answers_part, answers_path))
     reached("live results committed")
     counts = {name: int((codes == CODE[name]).sum()) for name in _COUNTED}
     times = {"created_at": at, "ended_at": clock.now()}
-    store.set_collected(batch.key, codes == CODE["succeeded"], expect="live", counts=counts, **times)
+    store.batches.set_collected(batch.key, codes == CODE["succeeded"], expect="live", counts=counts, **times)
     reached("live batch collected")
 
 
@@ -69,7 +69,7 @@ def settle_if_left(store: Store, batch: BatchRecord, *, clock: Clock, prices: Pr
         return False
     with lease:
         # Until we held it, its asker may have settled it.
-        now = store.batch(batch.key)
+        now = store.batches.get(batch.key)
         if now.state == "live":
             settle_live(store, now, clock=clock, prices=prices)
     return True
@@ -77,5 +77,5 @@ def settle_if_left(store: Store, batch: BatchRecord, *, clock: Clock, prices: Pr
 
 def settle_left_behind(store: Store, *, clock: Clock, prices: Prices | None = None) -> None:
     """Settle the live batches of this store that nobody asks any more."""
-    for batch in store.batches_where(state="live"):
+    for batch in store.batches.where(state="live"):
         settle_if_left(store, batch, clock=clock, prices=prices)

@@ -106,7 +106,7 @@ def look_for_surplus(
 
     Neither waits longer than `PATIENCE_S` nor raises: a run that is home needs neither key nor network.
     """
-    due = [batch for batch in store.batches_of_run(run_id) if _is_due(batch, run_id)]
+    due = [batch for batch in store.batches.of_run(run_id) if _is_due(batch, run_id)]
     if not due:
         return
 
@@ -133,17 +133,17 @@ def _look_for(place: EngineContext, batch: BatchRecord, prices: Mapping[str, tup
         if listed.get("processing_status") != "ended":
             is_last = False
         elif listed.get("archived_at") or read_nonce(place, batch_id) != batch.nonce:
-            place.store.add_tried_id(batch.key, batch_id)
+            place.store.batches.add_tried_id(batch.key, batch_id)
         else:
             # Recorded at once: it is told even if its price never is.
-            place.store.add_surplus(batch.key, {batch_id: None})
-    for batch_id, cost_usd in place.store.batch(batch.key).surplus.items():
+            place.store.batches.add_surplus(batch.key, {batch_id: None})
+    for batch_id, cost_usd in place.store.batches.get(batch.key).surplus.items():
         if cost_usd is None:
-            place.store.add_surplus(batch.key, {batch_id: _cost_usd(place, batch, batch_id, prices)})
+            place.store.batches.add_surplus(batch.key, {batch_id: _cost_usd(place, batch, batch_id, prices)})
     began_at = batch.server_posted_at if server_at is not None else None
     began_at, now = (began_at, server_at) if began_at is not None else (batch.posted_at, place.clock.now())
     if is_last and began_at is not None and now is not None and now - began_at >= LOOK_UNTIL:
-        place.store.update_batch(batch.key, surplus_settled=True)
+        place.store.batches.update(batch.key, surplus_settled=True)
 
 
 def _cost_usd(
@@ -162,7 +162,7 @@ def _cost_usd(
             blocks,
             prefix=prefix_of(batch.nonce),
             n_requests=batch.n_requests,
-            custom_ids=place.store.custom_ids_of(batch.key),
+            custom_ids=place.store.batches.custom_ids_of(batch.key),
         )
     costs: Any = add_costs(decoded.table, at=batch.created_at, prices=prices).column("cost_usd")
     return exact_sum(costs.to_numpy()) if decoded.complete and not costs.null_count else None

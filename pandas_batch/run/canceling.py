@@ -41,7 +41,7 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
     unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
     if unproved and not force:
         told += f" {unproved[0]} is not proved to be ours and was left alone ({run.expression}.cancel(force=True))."
-    waiting = sorted({other for batch in mine for other in run.store.runs_of_batch(batch.key)} - {run.id})
+    waiting = sorted({other for batch in mine for other in run.store.batches.runs_of(batch.key)} - {run.id})
     if waiting:
         told += f" Waiting for the same batches: {', '.join(waiting)}."
     return told

@@ -19,8 +19,8 @@ _PATIENCE_S = 60.0
 def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
     """Remove `run` and what no other run points at; an unfinished run is canceled first."""
     store = run.store
-    shared = {b.key for b in store.batches_of_run(run.id) if set(store.runs_of_batch(b.key)) - {run.id}}
-    mine = [batch for batch in store.batches_of_run(run.id) if batch.key not in shared]
+    shared = {b.key for b in store.batches.of_run(run.id) if set(store.batches.runs_of(b.key)) - {run.id}}
+    mine = [batch for batch in store.batches.of_run(run.id) if batch.key not in shared]
     unproved = [batch for batch in mine if batch.candidate_id is not None]
     if unproved and not force:
         raise NotEndedError(
@@ -47,7 +47,7 @@ def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
     if run.engine is not None:
         run.engine.join(_PATIENCE_S)
     if server:
-        mine = [batch for batch in store.batches_of_run(run.id) if batch.key not in shared]
+        mine = [batch for batch in store.batches.of_run(run.id) if batch.key not in shared]
         posted = [batch for batch in mine if batch.batch_id]
         ids = [str(batch.batch_id) for batch in posted] + [batch.batch_id for batch in surplus_of(mine, run.id)]
         wire = run.wire()
@@ -59,7 +59,7 @@ def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
             place.check_workspace(batch, workspace_id)
         for batch_id in ids:
             _delete_on_server(wire, batch_id)
-    store.delete_run(run.id)
+    store.runs.delete(run.id)
 
 
 def _delete_on_server(wire: object, batch_id: str) -> None:

@@ -65,7 +65,7 @@ class DrivenRun:
         wire: Callable[[], Wire] | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        record = store.run(run_id)
+        record = store.runs.get(run_id)
         self.id = record.id
         self.name = record.name
         self._store = store
@@ -105,7 +105,7 @@ class DrivenRun:
     @property
     def record(self) -> RunRecord:
         """What was written down when it was made."""
-        return self._store.run(self.id)
+        return self._store.runs.get(self.id)
 
     @property
     def options(self) -> Options:
@@ -167,7 +167,7 @@ class DrivenRun:
 
     def batch_records(self) -> list[BatchRecord]:
         """Return what the store holds of the batches that its requests are in, in their order."""
-        return self._store.batches_of_run(self.id)
+        return self._store.batches.of_run(self.id)
 
     @property
     def _engine(self) -> Engine | None:
@@ -387,7 +387,7 @@ class DrivenRun:
             return None
         self._leave_to_parent()
         # Here, before any engine hears of it: whatever becomes of that, nothing of the run is posted from now on.
-        self._store.ask_cancel(self.id)
+        self._store.batches.ask_cancel(self.id)
         if self._display is None:
             self.show(blocking=False, cancel=force)
         else:
@@ -398,7 +398,7 @@ class DrivenRun:
         """Return the positions in a batch whose requests are kept, as a retry may need them."""
         if self.record.retry_digest is not None:
             # It may hold what no frame says again: the request with something changed.
-            return range(self._store.batch(key).n_requests)
+            return range(self._store.batches.get(key).n_requests)
         return self.answers_of_run().retriable_positions(key)
 
     def answers(self) -> RunAnswers:
@@ -462,7 +462,7 @@ class DrivenRun:
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine
-        self._store.ask_cancel(self.id)
+        self._store.batches.ask_cancel(self.id)
         if engine is not None:
             engine.request_cancel()
 

@@ -28,7 +28,7 @@ def experience_with(store: Store | None, options: Options, *, base_url: str) -> 
     if store is None:
         return None
     ours = options.to_json()
-    earlier = store.newest_options(_N_RUNS, base_url=base_url)
+    earlier = store.runs.newest_options(_N_RUNS, base_url=base_url)
     for names in (OF_THE_PROMPT, _OF_THE_ANSWER):
         alike = [run for run, theirs in earlier if all(ours.get(name) == theirs.get(name) for name in names)]
         found = _of_runs(store, alike)
@@ -40,7 +40,7 @@ def experience_with(store: Store | None, options: Options, *, base_url: str) -> 
 def _of_runs(store: Store, runs: Sequence[str]) -> Experience | None:
     """Return the experience of the newest answers to runs; None where there is none."""
     n, n_tokens, n_searches, n_seen = 0, 0, 0, 0
-    for batch in store.own_batches(runs):
+    for batch in store.batches.made_by(runs):
         if batch.state != "collected":
             continue
         try:
@@ -64,7 +64,7 @@ class _Seen(NamedTuple):
 
 
 def _of_batch(store: Store, batch: BatchRecord) -> _Seen:
-    path = store.answers_path(batch.key)
+    path = store.files.answers_path(batch.key)
     try:
         stat = os.stat(path)
     except OSError:  # lost: made anew

@@ -42,7 +42,7 @@ def extended(
     list of int or None
         Keys of the new batches; None where another has extended the run since.
     """
-    table = run.store.requests_table_of(run.id)
+    table = run.store.runs.requests_of(run.id)
     keys = table.column("batch_key").to_numpy().copy()
     positions = table.column("position").to_numpy().copy()
     draws = table.column("draw").to_numpy().copy()
@@ -53,4 +53,4 @@ def extended(
     batches = written(run, left, keys, positions, draws, reused, live_nonce=live_nonce)
     if not batches and np.array_equal(keys, table.column("batch_key").to_numpy()):
         return []
-    return run.store.extend_run(record, in_table(table, keys, positions, reused), batches, **(changes or {}))
+    return run.store.runs.extend(record, in_table(table, keys, positions, reused), batches, **(changes or {}))

@@ -101,7 +101,7 @@ def _looked_up(store: Store, run_id: str) -> tuple[Any, ...]:
         with warnings.catch_warnings():
             # What is damaged has a line all the same, and says so where it is loaded.
             warnings.simplefilter("ignore", UserWarning)
-            run = Run.of(store, store.run(run_id))
+            run = Run.of(store, store.runs.get(run_id))
             return run.counts.get("succeeded", 0), run.n_failed, run.cost_usd, run.paid_usd
     except (PandasBatchError, OSError):
         return None, None, None, None
@@ -112,7 +112,7 @@ def listed_runs(store: str | None = None) -> pd.DataFrame:
     from pandas_batch.store import Store
 
     opened = Store.find(store)
-    records, states = ([], []) if opened is None else opened.overview()
+    records, states = ([], []) if opened is None else opened.runs.overview()
     of_run: dict[str, list[tuple[str, bool]]] = {}
     for run_id, state, is_canceled in states:
         of_run.setdefault(run_id, []).append((state, is_canceled))
@@ -162,7 +162,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
             'pandas_batch.load("...", store="...")   # the folder .pandas_batch of where the run was made',
         )
     opened = Store.open(store)
-    record = opened.find_run(run_id_or_name)
+    record = opened.runs.find(run_id_or_name)
     return Run.of(opened, record, client=client, clock=clock)
 
 

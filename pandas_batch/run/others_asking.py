@@ -34,7 +34,7 @@ def new_live_nonce(store: Store) -> tuple[str, Lease]:
 
 def being_asked(store: Store, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str) -> list[BatchRecord]:
     """Return the live batches that hold one of these requests, and whose asker is at work."""
-    return store.batches(store.find_live(fingerprints, draws, base_url=base_url))
+    return store.batches.of_keys(store.batches.find_live(fingerprints, draws, base_url=base_url))
 
 
 def wait_for_others(

@@ -156,7 +156,7 @@ def find_existing(store: Store, needs: Needs, options: Options, *, base_url: str
     nothing = np.full(needs.n_requests, -1, dtype=np.int64)
     if not options.reuse or needs.n_requests == 0:
         return Found(nothing, np.full(needs.n_requests, -1, dtype=np.int32))
-    keys, positions = store.find_answers(needs.fingerprints, needs.draws, base_url=base_url)
+    keys, positions = store.batches.find_answers(needs.fingerprints, needs.draws, base_url=base_url)
     return Found(keys, positions)
 
 
@@ -215,7 +215,7 @@ def record(
         prices=options.prices,
         is_silent=options.progress == "off",
     ):
-        existing = store.newest_of_identity(needs.identity)
+        existing = store.runs.newest_of_identity(needs.identity)
         if existing is not None:
             return existing, False
         found = find_existing(store, needs, options, base_url=base_url)
@@ -249,7 +249,7 @@ def record(
             api_version=api_version,
             estimate=dict(estimate or {}),
         )
-        recorded = store.add_run(
+        recorded = store.runs.add(
             run,
             rows=rows_table(needs.request_of_row, plan.reasons),
             requests=requests_table(needs.fingerprints, draws, keys, positions, reused),
@@ -333,7 +333,7 @@ def spooled(
         for part in parts if live_nonce is None else [_Part(made.middles, opens=False)]:
             if part.opens or body is None:
                 close(n_done)
-                body, nonce, start = SpoolBody(store.new_spool()), live_nonce or new_nonce(), n_done
+                body, nonce, start = SpoolBody(store.files.new_spool()), live_nonce or new_nonce(), n_done
             stop = n_done + len(part.middles)
             ids = custom_ids(nonce, fingerprints[n_done:stop], draws[n_done:stop], start=n_done - start)
             body.write_lines(ids, made.before, part.middles, made.after)

@@ -63,7 +63,7 @@ def recover_run(call: Call, store: Store) -> Run:
     nonces: set[str] = set()
     found: dict[int, tuple[int, int]] = {}
     ours: list[_Ours] = []
-    known_ids = store.nonces_of_ids()
+    known_ids = store.batches.nonces_of_ids()
     for listed in _listed(place):
         if not isinstance(listed.get("processing_status"), str):
             listed = place.wire.retrieve(str(listed["id"])).batch
@@ -91,7 +91,7 @@ def recover_run(call: Call, store: Store) -> Run:
             ours.append(batch)
     found = found | {request: where for request, where in _known_here(place, call).items() if request not in found}
     if not found:
-        store.settle_unrecorded(nonces, unread, call.clock.now())
+        store.runs.settle_unrecorded(nonces, unread, call.clock.now())
         more = f" {n_waiting} batches there have not ended yet and cannot be read." if n_waiting else ""
         raise FrameMismatchError(
             f"No batch on the server holds a row of this frame.{more}",
@@ -99,7 +99,7 @@ def recover_run(call: Call, store: Store) -> Run:
             "Give recover() exactly the options of the lost submit: model, system, max_tokens and so on.",
         )
     run = _record(call, store, ours, found)
-    store.settle_unrecorded(nonces, unread, call.clock.now())
+    store.runs.settle_unrecorded(nonces, unread, call.clock.now())
     run.show(blocking=True)
     return run
 
@@ -111,10 +111,10 @@ def _unread(listed: dict[str, Any]) -> Unread:
 def _known_here(place: EngineContext, call: Call) -> dict[int, tuple[int, int]]:
     """Return where the rows stand in batches that this store knows: those given up are looked for once more."""
     store, needs = place.store, call.needs
-    for batch in store.batches_where(state="gone"):
+    for batch in store.batches.where(state="gone"):
         if batch.base_url == call.base_url:
             look_again(place, batch)
-    keys, positions = store.find_answers(needs.fingerprints, needs.draws, base_url=call.base_url)
+    keys, positions = store.batches.find_answers(needs.fingerprints, needs.draws, base_url=call.base_url)
     return {r: (int(keys[r]), int(positions[r])) for r in range(len(keys)) if keys[r] >= 0}
 
 
@@ -170,7 +170,7 @@ def _record(call: Call, store: Store, ours: list[_Ours], found: dict[int, tuple[
     keys, positions = (np.array(values) for values in zip(*(found[r] for r in order.tolist()), strict=True))
     is_whole = len(order) == needs.n_requests
     with store.preparing():
-        record = store.add_run(
+        record = store.runs.add(
             RunRecord(
                 id=new_run_id(now),
                 name=call.options.name,
@@ -211,7 +211,7 @@ def _adopted(call: Call, store: Store, batch: _Ours) -> NewBatch:
     known = [position for position in at if position is not None]
     params = [one for part in call.plan.encode(np.array(known, dtype=np.int64)) for one in part] if known else []
     bodies = iter(params)
-    body = SpoolBody(store.new_spool())
+    body = SpoolBody(store.files.new_spool())
     ids = custom_ids(batch.nonce, batch.fingerprints, batch.draws)
     body.write_lines(ids, b"", [b"{}" if position is None else next(bodies) for position in at], b"")
     return NewBatch(

@@ -142,7 +142,7 @@ def retry_once(run: DrivenRun) -> str:
 def _refused(run: DrivenRun, why: str) -> str:
     """Record that the run asks no more by itself: whoever reads it has nothing to wait for, and needs no key."""
     store = run.store
-    store.extend_run(run.record, store.requests_table_of(run.id), [], asks_no_more=True)
+    store.runs.extend(run.record, store.runs.requests_of(run.id), [], asks_no_more=True)
     return why
 
 
@@ -170,7 +170,7 @@ def _maybe_billed(run: DrivenRun) -> list[bytes] | None:
     """
     store = run.store
     bodies: list[bytes] = []
-    for batch in store.batches(run.record.batch_keys):
+    for batch in store.batches.of_keys(run.record.batch_keys):
         if batch.run_id != run.id or batch.state != "collected":
             continue
         table = answers_of(store, batch, prices=run.options.prices)
@@ -178,7 +178,7 @@ def _maybe_billed(run: DrivenRun) -> list[bytes] | None:
         if not missing:
             continue
         try:
-            found = [line for position, line in store.spooled_requests(batch.key) if position in missing]
+            found = [line for position, line in store.files.spooled_requests(batch.key) if position in missing]
         except StoreError:
             return None
         if len(found) < len(missing):

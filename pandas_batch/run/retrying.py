@@ -94,7 +94,7 @@ def _alone(run: DrivenRun, errors: str, changes: Changes, chosen: np.ndarray | N
 @contextmanager
 def nobody_else_asks_again(run: DrivenRun, again: Sequence[Again]) -> Iterator[None]:
     """While this is open nobody prepares a run in the store, and nobody asks one of these requests live."""
-    draws = run.store.requests_table_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
+    draws = run.store.runs.requests_of(run.id).column("draw").to_numpy()[[one.request for one in again]]
     with nobody_else_asks(
         run.store,
         np.vstack([one.address for one in again]),
@@ -174,13 +174,13 @@ def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None, chos
 def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
     """Return the retries of a run, and theirs, newest first."""
     later: list[RunRecord] = []
-    record = store.newest_of_identity(parent.identity)
+    record = store.runs.newest_of_identity(parent.identity)
     while record is not None and record.id != parent.id:
         later.append(record)
         if record.parent_id is None:
             return []
         try:
-            record = store.run(record.parent_id)
+            record = store.runs.get(record.parent_id)
         except RunNotFoundError:
             return []
     return later
@@ -201,7 +201,7 @@ def _record(
     requests = _requests_to_retry(run, errors) if chosen is None else chosen
     if len(requests) == 0:
         return None
-    table = store.requests_table_of(run.id)
+    table = store.runs.requests_of(run.id)
     keys = table.column("batch_key").to_numpy().copy()
     positions = table.column("position").to_numpy().copy()
     draws = table.column("draw").to_numpy().copy()
@@ -236,12 +236,12 @@ def _record(
         cost_usd_max=None,
         retry_digest=asked,
     )
-    return store.add_run(
+    return store.runs.add(
         record,
-        rows=store.rows_of(run.id),
+        rows=store.runs.rows_of(run.id),
         requests=in_table(table, keys, positions, reused, draws),
         batches=batches,
-        index=store.index_of(run.id),
+        index=store.runs.index_of(run.id),
     )
 
 
@@ -309,7 +309,7 @@ def requests_again(
     # What was asked in fact, which a retry with changes may have made another request than the run began with.
     addresses = np.zeros((len(answers.keys), FINGERPRINT_BYTES), np.uint8)
     for key in np.unique(keys).tolist():
-        addresses[requests[keys == key]] = run.store.requests_of(key)[0][positions[keys == key]]
+        addresses[requests[keys == key]] = run.store.batches.requests_of(key)[0][positions[keys == key]]
     again: list[Again] = []
     gone: list[int] = []
     record = run.record
@@ -337,7 +337,7 @@ def requests_again(
     for key in np.unique(keys).tolist():
         wanted = dict(zip(positions[keys == key].tolist(), requests[keys == key].tolist(), strict=True))
         # Where every request was answered, none of them is kept.
-        with contextlib.suppress(StoreError), run.store.open_spool(key) as spool:
+        with contextlib.suppress(StoreError), run.store.files.open_spool(key) as spool:
             for line in spool_lines(spool):
                 parsed = parse_custom_id(custom_id_of_line(line).decode())
                 if parsed is not None and parsed.position in wanted:
@@ -411,7 +411,7 @@ def without_answered(
     if not again or not run.record.options.get("reuse", True):
         return again
     requests = np.array([one.request for one in again])
-    found, places = run.store.find_answers(
+    found, places = run.store.batches.find_answers(
         np.vstack([one.address for one in again]),
         draws[requests],
         base_url=run.record.base_url,
@@ -445,7 +445,7 @@ def written(
     batches: list[NewBatch] = []
     start = 0
     while start < len(again):
-        body, nonce = SpoolBody(run.store.new_spool()), live_nonce or new_nonce()
+        body, nonce = SpoolBody(run.store.files.new_spool()), live_nonce or new_nonce()
         stop = start
         most_bytes = math.inf if live_nonce else BATCH_BYTES
         while stop < len(again) and stop - start < MAX_BATCH_REQUESTS and body.n_bytes < most_bytes:

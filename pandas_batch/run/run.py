@@ -522,7 +522,7 @@ def _run_of_another_process(store_path: str, run_id: str, target: TargetFrame) -
             NOTHING_SENT,
             f'pandas_batch.load("{run_id}", store=...)   # where that store can be reached',
         )
-    return Run.of(opened, opened.find_run(run_id), target=target)
+    return Run.of(opened, opened.runs.find(run_id), target=target)
 
 
 def _to_json_texts(values: Any) -> list[str | None]:

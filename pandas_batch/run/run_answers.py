@@ -65,13 +65,13 @@ class RunAnswers:
         self._store = store
         self._run = run
         self._prices = prices
-        rows = store.rows_of(run.id)
+        rows = store.runs.rows_of(run.id)
         self.request_of_row: np.ndarray = rows.column("request").to_numpy()
         self._reasons = rows.column("reason")
         self._own_reasons: Mapping[int, str] | None = None
         self.counted_elsewhere: np.ndarray | None = None
         self.n_samples = int(run.options.get("samples", 1))
-        requests = store.requests_table_of(run.id)
+        requests = store.runs.requests_of(run.id)
         self.keys: np.ndarray = requests.column("batch_key").to_numpy()
         self.positions: np.ndarray = requests.column("position").to_numpy()
         self.reused: np.ndarray = requests.column("reused").to_numpy(zero_copy_only=False)
@@ -224,7 +224,7 @@ class RunAnswers:
 
     def custom_ids_of(self, key: int) -> np.ndarray:
         """Return the custom_ids of a batch by position (dtype S47)."""
-        return self._store.custom_ids_of(key)
+        return self._store.batches.custom_ids_of(key)
 
     def codes_of_requests(self) -> np.ndarray:
         """Return the status code of each request (int8, index into `ROW_STATUSES`)."""
@@ -420,7 +420,7 @@ class RunAnswers:
         invalid = self.codes_of_requests()[mine] == CODE["invalid"]
         if invalid.any():
             usable[self.positions[mine][invalid]] = False
-            self._store.set_succeeded(key, usable)
+            self._store.batches.set_succeeded(key, usable)
         import pyarrow as pa
         import pyarrow.compute as pc
 

@@ -163,7 +163,7 @@ def start_run(
 def start_call(call: Call, *, blocking: bool, preparation: Preparation | None = None) -> Run:
     """Return the run that `call` is, at work; it takes over the display of its `preparation`."""
     store = call.open_store()
-    existing = store.newest_of_identity(call.needs.identity)
+    existing = store.runs.newest_of_identity(call.needs.identity)
     if existing is None:
         refuse_clash(call, writers_of(call, store), is_new=True)
         existing = _record(call, store, preparation)
@@ -172,7 +172,7 @@ def start_call(call: Call, *, blocking: bool, preparation: Preparation | None = 
         run = call.run_of(store, existing)
         refuse_clash(call, (run, *ancestors_of(call, run)))
         if call.index is not None:
-            store.set_index(run.id, call.index)
+            store.runs.set_index(run.id, call.index)
         _say_what_failed(run)
     if not run.is_settled():
         # Without credentials there is nothing to wait for: said here, not from the background.
@@ -224,7 +224,7 @@ def _say_whose_name_it_is(options: Options, store: Store) -> None:
     if options.name is None:
         return
     try:
-        earlier = store.find_run(options.name)
+        earlier = store.runs.find(options.name)
     except RunNotFoundError:
         return
     if earlier.name != options.name:
@@ -273,7 +273,7 @@ def ancestors_of(call: Call, run: Run) -> Iterator[Run]:
     while record.parent_id is not None and record.parent_id not in seen:
         seen.add(record.parent_id)
         try:
-            record = run.store.run(record.parent_id)
+            record = run.store.runs.get(record.parent_id)
         except RunNotFoundError:
             return
         parent = call.run_of(run.store, record)
@@ -286,7 +286,7 @@ def writers_of(call: Call, store: Store) -> Iterator[Run]:
     """Yield the runs that hold answers of these rows, newest first: a frame that was cut or grew has their columns."""
     if not any(name in call.column_names for name in added_columns(call.options, call.plan.schema)):
         return
-    records = [record for record in store.runs() if record.base_url == call.base_url]
+    records = [record for record in store.runs.all() if record.base_url == call.base_url]
     for one in records[:_N_WRITERS]:
         try:
             target = bind_frame(call, store, one, SubmittedRows(store, one), None)
@@ -368,7 +368,7 @@ def attach_run(
             again.setdefault("client", run.options.client)
     else:
         opened = Store.open(store)
-        recorded = opened.find_run(run)
+        recorded = opened.runs.find(run)
     stored = dict(recorded.options)
     needed = [name for name in stored.pop("not_remembered", []) if name not in again]
     if isinstance(run, Run):
@@ -444,7 +444,7 @@ def _by_place(
     if not plan.reasons:
         return None
     if first_row is None:
-        index = store.index_of(run.id)
+        index = store.runs.index_of(run.id)
         if call.index is None or index is None or not index.equals(call.index):
             return None
     of_row = rows.requests_from(first_row or 0, plan.n_rows)

@@ -128,8 +128,8 @@ class StatusMaker:
         return made[1]
 
     def _refresh(self) -> tuple[RunRecord, list[BatchRecord], RunAnswers]:
-        record = self._store.run(self._run_id)
-        batches = self._store.batches_of_run(self._run_id)
+        record = self._store.runs.get(self._run_id)
+        batches = self._store.batches.of_run(self._run_id)
         seen = tuple((batch.key, batch.state, batch.batch_id) for batch in batches)
         made = self._answers
         if seen != self._seen or made is None:
@@ -161,7 +161,7 @@ class StatusMaker:
 
     def _experience_s(self, base_url: str) -> tuple[float, ...]:
         if self._durations_s is None:
-            earlier = self._store.durations(base_url, not_of=self._run_id)
+            earlier = self._store.batches.durations(base_url, not_of=self._run_id)
             self._durations_s = tuple(max(0.0, seconds) for _, seconds in earlier)
         return self._durations_s
 

@@ -30,12 +30,12 @@ class SubmittedRows:
     """
 
     def __init__(self, store: Store, run: RunRecord) -> None:
-        table = store.requests_table_of(run.id)
+        table = store.runs.requests_of(run.id)
         self._n_samples = int(run.options.get("samples", 1))
         stored = np.frombuffer(table.column("fingerprint").combine_chunks().buffers()[1], np.uint8)
         stored = stored[: FINGERPRINT_BYTES * table.num_rows].reshape(-1, FINGERPRINT_BYTES)
         self._fingerprints = stored[:: self._n_samples]
-        self._request_of_row: np.ndarray = store.rows_of(run.id).column("request").to_numpy()
+        self._request_of_row: np.ndarray = store.runs.rows_of(run.id).column("request").to_numpy()
 
     # --- rows whose place is known
 

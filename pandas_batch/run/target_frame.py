@@ -54,8 +54,8 @@ class TargetFrame:
         """Return the labels of the frame; of a run without one those that are stored."""
         if self.frame is not None:
             return self.frame.index
-        stored = store.index_of(run_id)
-        return pd.RangeIndex(store.run(run_id).n_rows) if stored is None else stored
+        stored = store.runs.index_of(run_id)
+        return pd.RangeIndex(store.runs.get(run_id).n_rows) if stored is None else stored
 
     def is_part(self) -> bool:
         """Return whether the rows are other ones than those that were submitted."""

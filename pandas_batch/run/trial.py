@@ -172,7 +172,7 @@ def _found(call: Call, store: Store, needs: Needs) -> Found:
     nothing = np.full(needs.n_requests, -1, dtype=np.int64)
     if not call.options.reuse or not needs.n_requests:
         return Found(nothing, nothing.astype(np.int32))
-    keys, places = store.find_answers(needs.fingerprints, needs.draws, base_url=call.base_url, in_flight=False)
+    keys, places = store.batches.find_answers(needs.fingerprints, needs.draws, base_url=call.base_url, in_flight=False)
     return Found(keys, places)
 
 
@@ -225,7 +225,7 @@ def _recorded(
     ):
         found = _found(call, store, needs)
         missing = found.missing
-        existing = store.newest_of_identity(needs.identity)
+        existing = store.runs.newest_of_identity(needs.identity)
         if existing is not None and not len(missing) and _has(store, existing, found):
             return existing, None, None
         draws = needs.draws if options.reuse else drawn_apart(needs.draws)
@@ -243,7 +243,7 @@ def _recorded(
                 call.base_url,
                 live_nonce=nonce,
             )
-            run = store.add_run(
+            run = store.runs.add(
                 RunRecord(
                     id=new_run_id(now),
                     name=None,
@@ -274,7 +274,7 @@ def _recorded(
 
 
 def _has(store: Store, run: RunRecord, found: Found) -> bool:
-    table = store.requests_table_of(run.id)
+    table = store.runs.requests_of(run.id)
     keys, places = table.column("batch_key").to_numpy(), table.column("position").to_numpy()
     return bool(np.array_equal(keys, found.keys) and np.array_equal(places, found.positions))
 

@@ -1,16 +1,15 @@
-"""The half of the store that keeps batches: their states, their files, and the answers that can be used again."""
+"""The batches of the store: their states, and the answers that can be used again."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -18,94 +17,92 @@ from pandas_batch.errors import StoreError
 from pandas_batch.failpoints import reached
 
 from . import queries
+from .batch_files import REQUESTS, RESULTS, RESULTS_PACKED, RESULTS_PART, SPOOL, SPOOL_KEPT, BatchFiles
 from .failures import KEPT, NOTHING_RECORDED, explained
-from .files import commit_files, commit_folders, open_private, private_writer, remove_folder, sync_file, sync_folder
-from .live_log import ANSWERED, ASKED, LiveLog, answered_lines, asked_positions
-from .opened import OpenedStore
+from .files import commit_folders, open_private, remove_folder, sync_file, sync_folder
+from .live_log import ANSWERED, ASKED
+from .opened import Opened
 from .records import BatchRecord, NewBatch, new_record
 from .segments import Candidate, find_requests, read_segment, write_segment
-from .spools import SpoolWriter, compress_file, keep_requests, open_compressed, remove_files, request_lines
+from .spools import compress_file, keep_requests, remove_files
 from .staging import POSTED
 from .states import IN_FLIGHT, BatchState, check_transition
 
 _NONCE = re.compile(r"[a-z0-9]{1,32}")
 
-_SPOOL = "spool.json"
-_SPOOL_KEPT = "spool.kept.zst"
-_REQUESTS = "requests.seg"
-_RESULTS = "results.jsonl"
-_RESULTS_PACKED = "results.jsonl.zst"
-_RESULTS_PART = "results.part"
-_ANSWERS = "answers.arrow"
 
 _FEW_ROWS = 2_000
 """Up to so many requests are looked for one by one; to look for more, all files are read."""
 
 
-class Batches(OpenedStore):
+class Batches:
     """Batches: recorded before they are posted, changed by compare-and-swap, searched for answers."""
+
+    def __init__(self, opened: Opened, files: BatchFiles) -> None:
+        self._opened = opened
+        self._files = files
 
     # --- records
 
-    def batch(self, key: int) -> BatchRecord:
+    def get(self, key: int) -> BatchRecord:
         """Return a batch; `StoreError` where there is none of that key."""
-        return self.batches([key])[0]
+        return self.of_keys([key])[0]
 
-    def batches(self, keys: Collection[int]) -> list[BatchRecord]:
+    def of_keys(self, keys: Collection[int]) -> list[BatchRecord]:
         """Return batches in the order of `keys`."""
-        found = self._database.read(lambda c: queries.batches_by_key(c, keys))
+        found = self._opened.database.read(lambda c: queries.batches_by_key(c, keys))
         missing = [key for key in keys if key not in found]
         if missing:
             raise StoreError(
-                f"The store at {self.path} has no batch {missing[0]}: its run was deleted.",
+                f"The store at {self._opened.path} has no batch {missing[0]}: its run was deleted.",
                 KEPT,
                 "pandas_batch.runs() lists the runs it holds.",
             )
         return [found[key] for key in keys]
 
-    def batches_where(self, *, state: BatchState | Collection[BatchState]) -> list[BatchRecord]:
+    def where(self, *, state: BatchState | Collection[BatchState]) -> list[BatchRecord]:
         """Return the batches in a state, or in one of several, oldest first."""
         states = [state] if isinstance(state, str) else list(state)
-        return self._database.read(lambda c: queries.batches_in(c, states))
+        return self._opened.database.read(lambda c: queries.batches_in(c, states))
 
     def keys_of_others(self, run_id: str, *, state: BatchState) -> list[int]:
         """Return the keys of all batches in a state that another run than this has made."""
-        rows = self._database.read(
+        rows = self._opened.database.read(
             lambda c: c.execute(
                 "SELECT key FROM batches WHERE state = ? AND run_id != ? ORDER BY key", (state, run_id)
             ).fetchall()
         )
         return [key for (key,) in rows]
 
-    def batch_ids(self) -> set[str]:
+    def ids(self) -> set[str]:
         """Return every id of the server that a batch of this store is bound to."""
-        rows = self._database.read(
+        rows = self._opened.database.read(
             lambda c: c.execute("SELECT batch_id FROM batches WHERE batch_id IS NOT NULL").fetchall()
         )
         return {batch_id for (batch_id,) in rows}
 
     def durations(self, base_url: str, *, not_of: str = "") -> list[tuple[int, float]]:
         """Return how large the newest ended batches of a server were, and how many seconds each took."""
-        return self._database.read(lambda c: queries.durations(c, base_url, not_of=not_of))
+        return self._opened.database.read(lambda c: queries.durations(c, base_url, not_of=not_of))
 
     def nonces_of_ids(self) -> dict[str, str]:
         """Return the nonce of every batch that is bound to an id of the server, by that id."""
         return dict(
-            self._database.read(
+            self._opened.database.read(
                 lambda c: c.execute("SELECT batch_id, nonce FROM batches WHERE batch_id IS NOT NULL").fetchall()
             )
         )
 
-    def runs_of_batch(self, key: int) -> list[str]:
+    def runs_of(self, key: int) -> list[str]:
         """Return the ids of the runs that need a batch, oldest first."""
-        rows = self._database.read(
+        rows = self._opened.database.read(
             lambda c: c.execute(
                 "SELECT id FROM runs JOIN run_batches ON run_id = id WHERE batch_key = ? ORDER BY number", (key,)
             ).fetchall()
         )
         return [run_id for (run_id,) in rows]
 
-    def batches_of_run(self, run_id: str) -> list[BatchRecord]:
+    def of_run(self, run_id: str) -> list[BatchRecord]:
         """Return the batches that hold a run's requests, its own first; of split ones their parts."""
 
         def select(connection: Any) -> list[BatchRecord]:
@@ -118,25 +115,27 @@ class Batches(OpenedStore):
             found = queries.batches_by_key(connection, keys)
             return [found[key] for key in keys if key in found and found[key].state != "split"]
 
-        return self._database.read(select)
+        return self._opened.database.read(select)
 
-    def own_batches(self, run_ids: Sequence[str]) -> list[BatchRecord]:
+    def made_by(self, run_ids: Sequence[str]) -> list[BatchRecord]:
         """Return the batches that runs have made themselves, in the order of the runs."""
         place = {run_id: at for at, run_id in enumerate(run_ids)}
-        found = self._database.read(lambda c: queries.batches_made_by(c, run_ids))
+        found = self._opened.database.read(lambda c: queries.batches_made_by(c, run_ids))
         return sorted(found, key=lambda batch: (place[batch.run_id], batch.key))
 
-    def batch_of_nonce(self, nonce: str) -> BatchRecord | None:
+    def of_nonce(self, nonce: str) -> BatchRecord | None:
         """Return the batch whose custom_ids hold `nonce`, or None."""
-        row = self._database.read(lambda c: c.execute("SELECT key FROM batches WHERE nonce = ?", (nonce,)).fetchone())
-        return None if row is None else self.batch(row[0])
+        row = self._opened.database.read(
+            lambda c: c.execute("SELECT key FROM batches WHERE nonce = ?", (nonce,)).fetchone()
+        )
+        return None if row is None else self.get(row[0])
 
     def custom_ids_of(self, key: int) -> np.ndarray:
         """Return the custom_ids of a batch by position (dtype S47)."""
         from pandas_batch.custom_ids import custom_ids
 
         fingerprints, draws = self.requests_of(key)
-        return custom_ids(self.batch(key).nonce, fingerprints, draws)
+        return custom_ids(self.get(key).nonce, fingerprints, draws)
 
     def transition(self, key: int, *, expect: Collection[BatchState], to: BatchState, **changes: Any) -> bool:
         """
@@ -155,11 +154,11 @@ class Batches(OpenedStore):
         expected = list(expect)
         return self._change(key, {**changes, "state": to}, expected)
 
-    def update_batch(self, key: int, **changes: Any) -> None:
+    def update(self, key: int, **changes: Any) -> None:
         """Change fields of a batch whatever its state."""
         if changes and not self._change(key, changes, None):
             raise StoreError(
-                f"Batch {key} of the store at {self.path} could not be changed: it is gone, or its id taken."
+                f"Batch {key} of the store at {self._opened.path} could not be changed: it is gone, or its id taken."
             )
 
     def _change(self, key: int, changes: dict[str, Any], expect: Collection[str] | None) -> bool:
@@ -175,18 +174,18 @@ class Batches(OpenedStore):
                 return False
             return queries.update_batch(connection, key, changes, expect)
 
-        return self._database.write(change)
+        return self._opened.database.write(change)
 
     def mark_posting(self, key: int, at: datetime) -> None:
         """Leave a mark beside the body of a batch that it is about to be posted: the database may be put back."""
-        with explained(self.path):
-            with os.fdopen(open_private(self._batch_folder(key) / POSTED), "ab") as file:
+        with explained(self._opened.path):
+            with os.fdopen(open_private(self._opened.batch_folder(key) / POSTED), "ab") as file:
                 file.write(f"{at.isoformat()}\n".encode("ascii"))
-            sync_folder(self._batch_folder(key))
+            sync_folder(self._opened.batch_folder(key))
 
     def was_recorded_here(self, key: int) -> bool:
         """Return whether this process has recorded a batch: if not, others may have done more than stands here."""
-        return self._recorded_here.get(key) == os.getpid()
+        return self._opened.recorded_here.get(key) == os.getpid()
 
     def ask_cancel(self, run_id: str, *, live: bool = True) -> list[BatchRecord]:
         """
@@ -202,21 +201,19 @@ class Batches(OpenedStore):
             queries.ask_cancel(connection, run_id, live=live)
             return queries.select_batches(connection, "WHERE run_id = ? AND cancel_asked", (run_id,))
 
-        return [batch for batch in self._database.write(change) if batch.state in IN_FLIGHT]
+        return [batch for batch in self._opened.database.write(change) if batch.state in IN_FLIGHT]
 
     def add_tried_id(self, key: int, batch_id: str) -> None:
         """Record that a batch of the server proved to be another than batch `key`."""
-        self._database.write(lambda c: queries.add_tried_id(c, key, batch_id))
+        self._opened.database.write(lambda c: queries.add_tried_id(c, key, batch_id))
 
     def add_surplus(self, key: int, found: Mapping[str, float | None]) -> None:
         """Record batches of the server that were made of the same requests besides, and what they cost in USD."""
-        self._database.write(lambda c: queries.add_surplus(c, key, found))
+        self._opened.database.write(lambda c: queries.add_surplus(c, key, found))
 
     # --- splitting
 
-    def split_batch(
-        self, key: int, children: Sequence[NewBatch], *, expect: Collection[BatchState]
-    ) -> list[int] | None:
+    def split(self, key: int, children: Sequence[NewBatch], *, expect: Collection[BatchState]) -> list[int] | None:
         """
         Replace a batch that was too large by smaller ones that hold its requests in the same order.
 
@@ -228,11 +225,11 @@ class Batches(OpenedStore):
             Keys of the new batches; None where the state of the batch was none of `expect`.
         """
         check_transition(expect, "split")
-        parent = self.batch(key)
+        parent = self.get(key)
         if sum(len(child.draws) for child in children) != parent.n_requests:
             raise ValueError(f"{len(children)} parts do not hold the {parent.n_requests} requests of batch {key}")
-        with explained(self.path, NOTHING_RECORDED), self._recording():
-            keys = self._take_keys(len(children))
+        with explained(self._opened.path, NOTHING_RECORDED), self._opened.recording():
+            keys = self.take_keys(len(children))
             placed: list[Path] = []
             done = False
 
@@ -256,20 +253,20 @@ class Batches(OpenedStore):
                 return True
 
             try:
-                commit_folders(self._write_batches(keys, children, placed))
-                done = self._database.write(record)
+                commit_folders(self.write_folders(keys, children, placed))
+                done = self._opened.database.write(record)
             finally:
                 if not done:
-                    self._take_back(keys, None, placed, children)
+                    self.take_back(keys, None, placed, children)
             if not done:
                 return None
-            self._recorded_here |= dict.fromkeys(keys, os.getpid())
-            remove_files([self.spool_path(key)])
+            self._opened.recorded_here |= dict.fromkeys(keys, os.getpid())
+            remove_files([self._files.spool_path(key)])
         return keys
 
     def resolve(self, batch_keys: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where requests are now whose batches may have been split since; the same arrays where none was."""
-        split = self._database.read(queries.split_batches)
+        split = self._opened.database.read(queries.split_batches)
         for key, (children, sizes) in split.items():  # in the order of keys: parts of parts come later
             moved = batch_keys == key
             if not moved.any():
@@ -285,8 +282,8 @@ class Batches(OpenedStore):
 
     def requests_of(self, key: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the fingerprints (n, 16) and draws (n,) of a batch by position, mapped from its file."""
-        with explained(self.path):
-            segment = read_segment(self._batch_folder(key) / _REQUESTS)
+        with explained(self._opened.path):
+            segment = read_segment(self._opened.batch_folder(key) / REQUESTS)
         return segment.fingerprints, segment.draws
 
     def find_answers(
@@ -303,26 +300,26 @@ class Batches(OpenedStore):
         batch_keys, positions
             int64 and int32 arrays, one entry per request; -1 where there is none.
         """
-        folder = self.path / "batches"
+        folder = self._opened.path / "batches"
         wanted = {row.tobytes() for row in fingerprints} if len(draws) <= _FEW_ROWS else None
 
         def select(connection: Any) -> list[Candidate]:
             above = 0 if wanted is None else queries.SMALL
-            found = queries.candidates(connection, base_url, folder, _REQUESTS, in_flight=in_flight, above=above)
+            found = queries.candidates(connection, base_url, folder, REQUESTS, in_flight=in_flight, above=above)
             if wanted is not None:
-                found += queries.small_candidates(connection, base_url, folder, _REQUESTS, wanted, in_flight=in_flight)
+                found += queries.small_candidates(connection, base_url, folder, REQUESTS, wanted, in_flight=in_flight)
                 found.sort(key=lambda candidate: (candidate.succeeded is not None, candidate.key))
             return found
 
-        found = self._database.read(select)
-        with explained(self.path):
+        found = self._opened.database.read(select)
+        with explained(self._opened.path):
             return find_requests(fingerprints, draws, found)
 
     def find_live(self, fingerprints: np.ndarray, draws: np.ndarray, *, base_url: str) -> list[int]:
         """Return the keys of batches whose requests are being asked live, and that hold one of these."""
-        folder = self.path / "batches"
-        found = self._database.read(lambda c: queries.live_candidates(c, base_url, folder, _REQUESTS))
-        with explained(self.path):
+        folder = self._opened.path / "batches"
+        found = self._opened.database.read(lambda c: queries.live_candidates(c, base_url, folder, REQUESTS))
+        with explained(self._opened.path):
             keys, _ = find_requests(fingerprints, draws, found)
         return [int(key) for key in np.unique(keys[keys >= 0])]
 
@@ -343,99 +340,25 @@ class Batches(OpenedStore):
             queries.set_succeeded(connection, key, mask)
             return True
 
-        return self._database.write(change)
+        return self._opened.database.write(change)
 
     def set_succeeded(self, key: int, mask: np.ndarray) -> None:
         """Record anew which positions of a collected batch have an answer that may be used again."""
         mask = self._mask_of(key, mask)
-        self._database.write(lambda c: queries.set_succeeded(c, key, mask))
+        self._opened.database.write(lambda c: queries.set_succeeded(c, key, mask))
 
     def _mask_of(self, key: int, mask: np.ndarray) -> np.ndarray:
         mask = np.asarray(mask, dtype=bool)
-        n_requests = self.batch(key).n_requests
+        n_requests = self.get(key).n_requests
         if mask.shape != (n_requests,):
             raise ValueError(f"batch {key} has {n_requests} requests, the mask {mask.shape}")
         return mask
 
     def succeeded_of(self, key: int) -> np.ndarray | None:
         """Return what `set_succeeded` was given, or None."""
-        return self._database.read(lambda c: queries.succeeded(c, key))
+        return self._opened.database.read(lambda c: queries.succeeded(c, key))
 
     # --- files
-
-    def new_spool(self, state: str = NOTHING_RECORDED) -> SpoolWriter:
-        """Return a writer for the body of a batch to come; an error of it tells `state`. It goes with this process."""
-        with explained(self.path, state):
-            path = self._staging.new_path("spool")
-        return SpoolWriter(path, self.path, state)
-
-    def spool_path(self, key: int) -> Path:
-        """Return the file that is the body of the POST, as long as the batch is not compacted."""
-        return self._batch_folder(key) / _SPOOL
-
-    def results_part_path(self, key: int) -> Path:
-        """Return where results are written while they come; see `new_results_part`."""
-        return self._batch_folder(key) / _RESULTS_PART
-
-    def results_path(self, key: int) -> Path:
-        """Return where the raw results are, whole, before they are compressed; to read them: `open_results`."""
-        return self._batch_folder(key) / _RESULTS
-
-    def answers_path(self, key: int) -> Path:
-        """Return where the decoded answers are."""
-        return self._batch_folder(key) / _ANSWERS
-
-    def live_log(self, key: int) -> LiveLog:
-        """Return the files in which is recorded what is asked live of a batch, and what is answered."""
-        return LiveLog(self._batch_folder(key), self.path)
-
-    def live_answers(self, key: int) -> Iterator[bytes]:
-        """Yield the answers to a live batch that came whole, as lines of results."""
-        with explained(self.path):
-            yield from answered_lines(self._batch_folder(key))
-
-    def live_asked(self, key: int) -> Collection[int]:
-        """Return the positions of a live batch that were asked, or were about to be."""
-        with explained(self.path):
-            return asked_positions(self._batch_folder(key))
-
-    def new_results_part(self, key: int) -> io.BufferedWriter:
-        """Return a writer on an empty, private `results_part_path`."""
-        with explained(self.path):
-            return private_writer(self.results_part_path(key))
-
-    def commit_files(self, finals: Mapping[Path, Path]) -> None:
-        """Give finished files their final names, in their order and durably: each is whole there, or not there."""
-        with explained(self.path):
-            commit_files(finals)
-
-    def has_results(self, key: int) -> bool:
-        """Whether the raw results of a batch are here."""
-        folder = self._batch_folder(key)
-        return (folder / _RESULTS).exists() or (folder / _RESULTS_PACKED).exists()
-
-    def open_results(self, key: int) -> BinaryIO:
-        """Return the raw results of a batch as they came, compressed on disk or not."""
-        folder = self._batch_folder(key)
-        return self._open_either(folder / _RESULTS, folder / _RESULTS_PACKED, key, "results")
-
-    def open_spool(self, key: int) -> BinaryIO:
-        """Return the body of a batch, or after `compact` the lines of the requests that did not succeed."""
-        folder = self._batch_folder(key)
-        return self._open_either(folder / _SPOOL, folder / _SPOOL_KEPT, key, "requests")
-
-    def spooled_requests(self, key: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (position, request as JSON) of every request of a batch that is still here."""
-        with self.open_spool(key) as file:
-            yield from request_lines(file)
-
-    def _open_either(self, raw: Path, packed: Path, key: int, what: str) -> BinaryIO:
-        with explained(self.path):
-            with suppress(FileNotFoundError):
-                return open(raw, "rb")
-            with suppress(FileNotFoundError):
-                return open_compressed(packed)
-        raise StoreError(f"The {what} of batch {key} are not in the store at {self.path}.", KEPT)
 
     def compact(self, key: int, keep_requests: bool | Collection[int] = True) -> None:
         """
@@ -448,14 +371,14 @@ class Batches(OpenedStore):
         keep_requests
             Whether to keep the requests without an answer, which a retry needs; or the positions to keep.
         """
-        if self.batch(key).state in IN_FLIGHT:
+        if self.get(key).state in IN_FLIGHT:
             raise ValueError(f"batch {key} is in flight: its body may still be needed")
-        folder = self._batch_folder(key)
-        with explained(self.path):
-            if (folder / _RESULTS).exists():
-                compress_file(folder / _RESULTS, folder / _RESULTS_PACKED)
-            remove_files([folder / _RESULTS_PART, folder / ANSWERED, folder / ASKED])
-            if (folder / _SPOOL).exists():
+        folder = self._opened.batch_folder(key)
+        with explained(self._opened.path):
+            if (folder / RESULTS).exists():
+                compress_file(folder / RESULTS, folder / RESULTS_PACKED)
+            remove_files([folder / RESULTS_PART, folder / ANSWERED, folder / ASKED])
+            if (folder / SPOOL).exists():
                 self._reduce_spool(key, folder, keep=keep_requests)
 
     def _reduce_spool(self, key: int, folder: Path, *, keep: bool | Collection[int]) -> None:
@@ -465,25 +388,26 @@ class Batches(OpenedStore):
         else:
             wanted, keep = np.asarray(sorted(keep), dtype=np.int64), True
         if keep and (wanted is None or len(wanted)):
-            keep_requests(folder / _SPOOL, folder / _SPOOL_KEPT, wanted)
+            keep_requests(folder / SPOOL, folder / SPOOL_KEPT, wanted)
         else:
-            remove_files([folder / _SPOOL, folder / _SPOOL_KEPT])
+            remove_files([folder / SPOOL, folder / SPOOL_KEPT])
 
     # --- placing new batches, inside the recording lock
 
-    def _take_keys(self, n: int) -> list[int]:
+    def take_keys(self, n: int) -> list[int]:
+        """Return keys of new batches: of none there is a folder."""
         if not n:
             return []
         keys: list[int] = []
-        while not keys or any(os.path.lexists(self._batch_folder(key)) for key in keys):
-            if keys or self._key_floor == 0:
+        while not keys or any(os.path.lexists(self._opened.batch_folder(key)) for key in keys):
+            if keys or self._opened.key_floor == 0:
                 # Folders ahead of the counter stand there where an older copy of the database was put back.
-                names = os.listdir(self.path / "batches")
-                self._key_floor = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
-            keys = self._database.write(lambda c: queries.take_batch_keys(c, n, self._key_floor))
+                names = os.listdir(self._opened.path / "batches")
+                self._opened.key_floor = 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+            keys = self._opened.database.write(lambda c: queries.take_batch_keys(c, n, self._opened.key_floor))
         return keys
 
-    def _write_batches(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> dict[Path, Path]:
+    def write_folders(self, keys: Sequence[int], batches: Sequence[NewBatch], placed: list[Path]) -> dict[Path, Path]:
         """Write the folders of new batches; return where each is to go. What there may be soon stands in `placed`."""
         finals: dict[Path, Path] = {}
         for key, batch in zip(keys, batches, strict=True):
@@ -493,16 +417,16 @@ class Batches(OpenedStore):
                 raise ValueError("the spool of a new batch is still open")
             if finals:
                 reached("between two recorded batches")
-            part = self._new_folder("batch")
+            part = self._opened.new_folder("batch")
             placed.append(part)
-            write_segment(part / _REQUESTS, batch.fingerprints, batch.draws)
-            sync_file(part / _REQUESTS)
-            os.rename(batch.spool.path, part / _SPOOL)
-            finals[part] = self._batch_folder(key)
+            write_segment(part / REQUESTS, batch.fingerprints, batch.draws)
+            sync_file(part / REQUESTS)
+            os.rename(batch.spool.path, part / SPOOL)
+            finals[part] = self._opened.batch_folder(key)
             placed.append(finals[part])
         return finals
 
-    def _take_back(
+    def take_back(
         self, keys: Sequence[int], run_id: str | None, placed: list[Path], batches: Sequence[NewBatch]
     ) -> None:
         """Remove what was placed for a commit that did not happen."""
@@ -513,7 +437,7 @@ class Batches(OpenedStore):
 
         # An interrupt may have fallen between the commit and our knowing of it; when in doubt the sweep decides later.
         with suppress(StoreError, OSError):
-            if not self._database.read(is_recorded):
+            if not self._opened.database.read(is_recorded):
                 for folder in placed:
                     remove_folder(folder)
                 for batch in batches:

@@ -1,4 +1,4 @@
-"""The half of the store that keeps runs."""
+"""The runs of the store: recorded whole, found again, changed, deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .batches import Batches
 from .failures import NOTHING_RECORDED, explained
 from .files import commit_file, commit_folders, remove_folder, sync_file
 from .labels import ONLY_COUNTS, kind_of, read_index, write_index
-from .opened import RUN_ID
+from .opened import RUN_ID, Opened
 from .records import BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
 from .unrecorded import Unread, Unrecorded, names_of, read_unrecorded
@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Runs(Batches):
-    """Runs: recorded whole, found again, changed, deleted."""
+class Runs:
+    """Runs: recorded whole with their batches, found again, changed, deleted."""
 
-    def add_run(
+    def __init__(self, opened: Opened, batches: Batches) -> None:
+        self._opened = opened
+        self._batches = batches
+
+    def add(
         self,
         run: RunRecord,
         rows: pa.Table,
@@ -70,38 +74,38 @@ class Runs(Batches):
         StoreError
             Where it cannot be made durable; then nothing was recorded.
         """
-        self._run_folder(run.id)
+        self._opened.run_folder(run.id)
         self._refuse_if_older(batches)
         _check_columns(rows, ("request", "reason"))
         _check_columns(requests, REQUEST_COLUMNS)
-        with explained(self.path, NOTHING_RECORDED), self._recording():
-            if self._runs("WHERE id = ?", (run.id,)):
+        with explained(self._opened.path, NOTHING_RECORDED), self._opened.recording():
+            if self._select("WHERE id = ?", (run.id,)):
                 for batch in batches:
                     batch.spool.discard()
                 raise StoreError(f"The run {run.id} is recorded already.", NOTHING_RECORDED)
-            keys = self._take_keys(len(batches))
+            keys = self._batches.take_keys(len(batches))
             requests, used = _with_real_keys(requests, keys)
             run = replace(
                 run,
                 batch_keys=tuple(dict.fromkeys([*keys, *used])),
-                schema_version=self.schema_version,
+                schema_version=self._opened.schema_version,
                 index_kind=None if index is None else kind_of(index),
             )
             records = {key: (new_record(key, run.id, batch), batch) for key, batch in zip(keys, batches, strict=True)}
             placed: list[Path] = []
             try:
-                folders = self._write_batches(keys, batches, placed)
+                folders = self._batches.write_folders(keys, batches, placed)
                 commit_folders(folders | self._write_run(run, rows, requests, index, placed))
-                self._database.write(lambda c: _insert_all(c, run, records))
+                self._opened.database.write(lambda c: _insert_all(c, run, records))
             except BaseException:
-                self._take_back(keys, run.id, placed, batches)
+                self._batches.take_back(keys, run.id, placed, batches)
                 raise
-        self._recorded_here |= dict.fromkeys(keys, os.getpid())
+        self._opened.recorded_here |= dict.fromkeys(keys, os.getpid())
         return run
 
     def _refuse_if_older(self, batches: Sequence[NewBatch]) -> None:
         """Let nothing be sent where the database has forgotten batches: what is new to it may be paid for already."""
-        if not self.unrecorded or all(batch.batch_id is not None for batch in batches):
+        if not self._opened.unrecorded or all(batch.batch_id is not None for batch in batches):
             return
         unrecorded = self.unrecorded_batches()
         unseen = [folder for folder in unrecorded if not folder.was_looked_for]
@@ -117,15 +121,15 @@ class Runs(Batches):
             batch.spool.discard()
         if unseen:
             raise StoreError(
-                f"The database of the store at {self.path} knows nothing of batches that were posted (folders batches/"
-                f"{names_of(unseen)}): its log was not copied with it, or an older copy was put back.",
+                f"The database of the store at {self._opened.path} knows nothing of batches that were posted (folders "
+                f"batches/{names_of(unseen)}): its log was not copied with it, or an older copy was put back.",
                 NOTHING_SENT + " What was posted before may be paid for already.",
                 "pandas_batch.recover(df, ...)   # with the options of the lost call: brings their answers home\n"
                 'or put the whole store back, store.db-wal included; or name another: store="folder"',
             )
         raise StoreError(
-            f"Rows of this call were posted before, in batches that the database of the store at {self.path} knows "
-            f"nothing of and that did not come home yet (folders batches/{names_of(shared)}).",
+            f"Rows of this call were posted before, in batches that the database of the store at {self._opened.path} "
+            f"knows nothing of and that did not come home yet (folders batches/{names_of(shared)}).",
             NOTHING_SENT + " Those rows may be paid for already.",
             "pandas_batch.recover(df, ...)   # with these options, when the batches have ended: brings them home\n"
             "or pay for all rows of this call anew: reuse=False",
@@ -134,12 +138,12 @@ class Runs(Batches):
     def unrecorded_batches(self) -> list[Unrecorded]:
         """Return the batches that were posted and that the database does not know; one known again is let go."""
         found: list[Unrecorded] = []
-        for batch in read_unrecorded(self._batch_folder(int(name)) for name in self.unrecorded):
-            if batch.nonce is not None and self.batch_of_nonce(batch.nonce) is not None:
+        for batch in read_unrecorded(self._opened.batch_folder(int(name)) for name in self._opened.unrecorded):
+            if batch.nonce is not None and self._batches.of_nonce(batch.nonce) is not None:
                 remove_folder(batch.folder)
             else:
                 found.append(batch)
-        self.unrecorded = [batch.folder.name for batch in found]
+        self._opened.unrecorded = [batch.folder.name for batch in found]
         return found
 
     def settle_unrecorded(self, nonces: Collection[str], unread: Sequence[Unread], now: datetime) -> None:
@@ -158,8 +162,8 @@ class Runs(Batches):
         unrecorded = self.unrecorded_batches()
         # Another key lists another workspace: only where something of this store is listed does absence prove anything.
         known = {batch.nonce for batch in unrecorded}
-        is_ours = any(nonce in known or self.batch_of_nonce(nonce) is not None for nonce in nonces)
-        with explained(self.path):
+        is_ours = any(nonce in known or self._batches.of_nonce(nonce) is not None for nonce in nonces)
+        with explained(self._opened.path):
             for batch in unrecorded:
                 if is_ours and batch.nonce not in nonces and batch.is_nowhere(unread, now):
                     remove_folder(batch.folder)
@@ -170,9 +174,9 @@ class Runs(Batches):
     def _write_run(
         self, run: RunRecord, rows: pa.Table, requests: pa.Table, index: pd.Index | None, placed: list[Path]
     ) -> dict[Path, Path]:
-        final = self._run_folder(run.id)
+        final = self._opened.run_folder(run.id)
         remove_folder(final)  # of a process that died before its commit
-        part = self._new_folder("run")
+        part = self._opened.new_folder("run")
         placed.append(part)
         write_table(part / "rows.arrow", rows)
         write_table(part / "requests.arrow", requests)
@@ -183,14 +187,14 @@ class Runs(Batches):
         placed.append(final)
         return {part: final}
 
-    def run(self, run_id: str) -> RunRecord:
+    def get(self, run_id: str) -> RunRecord:
         """Return a run by its id; `RunNotFoundError` where there is none."""
-        found = self._runs("WHERE id = ?", (run_id,))
+        found = self._select("WHERE id = ?", (run_id,))
         if not found:
             self._no_run(run_id)
         return found[0]
 
-    def find_run(self, id_or_name: str) -> RunRecord:
+    def find(self, id_or_name: str) -> RunRecord:
         """
         Return the run of that id, else the newest of that name, else the one whose id begins so.
 
@@ -204,29 +208,29 @@ class Runs(Batches):
                 f"A run is named by its id or its name; {clip(repr(id_or_name), 40)} is neither.",
                 hint="pandas_batch.runs()   # lists those of this store",
             )
-        found = self._runs("WHERE id = ?", (id_or_name,)) or self._runs("WHERE name = ?", (id_or_name,))
+        found = self._select("WHERE id = ?", (id_or_name,)) or self._select("WHERE name = ?", (id_or_name,))
         if not found and len(id_or_name) >= 4 and RUN_ID.fullmatch(id_or_name):
-            begun = self._runs("WHERE substr(id, 1, ?) = ?", (len(id_or_name), id_or_name))
+            begun = self._select("WHERE substr(id, 1, ?) = ?", (len(id_or_name), id_or_name))
             found = begun if len(begun) == 1 else []
         if not found:
             self._no_run(id_or_name)
         return found[0]
 
-    def _runs(self, where: str = "", values: Sequence[Any] = ()) -> list[RunRecord]:
-        return self._database.read(lambda c: queries.select_runs(c, where, values))
+    def _select(self, where: str = "", values: Sequence[Any] = ()) -> list[RunRecord]:
+        return self._opened.database.read(lambda c: queries.select_runs(c, where, values))
 
     def _no_run(self, wanted: str) -> NoReturn:
-        known = [text for run in self.runs() for text in (run.name, run.id) if text]
+        known = [text for run in self.all() for text in (run.name, run.id) if text]
         close = list(dict.fromkeys(difflib.get_close_matches(wanted, known, n=6)))[:3]
         raise RunNotFoundError(
-            f"There is no run {wanted!r} in the store at {self.path}.",
+            f"There is no run {wanted!r} in the store at {self._opened.path}.",
             NOTHING_SENT,
             f"Did you mean {' or '.join(map(repr, close))}?" if close else "pandas_batch.runs() lists those it holds.",
         )
 
-    def runs(self) -> list[RunRecord]:
+    def all(self) -> list[RunRecord]:
         """Return all runs, newest first."""
-        return self._runs()
+        return self._select()
 
     def overview(self) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool]]]:
         """
@@ -239,23 +243,23 @@ class Runs(Batches):
         list
             Of each batch that a run needs: the run's id, the state, and whether the server was asked for a cancel.
         """
-        return self._database.read(queries.overview)
+        return self._opened.database.read(queries.overview)
 
     def newest_options(self, n_runs: int, *, base_url: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Return id and plain options of the newest runs that ask at `base_url`, newest first."""
-        return self._database.read(lambda c: queries.newest_options(c, n_runs, base_url))
+        return self._opened.database.read(lambda c: queries.newest_options(c, n_runs, base_url))
 
     def newest_of_identity(self, identity: str) -> RunRecord | None:
         """Return the newest run of an identity, or None."""
-        found = self._runs("WHERE identity = ?", (identity,))
+        found = self._select("WHERE identity = ?", (identity,))
         return found[0] if found else None
 
     def rows_of(self, run_id: str) -> pa.Table:
         """Return the rows table of a run, mapped from its file."""
-        with explained(self.path):
-            return read_table(self._run_folder(run_id) / "rows.arrow")
+        with explained(self._opened.path):
+            return read_table(self._opened.run_folder(run_id) / "rows.arrow")
 
-    def extend_run(
+    def extend(
         self, run: RunRecord, requests: pa.Table, batches: Sequence[NewBatch], **changes: Any
     ) -> list[int] | None:
         """
@@ -266,7 +270,7 @@ class Runs(Batches):
         run
             The run as it was read.
         requests
-            Its requests, as `add_run` takes them.
+            Its requests, as `add` takes them.
         batches
             The new batches.
         **changes
@@ -279,12 +283,12 @@ class Runs(Batches):
         """
         self._refuse_if_older(batches)
         _check_columns(requests, REQUEST_COLUMNS)
-        with explained(self.path, NOTHING_RECORDED), self._recording():
-            if self.run(run.id).n_extensions != run.n_extensions:
+        with explained(self._opened.path, NOTHING_RECORDED), self._opened.recording():
+            if self.get(run.id).n_extensions != run.n_extensions:
                 for batch in batches:
                     batch.spool.discard()
                 return None
-            keys = self._take_keys(len(batches))
+            keys = self._batches.take_keys(len(batches))
             requests, used = _with_real_keys(requests, keys)
             records = {key: (new_record(key, run.id, batch), batch) for key, batch in zip(keys, batches, strict=True)}
             # Under a name of its own: which table holds is decided by the commit, and by nothing before it.
@@ -292,62 +296,62 @@ class Runs(Batches):
             placed: list[Path] = []
             done = False
             try:
-                folders = self._write_batches(keys, batches, placed)
+                folders = self._batches.write_folders(keys, batches, placed)
                 part = table.with_name(f"requests.{secrets.token_hex(4)}.part")
                 write_table(part, requests)
                 commit_file(part, table)
                 commit_folders(folders)
-                done = self._database.write(
+                done = self._opened.database.write(
                     lambda c: queries.extend_run(c, run.id, run.n_extensions, records, [*keys, *used], changes)
                 )
             finally:
                 if not done:
-                    self._take_back(keys, None, placed, batches)
+                    self._batches.take_back(keys, None, placed, batches)
             if not done:
                 return None
-            self._recorded_here |= dict.fromkeys(keys, os.getpid())
+            self._opened.recorded_here |= dict.fromkeys(keys, os.getpid())
         return keys
 
     def _requests_path(self, run_id: str, n_extensions: int) -> Path:
         name = f"requests.{n_extensions}.arrow" if n_extensions else "requests.arrow"
-        return self._run_folder(run_id) / name
+        return self._opened.run_folder(run_id) / name
 
-    def requests_table_of(self, run_id: str) -> pa.Table:
+    def requests_of(self, run_id: str) -> pa.Table:
         """Return the requests table of a run; where a batch was split, with the places in its successors."""
-        path = self._requests_path(run_id, self.run(run_id).n_extensions)
-        with explained(self.path):
+        path = self._requests_path(run_id, self.get(run_id).n_extensions)
+        with explained(self._opened.path):
             table = read_table(path)
         keys = table.column("batch_key").to_numpy()
         positions = table.column("position").to_numpy()
-        moved_keys, moved = self.resolve(keys, positions)
+        moved_keys, moved = self._batches.resolve(keys, positions)
         if moved_keys is keys:
             return table
         return with_column(with_column(table, "batch_key", moved_keys), "position", moved)
 
     def index_of(self, run_id: str) -> pd.Index | None:
         """Return the labels of a run's frame, or None where they were not given."""
-        file = self._run_folder(run_id) / "index.arrow"
-        with explained(self.path):
+        file = self._opened.run_folder(run_id) / "index.arrow"
+        with explained(self._opened.path):
             if file.exists():
                 return read_index(file)
-        run = self.run(run_id)
+        run = self.get(run_id)
         return pd.RangeIndex(run.n_rows) if run.index_kind == ONLY_COUNTS else None
 
     def set_index(self, run_id: str, index: pd.Index) -> None:
         """Keep other labels for the rows of a run: those of the frame that it was asked for last."""
-        run, kind = self.run(run_id), kind_of(index)
+        run, kind = self.get(run_id), kind_of(index)
         stored = self.index_of(run_id)
         if len(index) != run.n_rows or (stored is not None and stored.identical(index)):
             return
-        folder = self._run_folder(run_id)
-        with explained(self.path), self._recording():
+        folder = self._opened.run_folder(run_id)
+        with explained(self._opened.path), self._opened.recording():
             part = folder / f"index.{secrets.token_hex(4)}.part"
             write_index(part, index)
             sync_file(part)
             commit_file(part, folder / "index.arrow")
-            self._database.write(lambda c: queries.update_index_kind(c, run_id, kind))
+            self._opened.database.write(lambda c: queries.update_index_kind(c, run_id, kind))
 
-    def delete_run(self, run_id: str) -> list[int]:
+    def delete(self, run_id: str) -> list[int]:
         """
         Remove a run, and the batches that no other run needs, down to the last byte.
 
@@ -356,24 +360,24 @@ class Runs(Batches):
         list of int
             Keys of the batches that are gone.
         """
-        with explained(self.path), self._recording():
-            keys = self._database.write(lambda c: queries.delete_run(c, run_id))
+        with explained(self._opened.path), self._opened.recording():
+            keys = self._opened.database.write(lambda c: queries.delete_run(c, run_id))
             if keys is None:
                 self._no_run(run_id)
-            self._finish_deletions()
+            self.finish_deletions()
         return keys
 
-    def _finish_deletions(self) -> None:
+    def finish_deletions(self) -> None:
         """Remove what deletions have given up, also those of a process that died meanwhile."""
-        folders = self._database.read(queries.doomed)
+        folders = self._opened.database.read(queries.doomed)
         if not folders:
             return
         for folder in folders:
-            remove_folder(self.path / folder)
+            remove_folder(self._opened.path / folder)
         # Copies made before a migration still hold what is to be forgotten, and so may the log and free pages.
-        remove_folder(self.path / "backups")
-        if self._database.scrub():
-            self._database.write(lambda c: queries.forget_doomed(c, folders))
+        remove_folder(self._opened.path / "backups")
+        if self._opened.database.scrub():
+            self._opened.database.write(lambda c: queries.forget_doomed(c, folders))
 
 
 def _insert_all(

@@ -1,6 +1,6 @@
 """The states of a batch, and which may follow which: the one table that all of the package goes by.
 
-`Store.transition` refuses every step that is not in it. What moves a batch is the engine (`pandas_batch.engine`), but
+`Batches.transition` refuses every step that is not in it. What moves a batch is the engine (`pandas_batch.engine`), but
 for ``withdrawn``, which a cancel sets in the database itself, and ``unknown`` again, which a batch becomes whose id
 proved to be another's.
 """

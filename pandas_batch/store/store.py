@@ -10,11 +10,14 @@ from pathlib import Path
 from pandas_batch.errors import NOTHING_SENT, StoreError
 
 from . import queries
+from .batch_files import BatchFiles
+from .batches import Batches
 from .database import Database
 from .failures import explained
 from .files import free_bytes
 from .folder import DATABASE_NAME, enter_store, find_store, is_local, settle_store
 from .locks import Lease, take_lease, wait_lock
+from .opened import Opened
 from .runs import Runs
 from .staging import sweep
 
@@ -31,7 +34,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-class Store(Runs):
+class Store:
     """
     Everything this machine knows about runs, in one private folder; made by `Store.open`.
 
@@ -44,11 +47,21 @@ class Store(Runs):
         The folder.
     schema_version
         Format of its database.
+    runs, batches, files
+        The runs; their batches; the files of a batch.
     """
 
     def __init__(self, path: Path, database: Database) -> None:
-        super().__init__(path, database)
+        self.path = path
+        self._opened = Opened(path, database)
+        self.schema_version = self._opened.schema_version
+        self.files = BatchFiles(self._opened)
+        self.batches = Batches(self._opened, self.files)
+        self.runs = Runs(self._opened, self.batches)
         self._preparing: tuple[int, io.FileIO] | None = None
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
 
     @classmethod
     def find(cls, path: str | Path | None = None) -> Store | None:
@@ -79,7 +92,7 @@ class Store(Runs):
         folder = find_store(path)
         with _opening:
             known = _instances.get(folder)
-            if known is not None and known._database.is_current():
+            if known is not None and known._opened.database.is_current():
                 return known
             with explained(folder, NOTHING_SENT):
                 enter_store(folder)
@@ -89,14 +102,14 @@ class Store(Runs):
                     store = cls(folder, database)
                     store._sweep()
             if known is not None:
-                known._database.close()
+                known._opened.database.close()
             _instances[folder] = store
             return store
 
     def _sweep(self) -> None:
-        self._finish_deletions()
-        runs, batches = self._database.read(queries.referenced)
-        self.unrecorded = sweep(self.path, runs, batches)
+        self.runs.finish_deletions()
+        runs, batches = self._opened.database.read(queries.referenced)
+        self._opened.unrecorded = sweep(self.path, runs, batches)
 
     # --- locks
 

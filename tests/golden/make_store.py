@@ -32,9 +32,9 @@ def main() -> None:
         done, waiting = run.batch_keys
         store_lab.bind(store, done, "msgbatch_1")
         store_lab.collect(store, done, np.array([True, False, True]), b'{"custom_id":"x"}\n' * 3)
-        store.compact(done)
-        store.transition(waiting, expect=["intent"], to="unknown", tried_ids=("msgbatch_9",), doubt="lost")
-        store._database.close()
+        store.batches.compact(done)
+        store.batches.transition(waiting, expect=["intent"], to="unknown", tried_ids=("msgbatch_9",), doubt="lost")
+        store._opened.database.close()
         target = Path(__file__).parent / f"store_v{store.schema_version}.tar.gz"
         with tarfile.open(target, "w:gz") as tar:
             tar.add(store.path, "store")
