@@ -148,7 +148,7 @@ class ClaudeBatchFrame:
         Ask a few rows now, through the Messages API, and return them with the answers as columns.
 
         The options, checks, columns and errors are those of `submit`, whose answers these are too: the same line over
-        all rows does not pay them again. They cost the standard price, twice that of a batch; it is told before, and
+        all rows does not pay them again. They cost the standard price, twice that of a batch; it is shown before, and
         ``max_cost_usd`` holds. Sixteen rows are under way at once, fewer where the rate limit says so. A request whose
         answer was lost on its way is asked once more: it can cost twice at worst. Interrupted, nothing more is asked;
         what came is kept.

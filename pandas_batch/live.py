@@ -258,7 +258,7 @@ class LiveCheck:
             ids = _ids_of(page)
             first = [str(batch["id"]) for batch in self._wire.list(limit=1).batches]
             seen = f"HTTP {page.status_code}, {len(ids)} batches"
-            # Where the newest batch is also the next older one, the two answers cannot be told apart.
+            # Where the newest batch is also the next older one, the two answers cannot be distinguished.
             holds = None if first and first[0] in right else ids != first or not ids
             self._note(question, assumption, seen, holds)
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pandas_batch.run.run import Run
 
 DONE, IN_WORDS, USAGE, ROWS_FAILED, STILL_RUNNING, INTERRUPTED = 0, 1, 2, 3, 4, 130
-"""Exit statuses: all is well; an error was told; the call is not understood; rows failed, or a bound of ``collect`` is
-passed; the time is over and the run goes on; Control-C."""
+"""Exit statuses: all is well; an error was reported; the call is not understood; rows failed, or a bound of ``collect``
+is passed; the time is over and the run goes on; Control-C."""
 
 _PROG = "pandas-batch"
 _EPILOG = """\b
@@ -200,7 +200,7 @@ def _wait(run: Run, timeout: float | None, store: str | None = None, *, until_se
     try:
         run.wait_submitted(timeout) if until_sent else run.wait(timeout)
     except WaitTimeout as late:
-        # Of what the process goes on with nothing is told: it ends here.
+        # Nothing is said of what the process goes on with: it ends here.
         where = "" if store is None else f" --store {shlex.quote(store)}"
         print(f"{late.what}\n    {_PROG} watch {run.id}{where}", file=sys.stderr)
         return STILL_RUNNING
@@ -375,7 +375,7 @@ def retry(
     return code or _status_of(again)
 
 
-@commands.command(short_help="Bring answers home, and write them.")
+@commands.command(short_help="Fetch answers, save and write them.")
 @click.argument("run", nargs=-1, shell_complete=_names_of_runs)
 @_store
 @_timeout
@@ -388,7 +388,7 @@ def collect(
     run: tuple[str, ...], store: str | None, timeout: float | None, to: Path | None, raw: bool,
     max_failed: float | None, max_cost: float | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Wait for the answers of RUN, or of every run that is not home, and save them in the store, or to a file."""
+    """Wait for the answers of RUN, or of every run that is not collected, and save them in the store, or to a file."""
     from pandas_batch.run.library import runs
 
     if to is not None:
@@ -401,7 +401,7 @@ def collect(
     listed = runs(store)
     wanted = list(run) or listed.index[listed["status"] != "collected"].tolist()
     if not wanted and not as_json:
-        click.echo("Every run is home.")
+        click.echo("Every run is collected.")
     codes: list[int] = []
     found: list[Run] = []
     for name in wanted:
@@ -436,7 +436,7 @@ def _beyond(run: Run, max_failed: float | None, max_cost: float | None) -> int:
     return code
 
 
-@commands.command(short_help="Bring answers home when the store is lost.")
+@commands.command(short_help="Fetch answers again when the store is lost.")
 @_file
 @_requests
 @_timeout
@@ -444,7 +444,7 @@ def _beyond(run: Run, max_failed: float | None, max_cost: float | None) -> int:
 @_raw
 @_json
 def recover(file: Path, timeout: float | None, to: Path | None, raw: bool, as_json: bool, **given: Any) -> int:
-    """Bring answers home when the store is lost: with FILE and the options of the submit that asked for them."""
+    """Fetch answers again when the store is lost: with FILE and the options of the submit that asked for them."""
     from pandas_batch.run.library import recover as recover_run
 
     if to is not None:

@@ -316,7 +316,7 @@ class BatchStatus:
     """One batch of a run, as a panel shows it."""
 
     batch_id: str | None
-    """None until the server has told it."""
+    """None until the server has sent it."""
     state: str
     """``waiting`` (not posted yet), ``posting``, ``unproved`` (its create answer was lost; it is being looked
     for, or proved), ``in_progress``, ``canceling``, ``ended``, ``collected``, ``blocked``, ``gone``."""
@@ -452,7 +452,7 @@ class RunStatus:
     expression: str = ""
     """What to type for the run."""
     is_from_store: bool = False
-    """Whether everything was home already when this handle on the run was made: nothing was sent, nothing paid."""
+    """Whether everything was collected already when this handle on the run was made: nothing was sent, nothing paid."""
     kinds: tuple[FailureKind, ...] = ()
     """The failed rows, grouped by what was said of them; the most frequent first."""
     stop: Stop | None = None

@@ -37,7 +37,7 @@ def test_a_run_is_told_from_start_to_home(api, clock, caplog: pytest.LogCaptureF
         "INFO run run: batch msgbatch posted, 3 requests",
         "INFO run run: batch msgbatch ended: 3 succeeded",
         "INFO run run: the answers of batch msgbatch are here",
-        f"INFO run run: home, paid {usd(run.paid_usd)}",
+        f"INFO run run: collected, paid {usd(run.paid_usd)}",
     ]
     assert "secret" not in caplog.text
     caplog.clear()

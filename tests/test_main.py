@@ -123,7 +123,7 @@ def test_an_empty_store_has_no_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Asking for runs makes no store and is no error; there is nothing to collect either."""
     assert main(["runs"]) == 0
     assert main(["collect"]) == 0
-    assert capsys.readouterr().out == "There are no runs here yet.\nEvery run is home.\n"
+    assert capsys.readouterr().out == "There are no runs here yet.\nEvery run is collected.\n"
     assert not Path(os.environ["PANDAS_BATCH_HOME"]).exists()
 
 
@@ -150,7 +150,7 @@ def test_collect_brings_home_what_a_killed_process_left(
     assert answers["status"].tolist() == ["succeeded", "succeeded", "skipped"]
 
     assert main(["collect"]) == 0
-    assert capsys.readouterr().out == "Every run is home.\n"
+    assert capsys.readouterr().out == "Every run is collected.\n"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".xlsx"])

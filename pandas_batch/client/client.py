@@ -152,7 +152,7 @@ class BatchClient(_Configured):
         """
         Yield the results of an ended batch as they arrive, in memory that does not grow with their length.
 
-        Raises and warns as `results` does; a download that breaks off is taken up again, and nothing is told twice.
+        Raises and warns as `results` does; a download that breaks off is taken up again, and nothing is given twice.
         """
         return self._wire.iterate(self._jobs.iter_results(batch_id, output_schema=output_schema))
 

@@ -36,7 +36,7 @@ class LiveProgress:
         if mode != "off" and n > 1 and (mode == "text" or in_kernel() or _is_terminal()):
             from tqdm import tqdm
 
-            # What came of it is told below; the bar itself is of no use then.
+            # What came of it is shown below; the bar itself is of no use then.
             self._bar = tqdm(total=n, desc=title, unit="row", file=sys.stderr, leave=False)
 
     def tell(self, text: str) -> None:

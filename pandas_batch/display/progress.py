@@ -78,12 +78,12 @@ class TqdmDisplay(Display):
         if status.is_final:
             bar.close()
             if not self._has_told and (status.n_failed or status.state == "blocked" or status.message):
-                # What went well is told by the bar; else the account stays in the terminal.
+                # What went well is shown by the bar; else the account stays in the terminal.
                 self._has_told = True
                 say(text_account(status))
 
     def _update_preparing(self, status: RunStatus) -> None:
-        """Show how many rows are prepared, where that takes long enough to be told."""
+        """Show how many rows are prepared, where that takes long enough to be noticed."""
         if self._rows_bar is None:
             if not status.n_rows_prepared:
                 return

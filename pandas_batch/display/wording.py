@@ -10,7 +10,7 @@ from pandas_batch.types import BatchStatus, RunStatus
 
 
 class Word(NamedTuple):
-    """A state in one word or two, with a glyph and a tone, so that no state is told by its color alone."""
+    """A state in one word or two, with a glyph and a tone, so that no state is known by its color alone."""
 
     glyph: str
     text: str

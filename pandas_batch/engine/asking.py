@@ -1,6 +1,6 @@
 """Ask the requests of one recorded batch one by one through the Messages API, several at once, in threads of our own.
 
-What is asked is recorded before, each answer when it comes; in the end the batch is brought home like any other. A
+What is asked is recorded before, each answer when it comes; in the end the batch is collected like any other. A
 request that the API has refused, or could not take, was not billed and may be asked again; one whose answer was lost
 is asked a second time at most.
 """
@@ -64,7 +64,7 @@ class Asker:
     store, key
         The batch, in state ``live``.
     lease
-        Its `pandas_batch.store.records.live_lease`, held from before it was recorded; let go of when it is home.
+        Its `pandas_batch.store.records.live_lease`, held from before it was recorded; released when it is collected.
     wire
         Where to ask.
     prices
@@ -74,7 +74,7 @@ class Asker:
     on_trouble
         Called, in a thread of the asker, with why it waits, in a sentence.
     keep
-        Tells, when the batch is home, of which positions a retry may need the requests again.
+        Returns, when the batch is collected, of which positions a retry may need the requests again.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Asker:
             raise
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the batch is home; return whether it is."""
+        """Wait until the batch is collected; return whether it is."""
         try:
             self.future.result(timeout_s)
         except FutureTimeout:
@@ -146,7 +146,7 @@ class Asker:
             self._room.notify_all()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything is put away; return whether it is."""
+        """Wait until all of it has ended; return whether it has."""
         return self._over.wait(timeout_s)
 
     @property
@@ -159,7 +159,7 @@ class Asker:
         return False
 
     def last_words(self) -> str:
-        """Return nothing: whoever waited has been told."""
+        """Return nothing: whoever waited has got the error."""
         return ""
 
     # ---------------------------------------------------------------- the threads

@@ -1,4 +1,4 @@
-"""Bring the answers of ended batches home: download, decode, price, commit.
+"""Collect the answers of ended batches: download, decode, price, commit.
 
 Results go to disk raw before anything is made of them, and are fetched again until they account for every
 request that was sent; what is really absent becomes status ``missing``.
@@ -46,7 +46,7 @@ class Collector:
 
     def step(self, batch: BatchRecord) -> Step:
         """
-        Bring the answers of `batch` (state ``ended``) home, if that can be done now.
+        Collect the answers of `batch` (state ``ended``), if that can be done now.
 
         Returns
         -------
@@ -252,6 +252,6 @@ def gone_error(batch: BatchRecord, run: str = "run") -> ResultsGoneError:
         f"The results of batch {batch.batch_id} are gone{made}{gone}: {batch.error or 'the server has them no more.'}",
         f"Its {batch.n_requests:,} requests were sent, and those answered were billed; results can be had for "
         "29 days after a batch was created. Nothing else of the run is lost.",
-        f"{run}.result(partial=True)   # what was brought home\n"
+        f"{run}.result(partial=True)   # what was collected\n"
         f"{run}.retry_failed()   # asks, and pays, for the lost rows again",
     )

@@ -1,4 +1,4 @@
-"""Make small what is home: after a run has given its answers, and not before whoever waits for them has them."""
+"""Compress what is collected: after a run has given its answers, never while somebody still waits for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord, Store
 
 PAUSE_S = 2.0
-"""How long the answers are home before they are compressed: until then the frame is made, with all of the processor."""
+"""How long answers are collected before they are compressed: until then the frame is made, with the whole processor."""
 
 
 def compact_run(
     store: Store, run_id: str, *, hold: Callable[[int], bool], keep: Callable[[int], bool | Collection[int]]
 ) -> None:
     """
-    Put away what is no longer needed of the batches that are home.
+    Remove what is no longer needed of the batches that are collected.
 
     Parameters
     ----------

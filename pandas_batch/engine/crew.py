@@ -21,7 +21,7 @@ class Crew:
     Parameters
     ----------
     clock
-        Told that somebody is at work, as time that is only played must not pass meanwhile.
+        Hears that somebody is at work, as time that is only played must not pass meanwhile.
     wake
         Set whenever an errand is done.
 

@@ -47,7 +47,7 @@ Observer = Callable[[RunStatus], None]
 _WATCH_S = 1.0
 _POLL = "poll"
 _LAST_ROUNDS = 2
-"""How often what has ended is still brought home when the run cannot go on: it is paid for."""
+"""How often what has ended is still collected when the run cannot go on: it is paid for."""
 
 
 class Engine:
@@ -63,9 +63,9 @@ class Engine:
     describe
         Makes the status record that observers get.
     keep
-        Tells, by the key of a batch that is home, of which positions a retry may need the requests again.
+        Returns, by the key of a batch that is collected, of which positions a retry may need the requests again.
     extend
-        Called when all batches are home: it may add others, and returns whether to look again.
+        Called when all batches are collected: it may add others, and returns whether to look again.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Engine:
             exiting.leave_if_ending()
             self._thread.start()
         except (RuntimeError, exiting.ProcessEnding):
-            # From here on nothing can be driven, and whoever waits is told.
+            # From here on nothing can be driven, and whoever waits gets the error.
             self._run_no_more()
             self._settle()
             self._is_over.set()
@@ -169,7 +169,7 @@ class Engine:
         return self._n_waiting > 0
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every answer is home or nothing can go on; return whether that is so."""
+        """Wait until every answer is collected or nothing can go on; return whether that is so."""
         try:
             self.future.result(timeout_s)
         except FutureTimeout:
@@ -197,7 +197,7 @@ class Engine:
         """
         Post again where posting was stopped, also by an error; return False where the engine has come to its end.
 
-        An engine that met an error follows what is on the server, and whoever waits has been told of the error.
+        An engine that met an error follows what is on the server, and whoever waits has got the error.
         """
         self.is_told = False
         with self._turn:
@@ -255,7 +255,7 @@ class Engine:
         return any(batch.state in TO_SEND for batch in self.store.batches.of_run(self.run_id))
 
     def last_words(self) -> str:
-        """Return where the run is and how to come back to it; nothing where all of it is home."""
+        """Return where the run is and how to come back to it; nothing where all of it is collected."""
         batches = self.store.batches.of_run(self.run_id)
         again = f'pandas_batch.load("{self.run_id}").result()'
         return words_at_the_end(self.run_id, batches, error=self.error, message=self.message, again=again)
@@ -315,7 +315,7 @@ class Engine:
         try:
             self._tell()
         except Exception as error:
-            # Whoever waits is told, and never left waiting.
+            # Whoever waits gets the error, and is never left waiting.
             self.error = self.error or error
         finally:
             with self._turn:
@@ -379,8 +379,8 @@ class Engine:
                 self.message = self._worst_message(open_batches) or self._words_of_waiting() or self._poll_message
             if self._has_stopped():
                 if self._can_follow():
-                    # What is on the server is paid for. What has ended comes home before whoever waits is told, lest
-                    # the bill is told too low; the rest is followed.
+                    # What is on the server is paid for. What has ended is collected before whoever waits gets the
+                    # error, lest the bill reads too low; the rest is followed.
                     if not self.future.done() and n_last_rounds < _LAST_ROUNDS:
                         n_last_rounds += 1
                         self._check_now = True
@@ -549,7 +549,7 @@ class Engine:
     def _cancel_batches(self, *, force: bool) -> None:
         """Ask the server to cancel the batches that this run posted, and withdraw those not posted yet."""
         has_failed = False
-        # Without the leases too: where another kernel drives the run, this one's cancel is meant no less.
+        # Without the leases too: where another kernel drives the run, this one's cancel counts as much.
         # What is asked live was stopped when the cancel was asked for: what is asked since is meant (`finish_now`).
         for batch in self.store.batches.ask_cancel(self.run_id, live=False):
             batch_id = batch.batch_id or (batch.candidate_id if force else None)
@@ -583,7 +583,7 @@ class Engine:
                 observer(status)
             except Exception as error:
                 self.forget(observer)
-                # Told later, where the user waits: turned into an error here it would stop the run.
+                # Shown later, where the user waits: turned into an error here it would stop the run.
                 self.warnings.append(
                     f"A display of run {self.run_id} failed and was dropped ({type(error).__name__}); the run went on."
                 )

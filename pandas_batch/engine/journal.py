@@ -1,6 +1,6 @@
 """What happens to a run, as lines of the logger ``pandas_batch``: for nights when nobody looks.
 
-Start, posts, ends and what came home are INFO; rows that failed, a lost batch and a run that stopped are WARNING.
+Start, posts, ends and what was collected are INFO; rows that failed, a lost batch and a run that stopped are WARNING.
 No line holds a prompt, an answer or a key.
 """
 
@@ -97,7 +97,7 @@ class Journal:
                     f"{n_failed:,}",
                     f"{sum(batch.n_requests for batch in batches):,}",
                 )
-            logger.info("run %s: home, paid %s", self._run_id, usd(paid_usd))
+            logger.info("run %s: collected, paid %s", self._run_id, usd(paid_usd))
 
 
 def asking_live(batch: BatchRecord) -> None:

@@ -49,7 +49,7 @@ def words_at_the_end(
     run_id: str, batches: Sequence[BatchRecord], *, error: BaseException | None, message: str, again: str
 ) -> str:
     """
-    Return the line with which a script ends whose run is not home; nothing where it is.
+    Return the line with which a script ends whose run is not collected; nothing where it is.
 
     Parameters
     ----------

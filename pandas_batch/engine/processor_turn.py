@@ -20,7 +20,7 @@ _PATIENCE_S = 10.0
 
 class ProcessorTurn:
     """
-    The turn of one thread among those that bring answers home; one has it at a time.
+    The turn of one thread among those that collect answers; one has it at a time.
 
     A download that waits for its network goes on beside the others. One that comes faster than that takes its turn,
     and keeps it until it is decoded: of three at once each would have to wait for the interpreter at every block,

@@ -29,7 +29,7 @@ _MOST_BEHIND_OURS_S = 4 * 3600.0
 
 class QueueRoom:
     """
-    What the creates of one run have told of the server's queue.
+    What the creates of one run have shown of the server's queue.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class QueueRoom:
         self._due_s = now_s
 
     def failed(self, key: int) -> None:
-        """Note that the try of batch `key` has told nothing: another one tries when it is due."""
+        """Note that the try of batch `key` has shown nothing: another one tries when it is due."""
         if self._tried == key:
             self._tried = None
 
@@ -116,6 +116,6 @@ class QueueRoom:
 
 
 def words_of_room(batches: Iterable[BatchRecord]) -> str:
-    """Return what is told of a run that waits for room."""
+    """Return what to say of a run that waits for room."""
     sent = [batch.state not in WITHOUT_ID for batch in batches if not batch.is_live and batch.state != "withdrawn"]
     return f"Waiting for room in the queue: {sum(sent):,} of {len(sent):,} batches are in."

@@ -26,7 +26,7 @@ N_AT_ONCE = 3
 """
 How many batches are posted at once, and how many fetched.
 
-What one of them is told about the queue the others need not find out; and of more than three, each has less of the
+What one of them learns about the queue the others need not find out; and of more than three, each has less of the
 network and of the processor than it needs.
 """
 
@@ -194,7 +194,7 @@ class Scheduler:
         return self._poster.step(batch)
 
     def _settle(self, batch: BatchRecord) -> Step:
-        """Bring home what was asked live, once nobody asks any more."""
+        """Collect what was asked live, once nobody asks any more."""
         is_home = settle_if_left(self._place.store, batch, clock=self._place.clock, prices=self._prices)
         if is_home:
             return Step(due_in_s=0.0)

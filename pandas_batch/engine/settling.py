@@ -1,4 +1,4 @@
-"""Bring home a batch whose requests were asked one by one: what came, as results, through the same decode as any other.
+"""Collect a batch whose requests were asked one by one: what came, as results, through the same decode as any other.
 
 Whoever asks does it in the end; where he was killed, whoever comes next does, once his lease is free.
 """

@@ -1,7 +1,7 @@
-"""Batches that were posted again and then turned out to have been made the first time too: found, told, never merged.
+"""Batches that were posted again although the first POST had made one too: found, reported, never merged.
 
 The server may commit a create later than any grace. Nobody can undo that, but it can be seen: whoever posted a batch
-again looks, once it is home, for another one with the same nonce. Both ids are shown then, with what the one that
+again looks, once it is collected, for another one with the same nonce. Both ids are shown then, with what the one that
 nobody needs was billed.
 """
 
@@ -32,7 +32,7 @@ LOOK_UNTIL = timedelta(hours=24)
 """Looks go on, one each time the run is opened, until one is this much younger than the POST: a batch's whole life."""
 
 PATIENCE_S = 5.0
-"""How long whoever waits for a run waits for the look as well; what it finds later is told the next time."""
+"""How long whoever waits for a run waits for the look as well; what it finds later is reported the next time."""
 
 _BLOCK_BYTES = 1 << 20
 
@@ -47,7 +47,7 @@ class Surplus:
     batch_id
         Its id on the server.
     cost_usd
-        What its answers cost; None where that cannot be told.
+        What its answers cost; None where that is unknown.
     merged_id
         The batch whose answers the run has; None where the run was canceled.
     n_requests
@@ -104,7 +104,7 @@ def look_for_surplus(
     """
     Look whether the server has made a batch of a run twice, where that can be; record what is found.
 
-    Neither waits longer than `PATIENCE_S` nor raises: a run that is home needs neither key nor network.
+    Neither waits longer than `PATIENCE_S` nor raises: a run that is collected needs neither key nor network.
     """
     due = [batch for batch in store.batches.of_run(run_id) if _is_due(batch, run_id)]
     if not due:
@@ -135,7 +135,7 @@ def _look_for(place: EngineContext, batch: BatchRecord, prices: Mapping[str, tup
         elif listed.get("archived_at") or read_nonce(place, batch_id) != batch.nonce:
             place.store.batches.add_tried_id(batch.key, batch_id)
         else:
-            # Recorded at once: it is told even if its price never is.
+            # Recorded at once: it is reported even if its price never is.
             place.store.batches.add_surplus(batch.key, {batch_id: None})
     for batch_id, cost_usd in place.store.batches.get(batch.key).surplus.items():
         if cost_usd is None:

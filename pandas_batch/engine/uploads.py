@@ -53,6 +53,6 @@ class Uploads:
             self._on_sent()
 
     def free_in_s(self) -> float:
-        """Return in how many seconds another body may follow, as far as can be told now; 0 is at once."""
+        """Return in how many seconds another body may follow, as far as is known now; 0 is at once."""
         since_s = max(list(self._moved_s.values()), default=None)
         return 0.0 if since_s is None else max(0.0, since_s + STALLED_S - self._clock.monotonic_s())

@@ -44,7 +44,7 @@ _AWAY = re.compile(rb'"type":"(?:url|file)"')
 _SERVER_TOOL = re.compile(
     rb'"type":"(?:(?:web_search|web_fetch|code_execution|tool_search_tool_\w+|advisor)_\d{8}|mcp_toolset)"|"mcp_servers":\['
 )
-_FRILLS = re.compile(rb'"tools":\[\{|"format":\{')
+_EXTRAS = re.compile(rb'"tools":\[\{|"format":\{')
 _DATA = re.compile(rb'"data":"[A-Za-z0-9+/=]{64,}"')
 _WIDE_BYTES = bytes(range(0x80, 0x100))
 _LETTERS = b" abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -110,12 +110,12 @@ def look_at_bodies(bodies: Sequence[bytes]) -> Seen:
 
 def _seen(rows: Sequence[tuple[int, ...]], positions: np.ndarray, *, image_tokens: np.ndarray) -> Seen:
     columns = np.array(rows, np.int64).reshape(len(rows), -1).T
-    n_bytes, letters, signs, wide, images, pdfs, frills, n_marks, is_away, has_server_tools = columns
+    n_bytes, letters, signs, wide, images, pdfs, extras, n_marks, is_away, has_server_tools = columns
     unmeasured = np.where(image_tokens > 0, 0, images)
     return Seen(
         positions=positions,
         traits=Traits(
-            *(column.astype(float) for column in (letters, signs, wide, image_tokens, unmeasured, pdfs, frills))
+            *(column.astype(float) for column in (letters, signs, wide, image_tokens, unmeasured, pdfs, extras))
         ),
         n_bytes=n_bytes,
         n_marks=n_marks,
@@ -126,8 +126,8 @@ def _seen(rows: Sequence[tuple[int, ...]], positions: np.ndarray, *, image_token
 
 def traits_of(body: bytes) -> Traits:
     """Return the traits of one request, or of a part of one."""
-    letters, signs, wide, images, pdfs, frills = _traits_of(body)[:6]
-    return Traits(*(np.array([value], float) for value in (letters, signs, wide, 0, images, pdfs, frills)))
+    letters, signs, wide, images, pdfs, extras = _traits_of(body)[:6]
+    return Traits(*(np.array([value], float) for value in (letters, signs, wide, 0, images, pdfs, extras)))
 
 
 def _traits_of(body: bytes) -> tuple[int, ...]:
@@ -141,7 +141,7 @@ def _traits_of(body: bytes) -> tuple[int, ...]:
         n_wide,
         images,
         pdfs,
-        _FRILLS.search(body) is not None,
+        _EXTRAS.search(body) is not None,
         body.count(MARK),
         _AWAY.search(body) is not None,
         _SERVER_TOOL.search(body) is not None,

@@ -53,7 +53,7 @@ class Traits:
         Upper bound of the tokens of images whose size is known.
     images, pdfs
         Number of images whose size is not known, and of PDF documents.
-    frills
+    extras
         1 where tools or a schema make the server add text of its own.
     """
 
@@ -63,7 +63,7 @@ class Traits:
     image_tokens: np.ndarray
     images: np.ndarray
     pdfs: np.ndarray
-    frills: np.ndarray
+    extras: np.ndarray
 
     def __len__(self) -> int:
         return len(self.letters)
@@ -82,7 +82,7 @@ class Traits:
             self.image_tokens,
             self.images,
             self.pdfs,
-            self.frills,
+            self.extras,
         )
 
     @property
@@ -135,7 +135,7 @@ def choose_sample(traits: Traits, seen: np.ndarray, n: int, also: Sequence[int] 
     chosen = dict.fromkeys(place for place in also[: n // 2] if place in known)
     # A regression interpolates well and extrapolates badly: take the corners of what it will be asked for.
     signs, wide = some.signs / text, some.wide_bytes / text
-    for rank in (size, -size, signs, -signs, wide, -wide, some.image_tokens, some.images, some.pdfs, some.frills):
+    for rank in (size, -size, signs, -signs, wide, -wide, some.image_tokens, some.images, some.pdfs, some.extras):
         if rank.max() > rank.min():
             chosen.setdefault(int(seen[int(rank.argmax())]))
     order = np.argsort(size, kind="stable")

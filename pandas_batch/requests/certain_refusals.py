@@ -1,7 +1,7 @@
-"""What the API is certain to refuse about the params of one request, told before anything is sent.
+"""What the API is certain to refuse about the params of one request, reported before anything is sent.
 
-The API looks at params when a batch is processed: a mistake that all rows share would be told a day later, one row at a
-time. Only what no model and no beta takes is refused here.
+The API looks at params when a batch is processed: a mistake that all rows share would come to light a day later, one
+row at a time. Only what no model and no beta takes is refused here.
 """
 
 from __future__ import annotations

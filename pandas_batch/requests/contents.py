@@ -54,7 +54,7 @@ class Content:
 
     @property
     def max_media_tokens(self) -> int:
-        """Upper bound of the input tokens of its images, as far as it can be told from here."""
+        """Upper bound of the input tokens of its images, as far as it is known here."""
         own = sum(attachment.max_tokens or 0 for attachment in self.attachments)
         return own + MAX_IMAGE_TOKENS * _n_inline_images(self.value)
 
@@ -239,7 +239,7 @@ def _without_data(value: Any) -> Any:
 
 
 def _has_far_source(value: Any) -> bool:
-    """Return whether a block's source is elsewhere, or a PDF, whose tokens are not told by its bytes."""
+    """Return whether a block's source is elsewhere, or a PDF, whose tokens do not follow from its bytes."""
     if isinstance(value, dict):
         if value.get("type") in ("url", "file") and ("url" in value or "file_id" in value):
             return True

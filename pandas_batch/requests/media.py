@@ -69,7 +69,7 @@ class Attachment:
     n_text_bytes
         UTF-8 length, for a text document; else 0.
     max_tokens
-        Upper bound of its input tokens, or None where it cannot be told from here.
+        Upper bound of its input tokens, or None where it is unknown here.
     """
 
     kind: str

@@ -175,7 +175,7 @@ class Options:
         read = cls(**values, params=MappingProxyType(params), budget_from_environment=from_environment)
         if read.max_cost_usd is not None:
             return read
-        with contextlib.suppress(InputError):  # told where something is to be spent
+        with contextlib.suppress(InputError):  # reported where something is to be spent
             budget_usd = budget_of_environment()
             return dataclasses.replace(read, max_cost_usd=budget_usd, budget_from_environment=budget_usd is not None)
         return read

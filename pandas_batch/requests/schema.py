@@ -166,7 +166,7 @@ class OutputSchema:
         outputs
             The text of each answer; None where there is none (its fields are NA, and it is not invalid).
         stop_reasons
-            Why each answer ended: a cut or refused answer is told apart from one that is wrong.
+            Why each answer ended: a cut or refused answer is not one that is wrong.
         last_texts_from
             At which byte of its text the last text block of each answer begins, None where it has no other. What the
             whole text is not may stand there alone: after the search of a tool, for example.

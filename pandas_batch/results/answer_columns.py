@@ -141,7 +141,7 @@ class Columns:
         self._n_text_bytes: list[np.ndarray] = []
         # Few rows have these, so only those are kept, by row.
         self._errors: dict[int, Result] = {}
-        self._wordless: list[int] = []
+        self._without_text: list[int] = []
         self._last_text_from: dict[int, int] = {}
         self._beside_output: dict[int, str] = {}
 
@@ -192,7 +192,7 @@ class Columns:
         first = len(self._statuses)
         for i in np.flatnonzero(n_bytes <= 0).tolist():
             if any(block.type not in TEXT_BLOCKS for block in contents[i]):
-                self._wordless.append(first + i)
+                self._without_text.append(first + i)
                 self._note_beside(first + i, contents[i], has_text=False)
         for i, content in enumerate(contents):
             if len(content) > 1:
@@ -230,7 +230,7 @@ class Columns:
         n_text_bytes = np.concatenate(self._n_text_bytes)
         data = b"".join(self._texts)
         has_content = n_text_bytes > 0
-        has_content[self._wordless] = True
+        has_content[self._without_text] = True
         error_types, error_messages = self._errors_to_arrays()
         columns = {
             "status": pa.DictionaryArray.from_arrays(np.array(self._statuses, np.int8), _STATUS_ARRAY),

@@ -101,7 +101,7 @@ def _is_any(block: Mapping[str, Any], kinds: frozenset[str]) -> bool:
 
 def thinking_of(content: Sequence[Any]) -> str | None:
     """
-    Return what was thought, the blocks apart by an empty line; None where nothing of it is told.
+    Return what was thought, the blocks apart by an empty line; None where nothing of it is shown.
 
     Examples
     --------

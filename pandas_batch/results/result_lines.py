@@ -1,7 +1,7 @@
 """Result lines of the API: where each one is in a file, whose it is, and what it says.
 
 Nothing that a server or a broken proxy sends may raise here. A line is read by the typed decoder, which is fast
-and strict; what that refuses is read again by hand, field by field; what cannot be read at all is told as such.
+and strict; what that refuses is read again by hand, field by field; what cannot be read at all is marked as such.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def error_of(result: Result) -> Error | None:
 
 def has_all_tokens(usage: Usage) -> bool:
     """
-    Return whether the tokens of an answer can be summed: none that was told is unreadable, none is missing.
+    Return whether the tokens of an answer can be summed: none that was sent is unreadable, none is missing.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def has_all_tokens(usage: Usage) -> bool:
     """
     written = usage.cache_creation_input_tokens
     parts = usage.cache_creation
-    # Where no total of the cache writes is told, its parts are as good.
+    # Where no total of the cache writes was sent, its parts are as good.
     if (written is None or written == ABSENT) and parts is not None:
         told = (parts.ephemeral_5m_input_tokens, parts.ephemeral_1h_input_tokens)
         if any(_is_count(count) for count in told):
@@ -151,7 +151,7 @@ def _has_no_other_turns(usage: Usage) -> bool:
     Return whether the counts are those of all that was billed.
 
     Turns of the server besides the answer (compaction, an advisor) are listed in ``iterations``, and are not in the
-    counts; what such a turn costs is not told.
+    counts; what such a turn costs is unknown.
     """
     if not len(usage.iterations):
         return True
@@ -358,7 +358,7 @@ def _line_of(value: Any) -> Line:
 
 
 def _error_of(told: Any) -> ErrorResponse:
-    """Return what is told of an error, however deep it stands, or as a text alone."""
+    """Return what is said of an error, however deep it stands, or as a text alone."""
     if isinstance(told, str):
         return ErrorResponse(message=_text(told))
     outer = _dict(told)

@@ -25,7 +25,7 @@ def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
     if unproved and not force:
         raise NotEndedError(
             f"Run {run.id} has a batch ({unproved[0].candidate_id}) that is only believed to be ours.",
-            "Nothing was deleted: were it deleted here, nobody would bring its answers home.",
+            "Nothing was deleted: were it deleted here, nobody would fetch its answers.",
             f"{run.expression}.wait().delete()   # or .delete(force=True)",
         )
     if not run.is_settled():

@@ -366,7 +366,7 @@ class DrivenRun:
         self._leave_to_parent()
         driver = self._driver
         if driver is not None and driver.error is not None and not self._error_told:
-            # What stopped the run before anybody waited is told before it is tried again.
+            # What stopped the run before anybody waited is raised before it is tried again.
             return driver
         if self._display is None or driver is None or not driver.is_alive or not driver.go_on():
             self.show(blocking=blocking)
@@ -382,7 +382,7 @@ class DrivenRun:
             self._driver = self._display = None
 
     def canceled_by(self, *, force: bool) -> Engine | None:
-        """Return the engine that was asked to cancel the run, one that stopped started anew; None if all is home."""
+        """Return the engine asked to cancel the run, started anew if it had stopped; None if all is collected."""
         if self.is_settled():
             return None
         self._leave_to_parent()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 N_EXAMPLES = 3
 _N_MESSAGES = 3
-"""So many different messages of one type of error are told apart."""
+"""So many different messages of one type of error are distinguished."""
 
 
 def kinds_of(answers: RunAnswers, index: pd.Index) -> tuple[FailureKind, ...]:
@@ -37,7 +37,7 @@ def kinds_of(answers: RunAnswers, index: pd.Index) -> tuple[FailureKind, ...]:
     if not len(positions):
         return ()
     columns, _ = columns_of(answers, ["status", "error"], rows=positions)
-    # Of a hundred thousand failed rows few are told apart: texts are looked at once each.
+    # Of a hundred thousand failed rows few differ: texts are looked at once each.
     (status_codes, statuses), (error_codes, errors) = (_coded(columns[name]) for name in ("status", "error"))
     codes, pairs = pd.factorize(status_codes.astype(np.int64) * len(errors) + error_codes)
     said = [(statuses[pair // len(errors)], errors[pair % len(errors)]) for pair in pairs.tolist()]

@@ -92,7 +92,7 @@ def _unanswered(run: AwaitedRun) -> np.ndarray:
 
 
 def _open_batches(run: AwaitedRun) -> list[BatchRecord]:
-    """Return the batches that this run has posted, or is to post, and that have not come home."""
+    """Return the batches that this run has posted, or is to post, and that are not collected."""
     return [
         batch
         for batch in run.batch_records()

@@ -9,7 +9,7 @@ Places = slice | np.ndarray
 
 def places_of(keys: np.ndarray) -> dict[int, Places]:
     """
-    Return where each of `keys` stands, in ascending order; a slice where that is one stretch, which copies nothing.
+    Return where each of `keys` stands, in ascending order; a slice where that is one block, which copies nothing.
 
     Examples
     --------
@@ -21,11 +21,11 @@ def places_of(keys: np.ndarray) -> dict[int, Places]:
     if not len(keys):
         return {}
     starts = np.concatenate(([0], np.flatnonzero(keys[1:] != keys[:-1]) + 1))
-    of_stretch = keys[starts]
+    of_block = keys[starts]
     found: dict[int, Places] = {}
-    if len(np.unique(of_stretch)) == len(starts):
+    if len(np.unique(of_block)) == len(starts):
         ends = [*starts[1:].tolist(), len(keys)]
-        found = {key: slice(*ends_of) for key, *ends_of in zip(of_stretch.tolist(), starts.tolist(), ends, strict=True)}
+        found = {key: slice(*ends_of) for key, *ends_of in zip(of_block.tolist(), starts.tolist(), ends, strict=True)}
     else:
         by_key = np.argsort(keys, kind="stable")
         borders = np.flatnonzero(np.diff(keys[by_key])) + 1

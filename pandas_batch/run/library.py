@@ -1,4 +1,4 @@
-"""The runs of a store: list them, load one, bring answers home when the store itself is lost."""
+"""The runs of a store: list them, load one, fetch answers again when the store itself is lost."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _NOTHING: tuple[Any, ...] = (0, 0, 0.0, 0.0)
 
 @lru_cache(maxsize=4096)
 def _settled_account(path: str, run_id: str, n_batches: int) -> tuple[Any, ...]:
-    """Return rows answered and failed, cost and bill of a run whose answers are all home: they do not change."""
+    """Return rows answered and failed, cost and bill of a run whose answers are all collected: they do not change."""
     from pandas_batch.store import Store
 
     return _looked_up(Store.open(path), run_id)
@@ -135,7 +135,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
 
     Its ``result()`` is the added columns on the index of the frame that was submitted. A finished run needs no
     key and no network. Where ``output_schema`` was a class, its columns are those of the JSON schema that was made of
-    it; what only the class knows (validators of its own) is told by
+    it; what only the class knows (validators of its own) is checked by
     ``df.claude_batch.attach(run_id_or_name, output_schema=...)``.
 
     Raises
@@ -231,7 +231,7 @@ def compare_runs(
 
 def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> pd.DataFrame:
     """
-    Bring answers home when the store is lost: find our batches on the server, by their custom_ids.
+    Fetch answers again when the store is lost: find our batches on the server, by their custom_ids.
 
     Nothing is sent but questions, and nothing is paid. Each custom_id holds the fingerprint of its request, so an
     answer finds its row in any frame that asks the same, whatever its order.

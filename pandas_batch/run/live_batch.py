@@ -1,4 +1,4 @@
-"""What `trial` and `finish_now` share: the standard price, the asking, the wait, and what is told of it."""
+"""What `trial` and `finish_now` share: the standard price, the asking, the wait, and what is said of it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas_batch.run.run_answers import RunAnswers
     from pandas_batch.types import RunStatus
 
-# Read on white as on black (at least 4.5 to 1 on either), and told apart by hatches where there is no color.
+# Read on white as on black (at least 4.5 to 1 on either), and distinguished by hatches where there is no color.
 _INK = "#767676"
 _OK, _BAD, _OFF, _BLUE = "#3f8f46", "#cf5148", "#8a8a8a", "#4c84b8"
 _HATCH = {_BAD: "////", _OFF: "....", _OK: "", _BLUE: ""}

@@ -195,7 +195,7 @@ def record(
     estimate
         What the call was estimated to send, in JSON's own types: the bill is held against it afterwards.
     on_rows
-        Told how many of how many requests are written, now and then.
+        Called with how many of how many requests are written, now and then.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Bring answers home without a store: our batches are known by their custom_ids, and each id by its fingerprint."""
+"""Fetch answers without a store: our batches are known by their custom_ids, and each id by its fingerprint."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def is_due(run: DrivenRun) -> bool:
 
 
 def _is_canceled_elsewhere(run: DrivenRun, batch: BatchRecord) -> bool:
-    # A retry also holds rows that were canceled before it was made and that it was not told to ask; which of them it
-    # waits for since cannot be told for certain, and doubt is never resolved towards paying.
+    # A retry also holds rows that were canceled before it was made and that it was not meant to ask; which of them it
+    # waits for since cannot be known for certain, and doubt is never resolved towards paying.
     return batch.run_id != run.id and batch.cancel_asked and run.record.parent_id is None
 
 

@@ -154,7 +154,7 @@ class Run(AwaitedRun):
             )
 
     def wait_for_answers(self) -> None:
-        """Wait until every answer is home; raise `ResultsGoneError` where some cannot be had any more."""
+        """Wait until every answer is collected; raise `ResultsGoneError` where some cannot be had any more."""
         self.wait(self._options.timeout)
         gone = [batch for batch in self.batch_records() if batch.state == "gone"]
         if gone:
@@ -294,7 +294,7 @@ class Run(AwaitedRun):
         Raises
         ------
         NotEndedError
-            Not every batch is home yet.
+            Not every batch is collected yet.
         StoreError
             The raw results of a batch are damaged; they are fetched again by the next look at the run.
         """
@@ -426,7 +426,7 @@ class Run(AwaitedRun):
         """
         Bring the run to its end now: cancel its batches, and ask what they do not answer through the Messages API.
 
-        What the batches have answered is kept, at their price. The rest costs the standard price, which is told before
+        What the batches have answered is kept, at their price. The rest costs the standard price, which is shown before
         anything is canceled; those rows have no ``batch_id``. Killed or interrupted half-way, the same call goes on: no
         answer that came is lost, at most the requests that were under way are asked again.
 

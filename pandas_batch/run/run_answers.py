@@ -47,10 +47,10 @@ class RunAnswers:
     batches
         The batches that hold its requests, none of them split.
     schema
-        Turns outputs into typed columns as soon as all batches are home, or when a partial result is wanted; what
+        Turns outputs into typed columns as soon as all batches are collected, or when a partial result is wanted; what
         does not fit is ``invalid``.
     prices
-        Prices of the call: they also price answers that were brought home when no price was known.
+        Prices of the call: they also price answers that were collected when no price was known.
     """
 
     def __init__(

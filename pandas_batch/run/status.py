@@ -202,7 +202,7 @@ class StatusMaker:
         goes_on: bool = False,
         stop: Stop | None = None,
     ) -> RunStatus:
-        """Return the status of the run now; with `goes_on`, although all is home, it is about to ask rows again."""
+        """Return the status of the run now; with `goes_on` it is about to ask rows again, although all is collected."""
         record, batches, answers = self._refresh()
         state = state_of(batches, is_blocked=is_blocked)
         if goes_on and state == "collected":

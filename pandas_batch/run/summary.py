@@ -39,7 +39,7 @@ def warnings_of(
     names: Sequence[str] = CORE_COLUMNS,
 ) -> list[str]:
     """
-    Return what a user has to be told once about the answers of a run.
+    Return what a user has to hear once about the answers of a run.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def warnings_of(
             "It is paid and kept, and costs nothing more: "
             f"{run}.result(columns=[{asked}])"
         )
-    # What was asked live is told by its cost, and has no other tier than it should.
+    # What was asked live is recognized by its cost, and has no other tier than it should.
     if _words_of(answers, "service_tier", live=False) - {"batch"}:
         counted = _count_values(answers, "service_tier", live=False)
         tiers = {tier: n for tier, n in counted.items() if tier != "batch"}

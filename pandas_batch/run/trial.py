@@ -1,4 +1,4 @@
-"""A few rows now, through the Messages API: recorded, asked, brought home and priced like rows of a batch."""
+"""A few rows now, through the Messages API: recorded, asked, collected and priced like rows of a batch."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ _TICK_S = 0.25
 
 
 class AwaitedRun(DrivenRun, ABC):
-    """A driven run that can be waited for; whoever waits is told of its errors and where its money is."""
+    """A driven run that can be waited for; whoever waits gets its errors, and learns where the money is."""
 
     def wait(self, timeout: float | None = None) -> Self:
         """
-        Block until every answer is home.
+        Block until every answer is collected.
 
         Parameters
         ----------

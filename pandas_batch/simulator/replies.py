@@ -25,7 +25,7 @@ __all__ = ["Answer", "OncePerRow", "Reply", "last_user_text", "make_message", "s
 @dataclass(frozen=True, slots=True)
 class Reply:
     """
-    An answer told in full, where a text is not enough.
+    An answer given in full, where a text is not enough.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ def corrupt(path: Path, detail: str, state: str = KEPT) -> StoreError:
     return StoreError(
         f"The store at {path} is damaged: {detail}.",
         state,
-        "Restore the folder from a backup, or move it away and bring the answers home from the server: "
+        "Restore the folder from a backup, or move it away and fetch the answers again from the server: "
         "pandas_batch.recover(df, ...).",
     )
 

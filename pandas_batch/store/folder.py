@@ -122,7 +122,7 @@ def settle_store(path: Path) -> None:
         raise StoreError(
             f"The store {path} has lost its {DATABASE_NAME}.",
             NOTHING_SENT,
-            "Restore that file from a backup, or move the folder away and bring the answers home from the server: "
+            "Restore that file from a backup, or move the folder away and fetch the answers again from the server: "
             "pandas_batch.recover(df, ...).",
         )
 

@@ -100,7 +100,7 @@ class BatchRecord:
     nonce
         What its custom_ids begin with, after ``pb1_``.
     proved
-        Whether ``batch_id`` is certainly ours: told by the answer to our own POST, or shown by custom_ids.
+        Whether ``batch_id`` is certainly ours: known from the answer to our own POST, or shown by custom_ids.
     watermark_id, watermark_at
         Newest batch of the server before our POST, or the server's time where that could not be had.
     tried_ids

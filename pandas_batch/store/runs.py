@@ -124,14 +124,14 @@ class Runs:
                 f"The database of the store at {self._opened.path} knows nothing of batches that were posted (folders "
                 f"batches/{names_of(unseen)}): its log was not copied with it, or an older copy was put back.",
                 NOTHING_SENT + " What was posted before may be paid for already.",
-                "pandas_batch.recover(df, ...)   # with the options of the lost call: brings their answers home\n"
+                "pandas_batch.recover(df, ...)   # with the options of the lost call: fetches their answers\n"
                 'or put the whole store back, store.db-wal included; or name another: store="folder"',
             )
         raise StoreError(
             f"Rows of this call were posted before, in batches that the database of the store at {self._opened.path} "
-            f"knows nothing of and that did not come home yet (folders batches/{names_of(shared)}).",
+            f"knows nothing of and that are not collected yet (folders batches/{names_of(shared)}).",
             NOTHING_SENT + " Those rows may be paid for already.",
-            "pandas_batch.recover(df, ...)   # with these options, when the batches have ended: brings them home\n"
+            "pandas_batch.recover(df, ...)   # with these options, when the batches have ended: fetches their answers\n"
             "or pay for all rows of this call anew: reuse=False",
         )
 

@@ -1,4 +1,4 @@
-"""The results of one batch, line by line: fetched again until they are whole, each id told once."""
+"""The results of one batch, line by line: fetched again until they are whole, each id given once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pandas_batch.wire.flows import Emit, Flow, Pause, Read
 N_DOWNLOADS = 5
 """How often a file is fetched to its end before what it lacks is taken to be absent."""
 FAILING_PATIENCE_S = 600.0
-"""How long downloads may go on failing before the error is told."""
+"""How long downloads may go on failing before the error is raised."""
 
 
 def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = 60.0) -> float:
