@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 
 import crash_jobs
 from crash_jobs import BATCH_SIZES, N_ROWS, Job, expected, prompts
+from warm_python import command as warm
 
 
 class Lab:
@@ -26,7 +26,7 @@ class Lab:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, crash_jobs.__file__],
+            warm(crash_jobs.__file__),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

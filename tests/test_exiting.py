@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from warm_python import command as warm
 
 from pandas_batch import exiting, simulator
 from pandas_batch.errors import RunNotFoundError
@@ -79,10 +80,10 @@ class Scripts:
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripts]:
-    program = [sys.executable, str(Path(__file__).parent / "exit_scripts.py")]
+    program = warm(Path(__file__).parent / "exit_scripts.py")
     folder = tmp_path_factory.mktemp("scripts")
     # To read the authorities of this machine takes each script longer than all it does.
-    own = os.environ | {"SSL_CERT_DIR": str(folder)}
+    own = os.environ | {"SSL_CERT_DIR": str(folder), "WARM_PYTHON_ENDS_WHOLE": "1"}
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own) as process:
         yield Scripts(folder, process)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from warm_python import command as warm
 
 from pandas_batch import simulator
 
@@ -77,7 +77,7 @@ def test_a_terminal_gets_a_bar(server: simulator.Simulator, n_columns: int) -> N
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40 if n_columns else 0, n_columns))
     program = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=theirs, env=environment(server), text=True
+        warm("-c", SCRIPT), stdout=subprocess.PIPE, stderr=theirs, env=environment(server), text=True
     )
     os.close(theirs)
     told = bytearray()
@@ -97,7 +97,7 @@ def test_a_terminal_gets_a_bar(server: simulator.Simulator, n_columns: int) -> N
 def test_where_there_is_no_terminal_there_is_a_log(server: simulator.Simulator) -> None:
     """In CI a run writes a line per change of state to stderr, with the account last, and prints nothing."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment(server), timeout=60, check=True
+        warm("-c", SCRIPT), capture_output=True, text=True, env=environment(server), timeout=60, check=True
     )
     lines = [line for line in done.stderr.splitlines() if "(reviews): " in line]
     assert 1 <= len(lines) <= 6

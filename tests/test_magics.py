@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
+from warm_python import command as warm
 
 import pandas_batch
 from pandas_batch import simulator
@@ -130,7 +131,7 @@ def test_the_full_traceback_is_offered_without_the_extension(api: simulator.Simu
         f"try:\n    get_ipython().run_cell({code!r})\nfinally:\n    get_ipython().run_cell('%pandas_batch_tb')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "IPython", "--no-banner", "--colors=nocolor", str(script)],
+        warm("-m", "IPython", "--no-banner", "--colors=nocolor", script),
         capture_output=True,
         text=True,
         timeout=120,

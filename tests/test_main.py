@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from warm_python import command as warm
 
 from pandas_batch import simulator
 from pandas_batch.__main__ import main
@@ -40,7 +41,7 @@ def start_unfinished(api: simulator.Simulator, name: str) -> None:
         "while run.status != 'in_progress': pass\n"
         "os._exit(9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(warm("-c", program), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 9, done.stderr
 
 
@@ -101,7 +102,7 @@ def test_the_demo_frame_needs_no_field_of_the_metadata() -> None:
         "from pandas_batch.demo import demo_frame\n"
         "print(len(demo_frame()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(warm("-c", program), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 100
 

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from warm_python import command as warm
 
 from pandas_batch.display import notebook_display, progress
 from pandas_batch.display.display import Actions, Display
@@ -492,7 +493,7 @@ def executed(tmp_path: Path, *cells: str) -> Any:
     )
     # In a process of its own: nbclient leaves sockets and loops to the garbage collector. A chosen port may be taken
     # before the kernel binds it, a name in this folder not.
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run(warm("-c", code, path), check=True, capture_output=True, cwd=tmp_path)
     return json.loads(path.read_text())
 
 

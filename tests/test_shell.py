@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from warm_python import command as warm
 
 from pandas_batch import simulator
 from pandas_batch.saving import read_frame
@@ -34,10 +35,17 @@ def shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[simulator
         yield api
 
 
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def cold(*arguments: str) -> list[str]:
+    """Return the command line of a process that begins as the user's does."""
+    return [sys.executable, *arguments]
+
+
+def process(
+    *arguments: str, start: Callable[..., list[str]] = warm, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a shell would, with nothing at its standard input."""
     return subprocess.run(
-        [sys.executable, "-m", "pandas_batch", *arguments],
+        start("-m", "pandas_batch", *arguments),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -57,8 +65,8 @@ SUBMIT = ("submit", "reviews.csv", "--prompt-col", "review")
 
 def test_a_file_becomes_a_file_with_answers_and_the_same_line_pays_once(shell: simulator.Simulator) -> None:
     """`submit FILE --to FILE` is the whole way; run again it sends nothing."""
-    for _ in range(2):
-        done = process(*SUBMIT, "--name", "r", "--to", "out.csv")
+    for start in (cold, warm):
+        done = process(*SUBMIT, "--name", "r", "--to", "out.csv", start=start)
         assert done.returncode == 0, done.stderr
         assert "2 succeeded, 1 skipped" in done.stdout
     out = pd.read_csv("out.csv")
@@ -261,7 +269,7 @@ def test_a_lost_store_is_recovered_from_the_file(
 def test_killed_while_it_waits_the_same_line_goes_on(shell: simulator.Simulator, tmp_path: Path) -> None:
     """`kill -9` of a submit loses nothing: the same line brings the answers home, and they are paid once."""
     shell.seconds_per_batch = 3600
-    killed = subprocess.Popen([sys.executable, "-m", "pandas_batch", *SUBMIT], stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(cold("-m", "pandas_batch", *SUBMIT), stderr=subprocess.DEVNULL)
     deadline_s = time.monotonic() + 60
     while shell.calls("create") == 0 and time.monotonic() < deadline_s:
         time.sleep(0.02)
@@ -276,9 +284,7 @@ def test_killed_while_it_waits_the_same_line_goes_on(shell: simulator.Simulator,
 def test_two_at_once_pay_once(shell: simulator.Simulator) -> None:
     """The same line in two shells at the same instant is one run and one batch."""
     both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "pandas_batch", *SUBMIT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        subprocess.Popen(warm("-m", "pandas_batch", *SUBMIT), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
     outputs = [one.communicate(timeout=120) for one in both]

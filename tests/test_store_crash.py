@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+from warm_python import command as warm
 
 sys.path.insert(0, str(Path(__file__).parent))
 import store_lab
@@ -32,7 +33,7 @@ class Victim:
 
     def __init__(self, *paths: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, store_lab.__file__, *map(str, paths)],
+            warm(store_lab.__file__, *paths),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -235,7 +236,7 @@ def test_eight_processes_that_start_one_run_record_it_once_and_post_it_once(tmp_
     for number in range(3):
         path = tmp_path / f"store{number}"
         done = subprocess.run(
-            [sys.executable, "-c", RACERS, str(path), str(Path(__file__).parent)],
+            warm("-c", RACERS, path, Path(__file__).parent),
             capture_output=True,
             text=True,
             timeout=120,
@@ -316,7 +317,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 def test_a_forked_child_shares_the_store_but_neither_connection_nor_locks(tmp_path: Path) -> None:
     """After a fork both go on with the store; what the parent had locked stays the parent's."""
     done = subprocess.run(
-        [sys.executable, "-c", FORKER, str(tmp_path / "store"), str(Path(__file__).parent)],
+        warm("-c", FORKER, tmp_path / "store", Path(__file__).parent),
         capture_output=True,
         text=True,
         timeout=60,
@@ -359,7 +360,7 @@ def test_interrupted_at_any_time_the_store_goes_on_in_the_same_process(tmp_path:
     """KeyboardInterrupt in any call leaves no lock held, no transaction open and no half run."""
     program = "import signal; signal.signal(signal.SIGALRM, signal.default_int_handler)" + INTERRUPTED
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "store"), str(Path(__file__).parent), "3", "60"],
+        warm("-c", program, tmp_path / "store", Path(__file__).parent, "3", "60"),
         capture_output=True,
         text=True,
         timeout=120,
@@ -420,7 +421,7 @@ assert len(store.runs.all()) == 2
 
 def fill(path: Path, limit: int) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", FILLER, str(path), str(Path(__file__).parent), str(limit)],
+        warm("-c", FILLER, path, Path(__file__).parent, str(limit)),
         capture_output=True,
         text=True,
         timeout=60,

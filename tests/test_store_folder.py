@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from warm_python import command as warm
 
 sys.path.insert(0, str(Path(__file__).parent))
 from store_lab import BASE_URL, CREATED_AT, add_run, prints, reopened, three_parts
@@ -122,9 +123,7 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     place.chmod(0o555)
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [sys.executable, "-c", UNWRITABLE, str(place / "store")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(warm("-c", UNWRITABLE, place / "store"), capture_output=True, text=True, check=False)
     what, state, hint = done.stdout.strip().split("\n")
     assert "cannot be written" in what
     assert "Nothing was sent" in state

@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from rowlab import ask
+from warm_python import command as warm
 
 from pandas_batch import simulator
 from pandas_batch.errors import StoreError
@@ -92,7 +93,7 @@ def server() -> Iterator[simulator.Simulator]:
 @pytest.fixture(scope="module")
 def users() -> Iterator[subprocess.Popen[str]]:
     """What makes a process for each user."""
-    program = [sys.executable, str(Path(__file__).parent / "user_process.py")]
+    program = warm(Path(__file__).parent / "user_process.py")
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
 
