@@ -38,7 +38,7 @@ def test_a_canceled_batch_that_is_looked_for_is_not_posted_again(api, clock):
         run = ask(FRAME, api, clock)
         until_batches(run, "unknown")
         told = run.cancel()
-    assert "1 are still looked for" in told
+    assert "1 is still looked for" in told
     out = run.result()
     assert set(out["status"]) == {"canceled"}
     assert api.batches == []

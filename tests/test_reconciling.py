@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from types import SimpleNamespace
 
 import anthropic
@@ -12,12 +14,12 @@ import pytest
 from gateway import Gateway, is_list, with_items
 from rowlab import ask, until_batches
 
-from pandas_batch import WaitTimeout, simulator
+from pandas_batch import simulator
 from pandas_batch.display.account import text_account
 from pandas_batch.engine import reconciling
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
-from pandas_batch.wire.endpoints import Page
+from pandas_batch.wire.flows import Reply
 
 _AT = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -202,9 +204,9 @@ def test_an_entry_without_an_id_stops_every_second_post(api, clock):
 
     with Gateway(api, change=change) as gate:
         run = ask(FRAME, api, clock, client=gate.client())
-        with pytest.raises(WaitTimeout):
+        with pytest.raises(UnreadableAnswerError, match="not the API answered"):
             run.wait(timeout=4000)
-        assert api.calls("create") == 1
+        assert (run.status, api.calls("create")) == ("blocked", 1)
         is_broken = False
         assert_paid_once(api, run.result())
 
@@ -277,10 +279,17 @@ def test_a_batch_that_was_never_posted_outlives_a_candidate_that_is_not_its_own(
 def _listed(*created_s: float) -> SimpleNamespace:
     """Return a place whose server lists batches, newest first, each made at a second after `_AT`."""
     batches = [{"id": f"b{at}", "created_at": (_AT + timedelta(seconds=at)).isoformat()} for at in created_s]
-    page = Page(batches=batches, server_at=_AT)
-    return SimpleNamespace(
-        wire=SimpleNamespace(list=lambda **_: page), check_workspace=lambda batch, workspace_id: None, store=None
-    )
+    headers = {"date": format_datetime(_AT, usegmt=True)}
+    page = Reply(status_code=200, headers=headers, content=json.dumps({"data": batches, "has_more": False}).encode())
+
+    def drive(flow):
+        next(flow)
+        with pytest.raises(StopIteration) as ended:
+            flow.send(page)
+        return ended.value.value
+
+    wire = SimpleNamespace(drive=drive)
+    return SimpleNamespace(wire=wire, check_workspace=lambda batch, workspace_id: None, store=None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
 from pandas_batch.wire.flows import Flow, Pause
+from pandas_batch.wire.listing import each_page_flow
 
 from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
 from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
@@ -171,13 +172,17 @@ class Jobs:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InputError(f"limit={limit!r} is no number of batches.", hint="client.list(20)")
         jobs: list[BatchJob] = []
-        after_id: str | None = None
-        while True:
-            page: Page = yield from _patiently(self._page(min(limit - len(jobs), _MOST_LISTED), after_id))
-            jobs += [BatchJob.from_api(batch) for batch in page.batches]
-            after_id = page.last_id
-            if len(jobs) >= limit or not page.has_more or not after_id:
-                return jobs[:limit]
+
+        def read(after_id: str | None) -> Flow[Page]:
+            n = min(limit - len(jobs), _MOST_LISTED)
+            return _patiently(lambda: list_flow(limit=n, after_id=after_id))
+
+        def visit(page: Page) -> bool:
+            jobs.extend(BatchJob.from_api(batch) for batch in page.batches)
+            return len(jobs) >= limit
+
+        yield from each_page_flow(visit, read=read)
+        return jobs[:limit]
 
     def delete(self, batch_id: str | BatchJob) -> Flow[None]:
         """Delete an ended batch from the server."""
@@ -196,10 +201,6 @@ class Jobs:
             ) from error
 
     # ---------------------------------------------------------------- parts of these
-
-    @staticmethod
-    def _page(limit: int, after_id: str | None) -> Any:
-        return lambda: list_flow(limit=limit, after_id=after_id)
 
     def _schema_for(self, output_schema: Any) -> OutputSchema | None:
         return self._schema if output_schema is None else _schema_of(output_schema)

@@ -9,13 +9,14 @@ from typing import Any
 
 from pandas_batch.clock import Clock
 from pandas_batch.errors import LostAnswerError, ResultsGoneError, UnreadableAnswerError, WaitTimeout
-from pandas_batch.server_values import n_requests_of, time_of
+from pandas_batch.server_values import time_of
 from pandas_batch.types import BatchJob, BatchResult
 from pandas_batch.wire.downloads import backoff_s, results_flow
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Created, Page, create_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_spend_cap, is_transient, retry_after_s, server_time
 from pandas_batch.wire.flows import Flow, Pause
+from pandas_batch.wire.listing import candidates_flow, find_listed_flow, newer_batches_flow
 
 from .bodies import Requests
 
@@ -30,7 +31,6 @@ MIN_EMPTY_LOOKS = 3
 MAX_FOREIGN_ANSWERS = 3
 """How often a create is made where something else than the API answers, before the call stops and says what did."""
 OVERLOADED_GRACE_S = 60.0
-_PAGE = 100
 
 
 class Watched:
@@ -104,7 +104,7 @@ class Watched:
             self._not_found_since_s = now_s
         if now_s - self._not_found_since_s >= NOT_FOUND_PATIENCE_S:
             try:
-                listed = yield from find_listed(batch_id, self.job)
+                listed = yield from find_listed_flow(batch_id, self.job.created_at if self.job else None)
             except Exception as list_error:
                 if not is_transient(list_error):
                     raise
@@ -120,21 +120,6 @@ class Watched:
             return
         self._n_failures += 1
         self._due_in(backoff_s(self._n_failures, first_s=FIRST_POLL_S, most_s=30.0))
-
-
-def find_listed(batch_id: str, job: BatchJob | None) -> Flow[dict[str, Any] | None]:
-    """Return a batch as the list shows it, or None; pages older than `job` are not read."""
-    after_id: str | None = None
-    while True:
-        page: Page = yield from list_flow(limit=_PAGE, after_id=after_id)
-        for listed in page.batches:
-            if listed["id"] == batch_id:
-                return listed
-        oldest = time_of(page.batches[-1].get("created_at")) if page.batches else None
-        too_old = job is not None and job.created_at is not None and oldest is not None and oldest < job.created_at
-        after_id = page.last_id
-        if not page.has_more or not after_id or too_old:
-            return None
 
 
 def post_flow(
@@ -310,31 +295,10 @@ class Posted(Watched):
 
     def _candidates(self) -> Flow[list[dict[str, Any]]]:
         """Return the batches newer than the watermark, of our size, that nobody is known to own."""
-        excluded = self._owned | self._disproved
-        found: list[dict[str, Any]] = []
-        after_id: str | None = None
-        while True:
-            page: Page = yield from list_flow(limit=_PAGE, after_id=after_id)
-            for listed in page.batches:
-                created_at = time_of(listed.get("created_at"))
-                is_older = self._watermark_at is not None and created_at is not None and created_at < self._watermark_at
-                if listed["id"] == self._watermark_id or is_older:
-                    return found
-                if listed["id"] in excluded:
-                    continue
-                if n_requests_of(listed) is None or not isinstance(listed.get("processing_status"), str):
-                    listed = yield from _described(listed)
-                # A size that nobody tells is no argument against it.
-                if n_requests_of(listed) in (None, len(self.requests)):
-                    found.append(listed)
-            if page.n_unreadable:
-                raise UnreadableAnswerError(
-                    f"The list of batches has {page.n_unreadable} entries without an id.",
-                    "A create is looked for; nothing is posted again as long as its batch may be hidden there.",
-                )
-            after_id = page.last_id
-            if not page.has_more or not after_id:
-                return found
+        newer, _ = yield from newer_batches_flow(self._watermark_id, self._watermark_at)
+        return (
+            yield from candidates_flow(newer, n_requests=len(self.requests), excluded=self._owned | self._disproved)
+        )
 
     def _prove(self, candidate: dict[str, Any]) -> Flow[None]:
         """Take an ended candidate as ours if its results hold our ids and no other."""
@@ -361,17 +325,6 @@ class Posted(Watched):
             self.batch_id, self.job, self.results = job.batch_id, job, results
         else:
             self._disproved.add(job.batch_id)
-
-
-def _described(listed: dict[str, Any]) -> Flow[dict[str, Any]]:
-    """Return a listed batch as its own endpoint describes it, or as it is listed where that does not know it (yet)."""
-    try:
-        polled = yield from retrieve_flow(str(listed["id"]))
-    except Exception as error:
-        if is_not_found(error):
-            return listed
-        raise
-    return polled.batch
 
 
 def foreign_answers(created: Created, n: int) -> UnreadableAnswerError:

@@ -339,7 +339,7 @@ class Asker:
                     asked.error
                     if isinstance(asked.error, UnreadableAnswerError)
                     else UnreadableAnswerError(
-                        f"Not the API answered (HTTP {asked.status_code}).",
+                        f"Something that is not the API answered (HTTP {asked.status_code}).",
                         "What came before is kept; whether a request came through is not known.",
                         "Open the base URL in a browser, or ask who runs the network; then run the same line again.",
                     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.errors import StoreError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
-from pandas_batch.server_values import time_of, times_of
+from pandas_batch.server_values import times_of
+from pandas_batch.wire.listing import each_page_flow, find_listed_flow, is_older, large_page_flow
 
 from .pauses import POLL_SHARE, backoff_s, marks_of, poll_pause_s
 from .posting import EngineContext, Step
 
 if TYPE_CHECKING:
     from pandas_batch.store import BatchRecord
+    from pandas_batch.wire.endpoints import Page
 
 FIRST_POLL_S = 2.0
 MOST_POLL_S = 60.0
@@ -27,7 +29,6 @@ FOREIGN_PATIENCE_S = 600.0
 """How long something else than the API may answer the polls before the run stops and says what does."""
 
 _FEW = 3
-_PAGE = 1000
 _LONGEST_UPLOAD = timedelta(minutes=10)
 
 
@@ -122,15 +123,20 @@ class Poller:
         asked_for_s: float | None = None
         rest = {str(batch.batch_id): batch for batch in batches}
         if len(batches) > _FEW and self._can_list:
+            oldest_at = _oldest(batches)
+
+            def visit(page: Page) -> bool:
+                for listed in page.batches:
+                    if isinstance(listed.get("processing_status"), str):
+                        batch = rest.pop(str(listed["id"]), None)
+                        if batch is not None:
+                            found[batch.key] = listed
+                return not rest or is_older(page, oldest_at)
+
             try:
-                for listed in self._listed(_oldest(batches)):
-                    if not isinstance(listed.get("processing_status"), str):
-                        continue
-                    batch = rest.pop(str(listed["id"]), None)
-                    if batch is not None:
-                        found[batch.key] = listed
-                    if not rest:
-                        break
+                wire.drive(each_page_flow(visit, read=large_page_flow))
+            except UnreadableAnswerError:
+                pass  # each batch can still be asked for by its id
             except Exception as error:
                 if is_transient(error):
                     raise
@@ -146,18 +152,6 @@ class Poller:
             found[batch.key] = polled.batch
             asked_for_s = max(asked_for_s or 0.0, polled.retry_after_s or 0.0) or None
         return found, asked_for_s
-
-    def _listed(self, not_before: datetime | None) -> Iterator[dict[str, Any]]:
-        after_id: str | None = None
-        while True:
-            page = self._place.wire.list(limit=_PAGE, after_id=after_id)
-            yield from page.batches
-            after_id = page.last_id
-            if not page.has_more or not after_id:
-                return
-            oldest_at = time_of(page.batches[-1].get("created_at")) if page.batches else None
-            if not_before is not None and oldest_at is not None and oldest_at < not_before:
-                return
 
     def _record(self, batch: BatchRecord, listed: dict[str, Any] | None) -> bool:
         store = self._place.store
@@ -190,7 +184,7 @@ class Poller:
             return False
         if now - batch.not_found_since < GONE_AFTER or not self._can_list:
             return False
-        if any(str(listed["id"]) == batch.batch_id for listed in self._listed(batch.created_at)):
+        if self._place.wire.drive(find_listed_flow(str(batch.batch_id), batch.created_at)) is not None:
             return False
         return self._place.store.batches.transition(
             batch.key, expect={"bound", "ended"}, to="gone", error="The server no longer knows this batch."

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pandas_batch.errors import RunNotFoundError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 from pandas_batch.results.result_lines import id_of
-from pandas_batch.server_values import n_requests_of, time_of, times_of
+from pandas_batch.server_values import times_of
 from pandas_batch.store.states import WITHOUT_ID
+from pandas_batch.wire.listing import candidates_flow, newer_batches_flow
 
 from .pauses import backoff_s
 from .posting import EngineContext, Step, split_in_halves
@@ -40,8 +41,6 @@ FOREIGN_PATIENCE_S = 600.0
 """How long something else than the API may answer in its place before the run stops and says what does."""
 
 """States in which a batch may yet turn out to be on the server."""
-
-_PAGE = 100
 
 
 class Reconciler:
@@ -105,10 +104,12 @@ class Reconciler:
                 )
                 error.add_note(message)
                 return Step(due_in_s=None, error=error, message=message), server_at
-            if is_foreign(error) and not self._is_foreign_for_long():
-                message = f"Something that is not the API answers; a lost batch is looked for. {clip(str(error))}"
+            is_not_the_apis = isinstance(error, UnreadableAnswerError) or is_foreign(error)
+            if is_not_the_apis and not self._is_foreign_for_long():
+                said = clip(error.what if isinstance(error, UnreadableAnswerError) else str(error))
+                message = f"A lost batch cannot be looked for at the moment. {said}"
                 return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
-            if not is_transient(error):
+            if is_not_the_apis or not is_transient(error):
                 message = f"A lost batch could not be looked for, and is not posted again: {clip(str(error))}"
                 return Step(due_in_s=None, error=error, message=message), server_at
             message = "The answer to a create was lost, and the server is not answering; trying again."
@@ -239,58 +240,15 @@ def newer_batches(place: EngineContext, batch: BatchRecord) -> tuple[list[dict[s
             started_at = place.store.runs.get(batch.run_id).created_at
     if watermark_id is None:
         not_before = None if started_at is None else started_at - timedelta(seconds=CLOCK_MARGIN_S)
-    newer: list[dict[str, Any]] = []
-    after_id: str | None = None
-    while True:
-        page = place.wire.list(limit=_PAGE, after_id=after_id)
-        place.check_workspace(batch, page.workspace_id)
-        for listed in page.batches:
-            created_at = time_of(listed.get("created_at"))
-            is_older = not_before is not None and created_at is not None and created_at < not_before
-            if str(listed["id"]) == watermark_id or is_older:
-                return newer, page.server_at
-            newer.append(listed)
-        if page.n_unreadable:
-            # What cannot be read may be the batch that is looked for.
-            raise UnreadableAnswerError(
-                f"The list of batches has {page.n_unreadable} entries without an id: it is not as the API writes it.",
-                "Nothing is posted as long as a batch may be hidden there.",
-            )
-        after_id = page.last_id
-        if not page.has_more or not after_id:
-            return newer, page.server_at
+    return place.wire.drive(
+        newer_batches_flow(watermark_id, not_before, check=lambda page: place.check_workspace(batch, page.workspace_id))
+    )
 
 
 def candidates_for(place: EngineContext, batch: BatchRecord, newer: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """
-    Return those of the listed batches that may be `batch`: of its size, not known already, not disproved.
-
-    One whose size or state the list leaves out is asked for itself; what it does not say then either is no argument
-    against it.
-    """
-    known = place.store.batches.ids()
-    tried = set(place.store.batches.get(batch.key).tried_ids)
-    found = []
-    for listed in newer:
-        if str(listed["id"]) in known or str(listed["id"]) in tried:
-            continue
-        if n_requests_of(listed) is None or not isinstance(listed.get("processing_status"), str):
-            listed = _described(place, listed)
-        if n_requests_of(listed) in (None, batch.n_requests):
-            found.append(listed)
-    return found
-
-
-def _described(place: EngineContext, listed: dict[str, Any]) -> dict[str, Any]:
-    """Return a listed batch as its own endpoint describes it, or as it is listed where that does not know it (yet)."""
-    from pandas_batch.wire.failures import is_not_found
-
-    try:
-        return place.wire.retrieve(str(listed["id"])).batch
-    except Exception as error:
-        if is_not_found(error):
-            return listed
-        raise
+    """Return those of the listed batches that may be `batch`: of its size, not known already, not disproved."""
+    excluded = place.store.batches.ids() | set(place.store.batches.get(batch.key).tried_ids)
+    return place.wire.drive(candidates_flow(newer, n_requests=batch.n_requests, excluded=excluded))
 
 
 def _first_post_of(batch: BatchRecord) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def cancel_run(run: DrivenRun, *, force: bool) -> str:
             "posted again."
         )
     n_unknown = sum(batch.state in UNDECIDED for batch in mine) - n_posting
-    if n_unknown:
+    if n_unknown == 1:
+        told += " 1 is still looked for (its create answer was lost) and is not posted again."
+    elif n_unknown:
         told += f" {n_unknown} are still looked for (their create answers were lost) and are not posted again."
     unproved = [batch.candidate_id for batch in mine if batch.candidate_id is not None]
     if unproved and not force:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from pandas_batch.results.result_lines import id_of, iter_lines
 from pandas_batch.results.row_status import NOT_OF_THIS_RUN
 from pandas_batch.server_values import n_requests_of, time_of
 from pandas_batch.store.unrecorded import Unread
+from pandas_batch.wire.endpoints import Page
 from pandas_batch.wire.failures import is_not_found
+from pandas_batch.wire.listing import each_page_flow, large_page_flow
 
 from .recording import new_run_id, requests_table, rows_table
 from .run import Run
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from .starting import Call
 
-_PAGE = 1000
 _NO_FINGERPRINTS = np.zeros((0, FINGERPRINT_BYTES), dtype=np.uint8)
 _NO_DRAWS = np.zeros(0, dtype=np.uint16)
 
@@ -118,14 +118,16 @@ def _known_here(place: EngineContext, call: Call) -> dict[int, tuple[int, int]]:
     return {r: (int(keys[r]), int(positions[r])) for r in range(len(keys)) if keys[r] >= 0}
 
 
-def _listed(place: EngineContext) -> Iterator[dict[str, Any]]:
-    after_id: str | None = None
-    while True:
-        page = place.wire.list(limit=_PAGE, after_id=after_id)
-        yield from page.batches
-        after_id = page.last_id
-        if not page.has_more or not after_id:
-            return
+def _listed(place: EngineContext) -> list[dict[str, Any]]:
+    """Return every batch of the workspace."""
+    found: list[dict[str, Any]] = []
+
+    def visit(page: Page) -> bool:
+        found.extend(page.batches)
+        return False
+
+    place.wire.drive(each_page_flow(visit, read=large_page_flow))
+    return found
 
 
 def _read(place: EngineContext, listed: dict[str, Any]) -> _Ours | None:

@@ -161,12 +161,16 @@ def list_flow(*, limit: int = 100, before_id: str | None = None, after_id: str |
     batches = [item for item in data if isinstance(item, dict) and _is_id(item.get("id"))]
     if data and not batches:
         raise _unreadable(reply)
+    has_more, last_id = page.get("has_more"), page.get("last_id")
+    if not isinstance(has_more, bool):
+        # A gateway that leaves it out has not said that this is all.
+        has_more = len(data) >= limit
     return Page(
         batches=batches,
         n_unreadable=len(data) - len(batches),
-        has_more=bool(page.get("has_more")),
+        has_more=has_more,
         first_id=page.get("first_id"),
-        last_id=page.get("last_id"),
+        last_id=last_id if _is_id(last_id) else (batches[-1]["id"] if batches else None),
         server_at=reply.server_at,
         workspace_id=reply.workspace_id,
     )
@@ -344,8 +348,8 @@ def _unreadable(reply: Reply) -> UnreadableAnswerError:
     kind = clip(reply.headers.get("content-type", "no content type"), 60)
     where = f" to {clip(reply.headers['location'].split('?')[0], 80)}" if "location" in reply.headers else ""
     return UnreadableAnswerError(
-        f"Not the API answered (HTTP {reply.status_code}{where}, {kind}): {said}",
+        f"Something that is not the API answered (HTTP {reply.status_code}{where}, {kind}): {said}",
         "Nothing is known to have changed on the server.",
-        "A proxy or a login page may stand in between: open the base URL in a browser, or ask your network's keepers.",
+        "A proxy or a login page may stand in between: open the base URL in a browser, or ask who runs the network.",
         server_at=reply.server_at,
     )

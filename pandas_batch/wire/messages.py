@@ -71,9 +71,9 @@ def message_flow(params: bytes, *, betas: Sequence[str] = ()) -> Flow[Asked]:
         return Asked(outcome="answered", content=reply.content, status_code=reply.status_code)
     said = clip(reply.content[:400].decode("utf-8", "replace").strip(), 200) or "nothing"
     foreign = UnreadableAnswerError(
-        f"Not the API answered (HTTP {reply.status_code}): {said}",
+        f"Something that is not the API answered (HTTP {reply.status_code}): {said}",
         "Whether the request came through is not known.",
-        "A proxy or a login page may stand in between: open the base URL in a browser, or ask your network's keepers.",
+        "A proxy or a login page may stand in between: open the base URL in a browser, or ask who runs the network.",
     )
     return Asked(outcome="foreign", error=foreign, status_code=reply.status_code)
 
