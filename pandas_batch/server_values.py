@@ -10,7 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 _LONGEST_TIME = 64
-_MOST_REQUESTS = 10**9
+_MOST_REQUESTS = 10**6
+"""Ten times what one batch may hold."""
+
+_OUTCOMES = ("processing", "succeeded", "errored", "canceled", "expired")
+KNOWN_STATUSES = frozenset({"in_progress", "canceling", "ended"})
 
 
 def time_of(value: Any) -> datetime | None:
@@ -54,8 +58,28 @@ def counts_of(value: Any) -> dict[str, int]:
 
 
 def n_requests_of(batch: Mapping[str, Any]) -> int | None:
-    """Return how many requests a batch holds, as its counts say; None where they do not say it."""
-    return sum(counts_of(batch.get("request_counts")).values()) or None
+    """
+    Return how many requests a batch holds, as its counts say; None where they do not say it, or only half of it.
+
+    Examples
+    --------
+    >>> counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 2)
+    >>> n_requests_of({"request_counts": counts})
+    10
+    >>> n_requests_of({"request_counts": {"processing": 0, "succeeded": 3}}) is None
+    True
+    """
+    told = batch.get("request_counts")
+    if not isinstance(told, Mapping) or any(told.get(name) is None for name in _OUTCOMES):
+        # A count that is left out may be any number, and with it the size.
+        return None
+    return sum(counts_of(told).values()) or None
+
+
+def is_state_told(batch: Mapping[str, Any]) -> bool:
+    """Return whether a batch says whether it has ended, in a word that the API has."""
+    status = batch.get("processing_status")
+    return isinstance(status, str) and status in KNOWN_STATUSES
 
 
 def times_of(batch: Mapping[str, Any]) -> dict[str, Any]:

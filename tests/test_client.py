@@ -633,6 +633,55 @@ def test_what_answers_every_create_is_named(api: Simulator, clock: Any) -> None:
     assert api.calls("create") == 3
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ErrorAnswer("create", 429, times=None),
+        ErrorAnswer("list", 200, times=None, body="<html>Company filter</html>", content_type="text/html"),
+        LostAnswer("reset", "list", times=None),
+    ],
+    ids=["429 for ever", "a list that is a page", "a list that breaks off"],
+)
+def test_the_timeout_holds_before_anything_is_posted(api: Simulator, clock: Any, fault: Any) -> None:
+    """`run` gives up after its timeout also where the server takes nothing, and says that nothing was billed."""
+    api.faults.add(fault)
+    started_s = clock.monotonic_s()
+    with BatchClient(client=api.client(), clock=clock) as client:
+        if "filter" in str(fault):
+            assert client.run([BatchRequest("a", "one")], timeout=60)[0].ok
+            return
+        with pytest.raises(WaitTimeout) as told:
+            client.run([BatchRequest("a", "one")], timeout=60)
+    assert clock.monotonic_s() - started_s <= 60
+    words = str(told.value) + " ".join(getattr(told.value, "__notes__", ()))
+    assert "nothing was billed" in words
+    assert "may have been made" not in words
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refused_create_is_not_called_one_that_may_have_been_made(api: Simulator, clock: Any, status: int) -> None:
+    """The API's own refusal is certain: no note sends the user to look for a batch."""
+    api.faults.add(ErrorAnswer("create", status))
+    with BatchClient(client=api.client(), clock=clock) as client, pytest.raises(anthropic.APIStatusError) as told:
+        client.run([BatchRequest("a", "one")])
+    assert "may have been made" not in " ".join(told.value.__notes__)
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_list_that_is_refused_hinders_no_run_of_which_nothing_is_lost(
+    api: Simulator, clock: Any, status: int
+) -> None:
+    """The list is needed where an answer was lost: then the error names it, and before that `run` goes on without."""
+    api.faults.add(ErrorAnswer("list", status, times=None))
+    with BatchClient(client=api.client(), clock=clock) as client:
+        assert client.run([BatchRequest("a", "one")])[0].ok
+        api.faults.add(LostAnswer("reset"))
+        with pytest.raises(anthropic.APIStatusError) as told:
+            client.run([BatchRequest("b", "two")])
+    assert "listing batches was refused" in " ".join(told.value.__notes__)
+    assert api.calls("create") == 2
+
+
 def test_a_candidate_without_results_is_never_a_strangers(api: Simulator, clock: Any) -> None:
     """Results that answer 404 for a while hide whose batch it is: nothing is posted again meanwhile."""
     api.faults.add(LostAnswer("reset"))

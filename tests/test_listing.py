@@ -154,5 +154,5 @@ def test_what_is_newer_than_the_mark_is_found_whatever_the_pages(
         flow = newer_batches_flow(mark, None)
         with pytest.raises(StopIteration) as ended:
             next(flow)
-    newer, _ = ended.value.value
+    newer, _, _ = ended.value.value
     assert newer == (batches[:at] if mark is not None else batches)

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import anthropic
 import pandas as pd
 import pytest
-from gateway import Gateway, is_list, with_items
+from gateway import Answer, Gateway, is_list, with_items
 from rowlab import ask, until_batches
 
-from pandas_batch import simulator
+from pandas_batch import BatchClient, BatchRequest, WaitTimeout, simulator
 from pandas_batch.display.account import text_account
 from pandas_batch.engine import reconciling
 from pandas_batch.errors import UnreadableAnswerError
-from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage
+from pandas_batch.simulator.faults import BadResults, ErrorAnswer, ListLag, LostAnswer, Outage, RowFault
 from pandas_batch.wire.flows import Reply
 
 _AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -211,6 +211,95 @@ def test_an_entry_without_an_id_stops_every_second_post(api, clock):
         assert_paid_once(api, run.result())
 
 
+def _page_of(answer, edit):
+    """Return a list whose page went through `edit`."""
+    page = json.loads(answer.body)
+    edit(page)
+    return Answer(answer.status, json.dumps(page).encode(), {"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("layer", ["accessor", "client"])
+def test_an_entry_without_an_id_hides_a_batch_beside_one_that_has_one(api, clock, layer):
+    """What is unreadable may be ours also where an older batch is listed as it should be: nothing is posted again."""
+    api.add_decoy(3)
+    clock.advance(1)
+    api.faults.add(LostAnswer("reset"))
+    is_broken = True
+
+    def edit(page):
+        page["data"] = [item if item["id"] == decoy else {"type": "message_batch"} for item in page["data"]]
+
+    def change(method, path, answer):
+        return _page_of(answer, edit) if is_list(method, path) and is_broken else None
+
+    decoy = api.batches[0].id
+    with Gateway(api, change=change) as gate:
+        if layer == "client":
+            with pytest.raises(WaitTimeout):
+                BatchClient(client=gate.client(), clock=clock).run([BatchRequest("a", "x")], timeout=4000)
+            assert api.calls("create") == 1
+            return
+        run = ask(FRAME, api, clock, client=gate.client())
+        with pytest.raises(UnreadableAnswerError, match="without an id"):
+            run.wait(timeout=4000)
+        assert api.calls("create") == 1
+        is_broken = False
+        assert_paid_once(api, run.result())
+
+
+def _half_counts(page):
+    for item in page["data"]:
+        del item["request_counts"]["errored"]
+
+
+def _unknown_word(page):
+    for item in page["data"]:
+        item["processing_status"] = "finalizing"
+
+
+ODD_LISTS = {
+    "oldest first": lambda page: page["data"].reverse(),
+    "an entry without an id before ours": lambda page: page["data"].insert(0, {"type": "message_batch"}),
+    "half of the counts": _half_counts,
+    "a word for the state that the API has not": _unknown_word,
+}
+
+
+@pytest.mark.parametrize("layer", ["accessor", "client"])
+@pytest.mark.parametrize("odd", ODD_LISTS)
+def test_a_list_in_another_order_or_half_told_hides_no_batch(api, clock, odd, layer):
+    """However a gateway orders and shortens the list, a lost batch that stands in it is found, and paid once."""
+    for _ in range(2):
+        api.add_decoy(3)
+        clock.advance(10)
+    api.faults.add(LostAnswer("reset"))
+    api.faults.add(RowFault("errored", where=lambda params: "b" in str(params["messages"])))
+
+    def change(method, path, answer):
+        return _page_of(answer, ODD_LISTS[odd]) if is_list(method, path) and "limit=1&" not in f"{path}&" else None
+
+    with Gateway(api, change=change) as gate:
+        if layer == "client":
+            requests = [BatchRequest(name, name) for name in "abc"]
+            results = BatchClient(client=gate.client(), clock=clock).run(requests)
+            assert [result.ok for result in results] == [True, False, True]
+        else:
+            out = ask(FRAME, api, clock, client=gate.client()).result()
+            assert out["status"].tolist() == ["succeeded", "errored", "succeeded"]
+    assert api.calls("create") == 1
+
+
+def test_an_error_says_of_which_batches_it_is_not_known_whether_they_are_billed(api, clock):
+    """Where a lost create cannot be looked for, the note of the error does not count its batch as not made."""
+    api.faults.add(LostAnswer("reset"))
+    api.faults.add(ErrorAnswer("list", 404, times=None, skip=1))
+    with pytest.raises(anthropic.NotFoundError) as told:
+        ask(FRAME, api, clock).result()
+    notes = " ".join(told.value.__notes__)
+    assert "listing batches failed. It is not posted again" in notes
+    assert "of 1 it is not known whether the server has it and bills it" in notes
+
+
 def test_an_overloaded_api_is_asked_again_after_a_minute(api, clock):
     """The API's own 529 is no lost answer: the batch is looked for during 60 s, and the words say so."""
     api.faults.add(ErrorAnswer("create", 529))
@@ -312,6 +401,6 @@ def test_how_far_back_a_lost_batch_is_looked_for(watermark_id, watermark_s, expe
         watermark_id=watermark_id,
         watermark_at=watermark_at,
     )
-    newer, server_at = reconciling.newer_batches(_listed(900, 500, 101, 100, 0), batch)
+    newer, server_at, hidden = reconciling.newer_batches(_listed(900, 500, 101, 100, 0), batch)
     assert [listed["id"] for listed in newer] == expected
-    assert server_at == _AT
+    assert (server_at, hidden) == (_AT, None)

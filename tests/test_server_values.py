@@ -53,6 +53,18 @@ def test_counts_that_cannot_be_read_are_not_known(counts) -> None:
     assert n_requests_of({"request_counts": counts}) is None
 
 
+@pytest.mark.parametrize("left_out", ["processing", "succeeded", "errored", "canceled", "expired"])
+@pytest.mark.parametrize("as_null", [True, False])
+def test_a_size_is_known_only_where_every_count_is(left_out: str, as_null: bool) -> None:
+    """A count that a gateway leaves out may be any number, and with it the size of the batch."""
+    counts: dict = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 1)
+    assert n_requests_of({"request_counts": counts}) == 5
+    del counts[left_out]
+    if as_null:
+        counts[left_out] = None
+    assert n_requests_of({"request_counts": counts}) is None
+
+
 @pytest.mark.parametrize(
     ("results_url", "path"),
     [

@@ -131,8 +131,16 @@ class Jobs:
         schema = self._schema_for(output_schema)
         encoded = self._encode(requests, system, schema)
         refuse_single_giants(encoded)
+        start_s = self._clock.monotonic_s()
         parts = [
-            Posted(chunk, self._clock, poll_interval_s=poll_interval, grace_s=self._grace_s, owned=self._owned)
+            Posted(
+                chunk,
+                self._clock,
+                poll_interval_s=poll_interval,
+                grace_s=self._grace_s,
+                owned=self._owned,
+                deadline_s=None if timeout is None else start_s + timeout,
+            )
             for chunk in encoded.split()
         ]
         try:
@@ -143,7 +151,7 @@ class Jobs:
                     parts[position : position + 1] = halves
                 else:
                     position += 1
-            yield from until_ended(parts, self._clock, timeout_s=timeout)
+            yield from until_ended(parts, self._clock, timeout_s=timeout, start_s=start_s)
             by_id: dict[str, BatchResult] = {}
             for part in parts:
                 for result in part.results or (yield from self._results_of_part(part)):
@@ -323,14 +331,14 @@ def _check_times(poll_interval: float | None, timeout: float | None) -> None:
 def _note_what_goes_on(error: BaseException, parts: list[Any]) -> None:
     """Say on an error, or an interrupt, which batches it leaves under way."""
     lines = list(lines_to_go_on(parts))
-    n_unknown = sum(part.batch_id is None and getattr(part, "posted_at", None) is not None for part in parts)
+    lost = [part for part in parts if part.batch_id is None and getattr(part, "is_lost", False)]
     notes = []
     if lines:
         notes.append("These batches were posted, go on, and are billed as they go: " + ", ".join(lines))
-    if n_unknown:
-        posted_at: datetime = next(part.posted_at for part in parts if part.batch_id is None and part.posted_at)
+    if lost:
+        posted_at: datetime = lost[0].posted_at
         notes.append(
-            f"{n_unknown} batch(es) may have been made without this program hearing of it; "
+            f"{len(lost)} batch(es) may have been made without this program hearing of it; "
             f"client.list() shows those made after {posted_at:%Y-%m-%d %H:%M:%S} UTC."
         )
     for note in notes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import LostAnswerError, ResultsGoneError, UnreadableAnswerError, WaitTimeout
+from pandas_batch.errors import LostAnswerError, ResultsGoneError, UnreadableAnswerError, WaitTimeout, clip
 from pandas_batch.server_values import time_of
 from pandas_batch.types import BatchJob, BatchResult
 from pandas_batch.wire.downloads import backoff_s, results_flow
@@ -31,6 +32,9 @@ MIN_EMPTY_LOOKS = 3
 MAX_FOREIGN_ANSWERS = 3
 """How often a create is made where something else than the API answers, before the call stops and says what did."""
 OVERLOADED_GRACE_S = 60.0
+LIST_NEEDED = (
+    "The list of batches was asked for, without which a lost answer could not be found again. Nothing was sent."
+)
 
 
 class Watched:
@@ -123,7 +127,12 @@ class Watched:
 
 
 def post_flow(
-    requests: Requests, clock: Clock, *, patience_s: float, rate_limit_patience_s: float | None = None
+    requests: Requests,
+    clock: Clock,
+    *,
+    patience_s: float,
+    rate_limit_patience_s: float | None = None,
+    deadline_s: float = math.inf,
 ) -> Flow[Created]:
     """
     POST a create; again only where it is certain that the server did not take it.
@@ -136,6 +145,8 @@ def post_flow(
         How long a server that cannot be reached is tried.
     rate_limit_patience_s
         How long one that is reached, and says 429, is tried (a full queue may take hours); None: as long.
+    deadline_s
+        When no further try may begin, on the clock's monotonic scale.
     """
     start_s = clock.monotonic_s()
     n_failures = 0
@@ -148,8 +159,11 @@ def post_flow(
         most_s = patience_s
         if created.status_code == 429 and rate_limit_patience_s is not None:
             most_s = rate_limit_patience_s
-        if clock.monotonic_s() + pause_s - start_s > most_s:
+        now_s = clock.monotonic_s()
+        if now_s + pause_s - start_s > most_s:
             return created
+        if now_s + pause_s > deadline_s:
+            raise never_posted(len(requests), created.error) from created.error
         yield Pause(pause_s)
 
 
@@ -165,6 +179,13 @@ class Posted(Watched):
         How long to look before posting again.
     owned
         Ids of the batches that this client is known to have made: what one of them is, no other is.
+    deadline_s
+        When whoever waits for it gives up, on the clock's monotonic scale; None: never.
+
+    Attributes
+    ----------
+    is_lost
+        Whether it may be on the server without an id having come back.
     """
 
     def __init__(
@@ -175,10 +196,12 @@ class Posted(Watched):
         poll_interval_s: float | None,
         grace_s: float,
         owned: set[str],
+        deadline_s: float | None = None,
     ) -> None:
         super().__init__(None, clock, poll_interval_s)
         self.requests = requests
         self.posted_at: datetime | None = None
+        self.is_lost = False
         self._custom_ids = frozenset(requests.custom_ids)
         self._grace_s = grace_s
         self._owned = owned
@@ -190,6 +213,8 @@ class Posted(Watched):
         self._n_looks = 0
         self._n_foreign = 0
         self._doubt = ""
+        self._hidden: UnreadableAnswerError | None = None
+        self._deadline_s = math.inf if deadline_s is None else deadline_s
 
     def step(self) -> Flow[None]:
         """Poll; or, while the batch is not known, look for it."""
@@ -201,9 +226,19 @@ class Posted(Watched):
             # Only before the first POST: what a lost one made must stay newer than the mark.
             yield from self._mark()
         self.posted_at = self._clock.now()
-        created = yield from post_flow(
-            self.requests, self._clock, patience_s=CONNECT_PATIENCE_S, rate_limit_patience_s=RATE_LIMIT_PATIENCE_S
-        )
+        was_lost, self.is_lost = self.is_lost, True
+        try:
+            created = yield from post_flow(
+                self.requests,
+                self._clock,
+                patience_s=CONNECT_PATIENCE_S,
+                rate_limit_patience_s=RATE_LIMIT_PATIENCE_S,
+                deadline_s=self._deadline_s,
+            )
+        except WaitTimeout:
+            self.is_lost = was_lost
+            raise
+        self.is_lost = created.outcome == "unknown"
         if created.outcome == "created" and created.batch is not None:
             self.batch_id = str(created.batch["id"])
             self._owned.add(self.batch_id)
@@ -227,6 +262,7 @@ class Posted(Watched):
                     poll_interval_s=self._poll_interval_s,
                     grace_s=self._grace_s,
                     owned=self._owned,
+                    deadline_s=self._deadline_s,
                 )
                 for half in self.requests.halves()
             ]
@@ -241,16 +277,21 @@ class Posted(Watched):
                 page: Page = yield from list_flow(limit=1)
             except Exception as error:
                 n_failures += 1
-                if not is_transient(error) or self._clock.monotonic_s() > until_s:
-                    raise
+                pause_s = max(backoff_s(n_failures), retry_after_s(error) or 0.0)
                 told_at = server_time(error)
-                is_ours = not isinstance(error, UnreadableAnswerError)
-                if n_failures > MIN_EMPTY_LOOKS and told_at is not None and is_ours:
-                    # The server's own clock has to do, less a margin.
+                # A key or a gateway that knows no list: as long as nothing is lost, none is needed.
+                is_refused = not is_transient(error) and getattr(error, "status_code", 401) != 401
+                if (is_refused or n_failures > MIN_EMPTY_LOOKS) and told_at is not None:
+                    # The server's own clock has to do, less a margin; what a gateway calls the time may be ahead.
                     self._watermark_id = None
-                    self._watermark_at = told_at - timedelta(seconds=WATERMARK_MARGIN_S)
+                    self._watermark_at = min(told_at, self._clock.now()) - timedelta(seconds=WATERMARK_MARGIN_S)
                     return
-                yield Pause(max(backoff_s(n_failures), retry_after_s(error) or 0.0))
+                if not is_transient(error) or self._clock.monotonic_s() > until_s:
+                    error.add_note(LIST_NEEDED)
+                    raise
+                if self._clock.monotonic_s() + pause_s > self._deadline_s:
+                    raise never_posted(len(self.requests), error) from error
+                yield Pause(pause_s)
                 continue
             self._watermark_id = page.batches[0]["id"] if page.batches else None
             self._watermark_at = time_of(page.batches[0].get("created_at")) if page.batches else None
@@ -264,15 +305,22 @@ class Posted(Watched):
                     yield from self._prove(candidate)
                     if self.batch_id is not None:
                         return
+            is_open = any(candidate["id"] not in self._disproved for candidate in candidates)
+            if self._hidden is not None and not is_open:
+                # What cannot be read may be the batch that is looked for.
+                raise self._hidden
         except Exception as error:
             if not is_transient(error):
+                error.add_note(
+                    "A create answer was lost, and its batch cannot be looked for: listing batches was refused."
+                )
                 raise
             self._n_failures += 1
             self._due_in(max(backoff_s(self._n_failures), retry_after_s(error) or 0.0))
             return
         self._n_failures = 0
         self._n_looks += 1
-        if any(candidate["id"] not in self._disproved for candidate in candidates):
+        if is_open:
             # One that still runs may be ours: nothing is posted again while it is not disproved.
             self._n_empty_looks = 0
             self._due_in(backoff_s(self._n_looks, first_s=FIRST_POLL_S, most_s=30.0))
@@ -295,7 +343,7 @@ class Posted(Watched):
 
     def _candidates(self) -> Flow[list[dict[str, Any]]]:
         """Return the batches newer than the watermark, of our size, that nobody is known to own."""
-        newer, _ = yield from newer_batches_flow(self._watermark_id, self._watermark_at)
+        newer, _, self._hidden = yield from newer_batches_flow(self._watermark_id, self._watermark_at)
         return (
             yield from candidates_flow(newer, n_requests=len(self.requests), excluded=self._owned | self._disproved)
         )
@@ -337,6 +385,16 @@ def foreign_answers(created: Created, n: int) -> UnreadableAnswerError:
     )
 
 
+def never_posted(n_requests: int, error: Exception | None) -> WaitTimeout:
+    """Return the error of a batch whose POST was not taken before whoever waits for it gave up."""
+    why = clip(str(error).partition("\n")[0] or type(error).__name__, 300)
+    return WaitTimeout(
+        f"A batch of {n_requests:,} requests could not be posted before the timeout: {why}",
+        "No batch was made of these requests, nothing was billed for them.",
+        "client.run(requests, timeout=None)",
+    )
+
+
 def refusal(created: Created, n_requests: int) -> Exception:
     """Return the error of a create that certainly made no batch, with a note saying so."""
     error = created.error or LostAnswerError("A create failed without a word.", n_requests=n_requests)
@@ -345,9 +403,11 @@ def refusal(created: Created, n_requests: int) -> Exception:
     return error
 
 
-def until_ended(parts: Collection[Watched], clock: Clock, *, timeout_s: float | None) -> Flow[None]:
-    """Step through `parts` as they fall due until all have ended; raise `WaitTimeout` after `timeout_s`."""
-    start_s = clock.monotonic_s()
+def until_ended(
+    parts: Collection[Watched], clock: Clock, *, timeout_s: float | None, start_s: float | None = None
+) -> Flow[None]:
+    """Step through `parts` as they fall due until all have ended; raise `WaitTimeout` `timeout_s` after `start_s`."""
+    start_s = clock.monotonic_s() if start_s is None else start_s
     while True:
         for part in parts:
             if not part.has_ended and part.due_s <= clock.monotonic_s():

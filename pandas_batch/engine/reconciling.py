@@ -89,12 +89,16 @@ class Reconciler:
 
         server_at: datetime | None = None
         try:
-            newer, server_at = newer_batches(self._place, batch)
+            newer, server_at, hidden = newer_batches(self._place, batch)
             candidates = candidates_for(self._place, batch, newer)
-            self._foreign_since_s = None
             for candidate in candidates:
                 if candidate.get("processing_status") == "ended" and self._settle(batch, candidate):
                     return Step(due_in_s=0.0), server_at
+            tried = set(self._place.store.batches.get(batch.key).tried_ids)
+            if hidden is not None and all(str(candidate["id"]) in tried for candidate in candidates):
+                # What cannot be read may be the batch that is looked for.
+                raise hidden
+            self._foreign_since_s = None
         except Exception as error:
             self._n_failures += 1
             if is_auth(error):
@@ -111,6 +115,10 @@ class Reconciler:
                 return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
             if is_not_the_apis or not is_transient(error):
                 message = f"A lost batch could not be looked for, and is not posted again: {clip(str(error))}"
+                error.add_note(
+                    "A batch whose create answer was lost could not be looked for: listing batches failed. "
+                    "It is not posted again."
+                )
                 return Step(due_in_s=None, error=error, message=message), server_at
             message = "The answer to a create was lost, and the server is not answering; trying again."
             return Step(due_in_s=backoff_s(self._n_failures, first_s=2.0), message=message), server_at
@@ -230,8 +238,10 @@ class Reconciler:
         )
 
 
-def newer_batches(place: EngineContext, batch: BatchRecord) -> tuple[list[dict[str, Any]], datetime | None]:
-    """Return the batches created after `batch` was (first) posted, newest first, and the server's time."""
+def newer_batches(
+    place: EngineContext, batch: BatchRecord
+) -> tuple[list[dict[str, Any]], datetime | None, UnreadableAnswerError | None]:
+    """Return the batches created after `batch` was (first) posted, as they are listed."""
     watermark_id, not_before, started_at = _watermark_of(batch)
     if started_at is None:
         # Nothing says that it was ever posted: it cannot have been before its run was recorded. Where that run was

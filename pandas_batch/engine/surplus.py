@@ -123,9 +123,9 @@ def look_for_surplus(
 
 def _look_for(place: EngineContext, batch: BatchRecord, prices: Mapping[str, tuple[float, float]] | None) -> None:
     place.check_server(batch)
-    newer, server_at = newer_batches(place, batch)
+    newer, server_at, hidden = newer_batches(place, batch)
     known = batch.surplus
-    is_last = True
+    is_last = hidden is None
     for listed in candidates_for(place, batch, newer):
         batch_id = str(listed["id"])
         if batch_id in known:

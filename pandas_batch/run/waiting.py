@@ -217,6 +217,10 @@ class AwaitedRun(DrivenRun, ABC):
         n_posted = sum(batch.batch_id is not None for batch in batches)
         n_under_way = sum(batch.state in AT_THE_SERVER for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
+        n_unknown = sum(batch.batch_id is None and batch.state in UNDECIDED for batch in batches)
+        if n_unknown:
+            it = "it" if n_unknown == 1 else "them"
+            under_way += f", of {n_unknown} it is not known whether the server has {it} and bills {it}"
         return (
             f"Run {self.id}: {n_posted} of {len(batches)} batches "
             f"{'is' if n_posted == 1 else 'are'} on the server{under_way}, "

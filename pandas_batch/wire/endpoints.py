@@ -87,17 +87,22 @@ class Page:
     ----------
     batches
         As they came: each has an ``id``, anything else a gateway may have left out.
-    n_unreadable
-        Items of the page without even an id.
+    unreadable_at
+        For each item of the page without even an id, how many of `batches` stand before it.
     """
 
     batches: list[dict[str, Any]] = field(default_factory=list)
-    n_unreadable: int = 0
+    unreadable_at: tuple[int, ...] = ()
     has_more: bool = False
     first_id: str | None = None
     last_id: str | None = None
     server_at: datetime | None = None
     workspace_id: str | None = None
+
+    @property
+    def n_unreadable(self) -> int:
+        """How many items have no id."""
+        return len(self.unreadable_at)
 
 
 # -------------------------------------------------------------------- the endpoints, as flows
@@ -158,7 +163,13 @@ def list_flow(*, limit: int = 100, before_id: str | None = None, after_id: str |
     data = page.get("data")
     if not isinstance(data, list):
         raise _unreadable(reply)
-    batches = [item for item in data if isinstance(item, dict) and _is_id(item.get("id"))]
+    batches: list[dict[str, Any]] = []
+    unreadable_at: list[int] = []
+    for item in data:
+        if isinstance(item, dict) and _is_id(item.get("id")):
+            batches.append(item)
+        else:
+            unreadable_at.append(len(batches))
     if data and not batches:
         raise _unreadable(reply)
     has_more, last_id = page.get("has_more"), page.get("last_id")
@@ -167,7 +178,7 @@ def list_flow(*, limit: int = 100, before_id: str | None = None, after_id: str |
         has_more = len(data) >= limit
     return Page(
         batches=batches,
-        n_unreadable=len(data) - len(batches),
+        unreadable_at=tuple(unreadable_at),
         has_more=has_more,
         first_id=page.get("first_id"),
         last_id=last_id if _is_id(last_id) else (batches[-1]["id"] if batches else None),

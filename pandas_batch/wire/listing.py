@@ -6,12 +6,13 @@ read, is an error and no end of the list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from pandas_batch.errors import UnreadableAnswerError
-from pandas_batch.server_values import n_requests_of, time_of
+from pandas_batch.server_values import is_state_told, n_requests_of, time_of
 
 from .endpoints import Page, list_flow, retrieve_flow
 from .failures import is_not_found
@@ -67,9 +68,12 @@ def each_page_flow(visit: Callable[[Page], bool], *, read: Read = _page_flow) ->
 
 def newer_batches_flow(
     watermark_id: str | None, not_before: datetime | None, *, check: Callable[[Page], object] = bool
-) -> Flow[tuple[list[dict[str, Any]], datetime | None]]:
+) -> Flow[tuple[list[dict[str, Any]], datetime | None, UnreadableAnswerError | None]]:
     """
-    Return the batches that were made since, newest first, and the server's time.
+    Return the batches that were made since, as they are listed, the server's time, and why there may be more.
+
+    Where the times say that the list is not newest first, as the API's is, the watermark ends nothing: only what is
+    older by its own time is left out. What cannot be read hides nothing of what can be: it is returned, not raised.
 
     Parameters
     ----------
@@ -82,27 +86,44 @@ def newer_batches_flow(
     """
     newer: list[dict[str, Any]] = []
     server_at: datetime | None = None
+    hidden: UnreadableAnswerError | None = None
+    n_pages = 0
 
     def visit(page: Page) -> bool:
-        nonlocal server_at
+        nonlocal server_at, hidden, n_pages
         check(page)
         server_at = page.server_at
-        for listed in page.batches:
+        n_pages += 1
+        is_ordered = _is_newest_first(page.batches)
+        n_hidden, is_enough = page.n_unreadable, False
+        for position, listed in enumerate(page.batches):
             created_at = time_of(listed.get("created_at"))
             is_older = not_before is not None and created_at is not None and created_at < not_before
-            if str(listed["id"]) == watermark_id or is_older:
-                return True
-            newer.append(listed)
-        if page.n_unreadable:
+            if str(listed["id"]) != watermark_id and not is_older:
+                newer.append(listed)
+            elif is_ordered:
+                n_hidden, is_enough = sum(n_before <= position for n_before in page.unreadable_at), True
+                break
+        if n_hidden:
             # What cannot be read may be the batch that is looked for.
-            raise UnreadableAnswerError(
-                f"The list of batches has {page.n_unreadable} entries without an id: it is not as the API writes it.",
+            hidden = UnreadableAnswerError(
+                f"The list of batches has {n_hidden} entries without an id: it is not as the API writes it.",
                 "Nothing is posted as long as a batch may be hidden there.",
             )
-        return False
+        return is_enough
 
-    yield from each_page_flow(visit)
-    return newer, server_at
+    try:
+        yield from each_page_flow(visit)
+    except UnreadableAnswerError as error:
+        if not n_pages:
+            raise
+        hidden = error
+    return newer, server_at, hidden
+
+
+def _is_newest_first(batches: Sequence[dict[str, Any]]) -> bool:
+    times = [time for time in (time_of(listed.get("created_at")) for listed in batches) if time is not None]
+    return all(later <= earlier for earlier, later in pairwise(times))
 
 
 def candidates_flow(
@@ -118,7 +139,7 @@ def candidates_flow(
     for listed in newer:
         if str(listed["id"]) in excluded:
             continue
-        if n_requests_of(listed) is None or not isinstance(listed.get("processing_status"), str):
+        if n_requests_of(listed) is None or not is_state_told(listed):
             listed = yield from _described_flow(listed)
         if n_requests_of(listed) in (None, n_requests):
             found.append(listed)
