@@ -132,7 +132,7 @@ class Summary(pd.Series):
         return text_table(f"Run {clip(str(self.name), 80)}", self._lines())
 
     def _repr_html_(self) -> str:
-        return html_table(f"Run {clip(str(self.name), 80)}", self._lines())
+        return html_table(f"Run {clip(str(self.name), 80)}", self._lines(), numbers=False)
 
 
 def _spelled(name: str, value: Any) -> str:
