@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
+from .call_arguments import calls_in_words, in_words
 from .call_options import CallOptions, with_options
+from .errors import InputError
 
 if TYPE_CHECKING:
     from pandas_batch.estimates.estimate import Estimate
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pandas_batch.run.run import Run
 
 
+@calls_in_words()
 class ClaudeBatchFrame:
     """
     Ask Claude about every row of a DataFrame through the Message Batches API, at half price.
@@ -289,6 +292,7 @@ def _started(frame: pd.DataFrame, options: Options, *, blocking: bool) -> Run:
         return start_run(frame, options, blocking=blocking, preparation=preparation)
 
 
+@calls_in_words()
 class ClaudeBatchSeries:
     """
     The same calls for a bare column of prompts; they return frames.
@@ -354,6 +358,7 @@ class ClaudeBatchSeries:
         return self._calls.merge(run, partial=partial, **options)
 
 
+@in_words
 def frame(df: pd.DataFrame) -> ClaudeBatchFrame:
     """
     Return ``df.claude_batch``, for type checkers: they do not see what pandas registers.
@@ -363,6 +368,13 @@ def frame(df: pd.DataFrame) -> ClaudeBatchFrame:
     >>> pandas_batch.frame(pd.DataFrame({"review": ["Lovely."]})).estimate("review", client=client).rows
     1
     """
+    given: object = df
+    if not isinstance(given, pd.DataFrame):
+        is_series = isinstance(given, pd.Series)
+        raise InputError(
+            f"frame() takes a DataFrame, and not a {type(given).__name__}.",
+            hint="series.claude_batch.submit(...)" if is_series else "pandas_batch.frame(pd.DataFrame(...))",
+        )
     return ClaudeBatchFrame(df)
 
 

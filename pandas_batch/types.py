@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from .call_arguments import calls_in_words
 from .errors import InputError
 
 DEFAULT_MODEL = "claude-haiku-4-5-20251001"
@@ -31,6 +32,7 @@ ROW_STATUSES = (
 """What can have become of a row. The first four are the API's words, the others ours."""
 
 
+@calls_in_words()
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """
@@ -64,11 +66,17 @@ class Prompt:
             ("Tone", self.tone),
             ("Output format", self.output_format),
         ):
-            if isinstance(value, str):
-                if value.strip():
-                    parts.append(f"{name}: {value.strip()}")
-            elif lines := [str(line).strip() for line in value if str(line).strip()]:
-                parts.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
+            lines: object = () if value is None else value
+            if not isinstance(lines, str | Sequence):
+                raise InputError(
+                    f"{name} of a Prompt is of type {type(value).__name__}; it has to be text, or a list of lines.",
+                    hint='Prompt(role="judge", constraints=["one word", "no guess"])',
+                )
+            if isinstance(lines, str):
+                if lines.strip():
+                    parts.append(f"{name}: {lines.strip()}")
+            elif told := [str(line).strip() for line in lines if str(line).strip()]:
+                parts.append("\n".join([f"{name}:", *(f"- {line}" for line in told)]))
         return "\n".join(parts)
 
     def __str__(self) -> str:
@@ -94,9 +102,19 @@ def system_param(system: System) -> str | list[dict[str, Any]] | None:
         return system or None
     if isinstance(system, Prompt):
         return system.render() or None
+    if not _is_list_of_dicts(system):
+        raise InputError(
+            f"system is of type {type(system).__name__}; it has to be text, a Prompt, or a list of text blocks.",
+            hint='system="Answer with one word."',
+        )
     return [dict(block) for block in system] or None
 
 
+def _is_list_of_dicts(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(item, Mapping) for item in value)
+
+
+@calls_in_words()
 @dataclass(frozen=True)
 class BatchRequest:
     """
@@ -144,8 +162,18 @@ class BatchRequest:
         chosen = system_param(self.system if self.system is not None else system)
         if chosen is not None:
             params["system"] = chosen
+        if not isinstance(self.params, Mapping):
+            raise InputError(
+                f"params is of type {type(self.params).__name__}; it has to be a dict.",
+                hint='params={"stop_sequences": ["END"]}',
+            )
         further = dict(self.params)
         unchecked = further.pop("extra_params", None) or {}
+        if not isinstance(unchecked, Mapping):
+            raise InputError(
+                f"extra_params is of type {type(unchecked).__name__}; it has to be a dict.",
+                hint='params={"extra_params": {"name": value}}',
+            )
         return {"custom_id": self.custom_id, "params": params | further | dict(unchecked)}
 
 
@@ -160,11 +188,16 @@ def messages_param(prompt: str | Sequence[Mapping[str, Any]]) -> list[dict[str, 
     """
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
-    blocks = [dict(part) for part in prompt]
+    blocks = [dict(part) for part in prompt] if _is_list_of_dicts(prompt) else []
     if blocks and all("role" in block for block in blocks):
         return blocks
     if blocks and all("type" in block for block in blocks):
         return [{"role": "user", "content": blocks}]
+    if not isinstance(prompt, list | tuple):
+        raise InputError(
+            f"prompt is of type {type(prompt).__name__}; it has to be text, content blocks, or messages.",
+            hint='BatchRequest("id", "...")',
+        )
     raise InputError(
         "prompt is a list of neither content blocks (each with 'type') nor messages (each with 'role').",
         hint='BatchRequest("id", [{"role": "user", "content": "..."}])',

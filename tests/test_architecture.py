@@ -178,6 +178,7 @@ def test_importing_the_package_loads_little() -> None:
     assert ours.split() == [
         "pandas_batch",
         "pandas_batch.accessor",
+        "pandas_batch.call_arguments",
         "pandas_batch.call_options",
         "pandas_batch.errors",
         "pandas_batch.exiting",

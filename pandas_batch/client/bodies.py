@@ -123,9 +123,9 @@ def encode_requests(
     InputError
         If an id is doubled or malformed, or a request cannot be written as JSON; ids are named, prompts are not.
     """
-    if isinstance(requests, BatchRequest | Mapping | str | bytes):
+    if isinstance(requests, BatchRequest | Mapping | str | bytes) or not isinstance(requests, Iterable):
         raise InputError(
-            f"requests is a {type(requests).__name__}, not a list of BatchRequest.",
+            f"requests is {kind_of(requests)}, not a list of BatchRequest.",
             hint='client.run([BatchRequest("task-1", "...")])',
         )
     check_parameter("model", model)
@@ -330,6 +330,9 @@ def task_requests(prompts: Sequence[str]) -> list[BatchRequest]:
     """Return one request for each text, under the id ``task-{i}-{random hex}``; anything but texts is refused."""
     if isinstance(prompts, str | bytes):
         raise InputError("prompts is one text, not a list of texts.", hint="run_prompts([prompt])")
+    if isinstance(prompts, type) or not isinstance(prompts, Iterable) or hasattr(prompts, "columns"):
+        raise InputError(f"prompts is {kind_of(prompts)}, not a list of texts.", hint='run_prompts(df["review"])')
+    prompts = list(prompts)
     for position, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise InputError(

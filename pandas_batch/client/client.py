@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pandas_batch.call_arguments import calls_in_words, in_words
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.requests.parameters import check_model
 from pandas_batch.types import DEFAULT_MAX_TOKENS, DEFAULT_MODEL, BatchJob, BatchRequest, BatchResult, System
 from pandas_batch.wire.drivers import adrive, aiterate
 from pandas_batch.wire.flows import Flow
@@ -26,6 +28,7 @@ DEFAULT_TIMEOUT_S = 86_400.0
 """A batch ends by itself after 24 hours."""
 
 
+@calls_in_words()
 class _Configured(ABC):
     """What both clients are built from, and what they are to do."""
 
@@ -43,7 +46,7 @@ class _Configured(ABC):
     ) -> None:
         self._clock = clock
         self._jobs = Jobs(
-            model=model or os.environ.get("PANDAS_BATCH_MODEL") or DEFAULT_MODEL,
+            model=_model_of(model),
             system=system,
             max_tokens=max_tokens,
             output_schema=output_schema,
@@ -57,6 +60,13 @@ class _Configured(ABC):
         """Take the user's client, or build one."""
 
 
+def _model_of(model: Any) -> str:
+    if model is None or (isinstance(model, str) and not model):
+        return os.environ.get("PANDAS_BATCH_MODEL") or DEFAULT_MODEL
+    return check_model(model)
+
+
+@calls_in_words()
 class BatchClient(_Configured):
     """
     Submit requests to the Message Batches API, at half the price, and fetch their results.
@@ -250,6 +260,7 @@ class BatchClient(_Configured):
         self.close()
 
 
+@calls_in_words()
 class AsyncBatchClient(_Configured):
     """
     The same as `BatchClient`, with the same names, awaitable.
@@ -356,6 +367,7 @@ class AsyncBatchClient(_Configured):
         return await adrive(flow, self._client, self._clock)
 
 
+@in_words
 def run_prompts(
     prompts: Sequence[str],
     *,
@@ -399,6 +411,7 @@ def run_prompts(
         return batches.run(requests, output_schema=output_schema, poll_interval=poll_interval, timeout=timeout)
 
 
+@in_words
 async def arun_prompts(
     prompts: Sequence[str],
     *,

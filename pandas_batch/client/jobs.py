@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError, UnreadableAnswerError
+from pandas_batch.requests.options import check_option
+from pandas_batch.requests.parameters import whole_number
 from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
 from pandas_batch.wire.downloads import backoff_s, results_flow
 from pandas_batch.wire.drivers import collect
@@ -19,7 +21,7 @@ from pandas_batch.wire.flows import Flow, Pause
 from pandas_batch.wire.listing import each_page_flow
 
 from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
-from .parts import Posted, Watched, lines_to_go_on, post_flow, refusal, until_ended
+from .parts import ID_PREFIX, Posted, Watched, lines_to_go_on, no_batch_id, post_flow, refusal, until_ended
 
 if TYPE_CHECKING:
     from pandas_batch.requests.schema import OutputSchema
@@ -54,7 +56,7 @@ class Jobs:
         self._system = system
         self._max_tokens = max_tokens
         self._schema = _schema_of(output_schema)
-        self._grace_s = grace_s
+        self._grace_s = check_option("lost_answer_grace", grace_s)
         self._clock = clock
         self._owned: set[str] = set()
 
@@ -88,7 +90,8 @@ class Jobs:
 
     def status(self, batch_id: str | BatchJob) -> Flow[BatchJob]:
         """Look at a batch."""
-        polled: Polled = yield from _patiently(lambda: retrieve_flow(str(batch_id)))
+        name = _id_of(batch_id)
+        polled: Polled = yield from _patiently(lambda: retrieve_flow(name), name)
         return BatchJob.from_api(polled.batch)
 
     def iter_results(self, batch_id: str | BatchJob, *, output_schema: Any = None) -> Flow[None]:
@@ -107,7 +110,7 @@ class Jobs:
         """Poll a batch until it has ended and return its results."""
         _check_times(poll_interval, timeout)
         schema = self._schema_for(output_schema)
-        part = Watched(str(batch_id), self._clock, poll_interval)
+        part = Watched(_id_of(batch_id), self._clock, poll_interval)
         try:
             yield from until_ended([part], self._clock, timeout_s=timeout)
             if part.job is None:
@@ -163,8 +166,9 @@ class Jobs:
 
     def cancel(self, batch_id: str | BatchJob) -> Flow[bool]:
         """Ask for a batch to be canceled."""
+        name = _id_of(batch_id)
         try:
-            batch = yield from _patiently(lambda: cancel_flow(str(batch_id)))
+            batch = yield from _patiently(lambda: cancel_flow(name), name)
         except Exception as error:
             if getattr(error, "status_code", None) not in (400, 409):
                 raise
@@ -177,8 +181,10 @@ class Jobs:
 
     def newest(self, limit: int) -> Flow[list[BatchJob]]:
         """Return the newest batches."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InputError(f"limit={limit!r} is no number of batches.", hint="client.list(20)")
+        try:
+            limit = whole_number(limit, "limit")
+        except InputError as error:
+            raise InputError(error.what, error.state, "client.list(20)") from None
         jobs: list[BatchJob] = []
 
         def read(after_id: str | None) -> Flow[Page]:
@@ -194,8 +200,9 @@ class Jobs:
 
     def delete(self, batch_id: str | BatchJob) -> Flow[None]:
         """Delete an ended batch from the server."""
+        name = _id_of(batch_id)
         try:
-            yield from _patiently(lambda: delete_flow(str(batch_id)))
+            yield from _patiently(lambda: delete_flow(name), name)
         except Exception as error:
             if getattr(error, "status_code", None) not in (400, 409):
                 raise
@@ -203,9 +210,9 @@ class Jobs:
             if job.is_complete:
                 raise
             raise NotEndedError(
-                f"Batch {batch_id} is {job.status} and cannot be deleted before it has ended.",
+                f"Batch {name} is {job.status} and cannot be deleted before it has ended.",
                 "Nothing was deleted.",
-                f'client.cancel("{batch_id}")   # ends it early',
+                f'client.cancel("{name}")   # ends it early',
             ) from error
 
     # ---------------------------------------------------------------- parts of these
@@ -268,7 +275,15 @@ _NOT_THERE = (
 )
 
 
-def _patiently(call: Any) -> Flow[Any]:
+def _id_of(batch: Any) -> str:
+    """Return the id of a batch that was given as its id, as a `BatchJob`, or as the SDK's own object."""
+    name = batch if isinstance(batch, str) else getattr(batch, "batch_id", None) or getattr(batch, "id", None)
+    if isinstance(name, str) and (isinstance(batch, str) or name.startswith(ID_PREFIX)):
+        return name.strip()
+    raise no_batch_id(batch)
+
+
+def _patiently(call: Any, batch_id: str = ID_PREFIX) -> Flow[Any]:
     """Make a call that may be repeated, a few times."""
     n_failures = 0
     while True:
@@ -277,6 +292,8 @@ def _patiently(call: Any) -> Flow[Any]:
         except Exception as error:
             n_failures += 1
             if is_not_found(error):
+                if not batch_id.startswith(ID_PREFIX):
+                    raise no_batch_id(batch_id) from None
                 # Seen for minutes after a create that had succeeded, and just after the end.
                 if n_failures >= _N_TRIES_NOT_FOUND:
                     error.add_note(_NOT_THERE)
@@ -320,12 +337,10 @@ def _missing(custom_id: str) -> BatchResult:
 
 
 def _check_times(poll_interval: float | None, timeout: float | None) -> None:
-    for name, seconds, least in (("poll_interval", poll_interval, "more than 0"), ("timeout", timeout, "0 or more")):
-        if seconds is None:
-            continue
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool) and not math.isnan(seconds)
-        if not is_number or seconds < 0 or (seconds == 0 and name == "poll_interval"):
-            raise InputError(f"{name}={seconds!r} is no number of seconds ({least}).", hint=f"{name}=None")
+    if poll_interval is not None:
+        check_option("poll_interval", poll_interval)
+    if timeout is not None and not (isinstance(timeout, float) and timeout == math.inf):
+        check_option("timeout", timeout)
 
 
 def _note_what_goes_on(error: BaseException, parts: list[Any]) -> None:

@@ -9,7 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import LostAnswerError, ResultsGoneError, UnreadableAnswerError, WaitTimeout, clip
+from pandas_batch.errors import (
+    InputError,
+    LostAnswerError,
+    ResultsGoneError,
+    UnreadableAnswerError,
+    WaitTimeout,
+    clip,
+)
+from pandas_batch.requests.plain_values import shown
 from pandas_batch.server_values import time_of
 from pandas_batch.types import BatchJob, BatchResult
 from pandas_batch.wire.downloads import backoff_s, results_flow
@@ -35,6 +43,8 @@ OVERLOADED_GRACE_S = 60.0
 LIST_NEEDED = (
     "The list of batches was asked for, without which a lost answer could not be found again. Nothing was sent."
 )
+ID_PREFIX = "msgbatch_"
+"""How the API's ids begin; a gateway may have others, which only it knows."""
 
 
 class Watched:
@@ -80,6 +90,8 @@ class Watched:
             polled = yield from retrieve_flow(batch_id)
         except Exception as error:
             if is_not_found(error):
+                if self.job is None and not batch_id.startswith(ID_PREFIX):
+                    raise no_batch_id(batch_id) from None
                 yield from self._not_found(batch_id, error)
                 return
             if not is_transient(error):
@@ -124,6 +136,14 @@ class Watched:
             return
         self._n_failures += 1
         self._due_in(backoff_s(self._n_failures, first_s=FIRST_POLL_S, most_s=30.0))
+
+
+def no_batch_id(given: Any) -> InputError:
+    """Return what is said where something is given for a batch that is no id of one."""
+    return InputError(
+        f"batch_id is {shown(given)}, which is no batch id.",
+        hint='client.list()   # shows those that are there; an id looks like "msgbatch_01HkcTjaV5uDC8jWR4ZsDV8d"',
+    )
 
 
 def post_flow(

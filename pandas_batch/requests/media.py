@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_batch.amounts import file_size
+from pandas_batch.call_arguments import in_words
 from pandas_batch.errors import InputError, clip
 
 from .media_types import image_size, media_type_of
+from .plain_values import kind_of
 from .texts import is_missing
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ MANY_IMAGES = 20
 # https://platform.claude.com/docs/en/build-with-claude/pdf-support#check-pdf-requirements
 MAX_PDF_REQUEST_BYTES = 32_000_000
 MAX_ATTACHMENTS = 600
+_NOTHING_UPLOADED = "Nothing was uploaded."
 # An image costs at most this many input tokens on any model: larger ones are scaled down by the server.
 MAX_IMAGE_TOKENS = 5_000
 _PIXELS_PER_TOKEN = 750
@@ -334,6 +337,7 @@ def check_together(attachments: Sequence[Attachment]) -> None:
         )
 
 
+@in_words
 def upload_files(client: anthropic.Anthropic, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """
     Upload files with the Files API and return their ids, to be used as values of an attachment column.
@@ -363,15 +367,32 @@ def upload_files(client: anthropic.Anthropic, paths: Iterable[str | os.PathLike[
     >>> df["file"] = upload_files(client, df["path"])  # doctest: +SKIP
     >>> df.claude_batch.submit("question", documents_col="file")  # doctest: +SKIP
     """
-    wanted = [os.path.expanduser(os.fspath(path)) for path in paths]
+    line = 'pandas_batch.upload_files(client, df["path"])'
+    if not hasattr(getattr(client, "files", None), "upload"):
+        raise InputError(
+            f"client is {kind_of(client)}; it has to be an anthropic.Anthropic, and comes first.",
+            _NOTHING_UPLOADED,
+            line,
+        )
+    if isinstance(paths, str | bytes | os.PathLike | Mapping) or not isinstance(paths, Iterable):
+        raise InputError(f"paths is {kind_of(paths)}; it has to be a list of paths.", _NOTHING_UPLOADED, line)
+    wanted = []
+    for at, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
+            raise InputError(f"paths[{at}] is {kind_of(path)}, and no path.", _NOTHING_UPLOADED, line)
+        wanted.append(os.path.expanduser(os.fspath(path)))
     digests = {}
     for path in dict.fromkeys(wanted):
         try:
             digests[path] = digest_of(Path(path).read_bytes())
         except OSError as error:
             raise InputError(
-                f"{clip(path, 120)} cannot be read: {error.strerror}.", state="Nothing was uploaded."
+                f"{clip(path, 120)} cannot be read: {error.strerror}.",
+                _NOTHING_UPLOADED,
+                'df[df["path"].map(os.path.isfile)]   # the rows whose file is there',
             ) from None
+        except ValueError:  # a zero byte in it
+            raise InputError(f"{clip(path, 120)} is no path of a file.", _NOTHING_UPLOADED, line) from None
     ids: dict[str, str] = {}
     for path, digest in digests.items():
         if digest not in ids:

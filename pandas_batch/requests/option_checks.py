@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import typing
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,9 @@ from .parameters import check_parameter, check_unchecked_names, whole_number
 from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 
 MAX_RETRIES = 10
+_MOST = 1e300
+_MOST_SECONDS = 1e9
+"""Longer than anybody waits; what takes a timeout of the system fails on ten times as much."""
 MAX_SAMPLES = 1000
 
 
@@ -28,7 +32,9 @@ def is_per_row(value: Any) -> bool:
 
     if isinstance(value, np.ndarray):
         return value.ndim == 1  # a list is a value of the parameter itself
-    return isinstance(value, pd.Series) or (callable(value) and not isinstance(value, type | Prompt))
+    # What typing makes of types (a Literal, a list[str]) is callable too, and is none.
+    is_type = isinstance(value, type | Prompt) or typing.get_origin(value) is not None
+    return isinstance(value, pd.Series) or (callable(value) and not is_type)
 
 
 def is_plain_schema(schema: Any) -> bool:
@@ -84,10 +90,10 @@ def amount(*, zero: bool, unit: str, endless: bool = False) -> Callable[[Any, st
             raise InputError(
                 f"{name} is {shown(value)}; it has to be a number of {unit} {'from' if zero else 'above'} 0."
             )
-        try:
-            return float(number)
-        except OverflowError:
-            raise InputError(f"{name} is a number of {unit} that no computer can hold.") from None
+        most = _MOST_SECONDS if unit == "seconds" else _MOST
+        if most < number < math.inf:
+            raise InputError(f"{name} is a number of {unit} that no computer can hold.")
+        return float(number)
 
     return check
 
@@ -221,6 +227,8 @@ def check_store(value: Any, name: str) -> str:
     """Return the store's path as text."""
     if not isinstance(value, str | Path) or not str(value).strip():
         raise InputError(f"{name} is {shown(value)}; it has to be a path.", hint='store="~/.pandas_batch"')
+    if KEY.search(str(value)):
+        raise InputError(f"{name} is a key, which is not shown.", hint=HOW_TO_GIVE_A_KEY)
     return str(value)
 
 

@@ -6,11 +6,11 @@ So names are checked here, against the SDK's own description of a Messages reque
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from pandas_batch.call_arguments import nearest
 from pandas_batch.errors import KEY, InputError, UnknownOptionError, clip
 from pandas_batch.types import Prompt, System, system_param
 
@@ -44,6 +44,7 @@ _OF_CLIENT = {name: _NOT_IN_BATCHES[name][1] for name in ("extra_headers", "extr
 """Options of the SDK's calls and clients, which no request has, and what does here what they mean."""
 _HEADERS = {"workspace_id": "anthropic-workspace-id", "user_profile_id": "anthropic-user-profile-id"}
 """What the SDK takes as a parameter and sends as a header, and its name there."""
+_MOST_TOKENS = 2**31 - 1
 _CLOSE = 0.84
 """Of names that are less alike than this one is rarely a slip for the other."""
 _EXAMPLES = {
@@ -102,11 +103,10 @@ def check_names(names: Iterable[str], known_options: Iterable[str], *, beta: boo
             raise UnknownOptionError(f"{name}= cannot be used in a batch: {reason}.", hint=way_out)
         if name not in hints or name == "betas":
             known = sorted({*known_options, *(set(hints) - _NOT_IN_BATCHES.keys() - _HEADERS.keys())})
-            close = difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE)
             if (line := line_for(name)) is not None:
                 hint = line
-            elif close:
-                hint = f"did you mean {close[0]}=?"
+            elif (meant := nearest(name, known, _CLOSE)) is not None:
+                hint = f"did you mean {meant}=?"
             elif not beta and name in parameter_hints(True):
                 hint = f'{name}= is a beta parameter: give its header too, betas=["..."]'
             else:
@@ -174,7 +174,13 @@ def check_max_tokens(value: Any) -> int:
             "max_tokens is 0, which batches refuse (it only warms the prompt cache).",
             hint="cache_system=True, warm_cache=True  # warms the cache with one row",
         )
-    return whole_number(value, "max_tokens")
+    try:
+        made = whole_number(value, "max_tokens")
+    except InputError as error:
+        raise InputError(error.what, error.state, "max_tokens=1024") from None
+    if made > _MOST_TOKENS:
+        raise InputError(f"max_tokens is {shown(made)}, which is more than any model writes.", hint="max_tokens=1024")
+    return made
 
 
 def check_system(value: Any) -> str | list[dict[str, Any]] | None:
@@ -193,7 +199,10 @@ def check_system(value: Any) -> str | list[dict[str, Any]] | None:
                     hint='system=[{"type": "text", "text": "..."}], or plain text',
                 )
         return system_param(blocks)
-    raise InputError(f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.")
+    raise InputError(
+        f"system is {kind_of(value)}; it has to be text, a Prompt, or a list of text blocks.",
+        hint='system="Answer with one word."',
+    )
 
 
 def check_parameter(name: str, value: Any, *, beta: bool = False) -> Any:

@@ -13,6 +13,7 @@ from pandas_batch.types import Prompt
 
 MAX_DEPTH = 60
 _WORD_CHARS = 40
+_MOST_SHOWN = 10**30
 _MAX_WHERE = 80
 
 
@@ -25,6 +26,8 @@ def kind_of(value: Any) -> str:
     >>> kind_of("secret"), kind_of(3.5), kind_of([1])
     ('a str', '3.5', 'a list')
     """
+    if isinstance(value, int) and abs(value) >= _MOST_SHOWN:
+        return "a number of very many digits"
     if value is None or isinstance(value, bool | int | float) or _is_numpy_scalar(value):
         return clip(str(value), 40)
     if callable(value) and not isinstance(value, type):

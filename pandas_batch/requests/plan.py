@@ -24,6 +24,7 @@ from .fingerprints import fingerprint_json, fingerprint_strings
 from .group import Group
 from .groups import group_rows, of_rows, rows_by_group
 from .options import Options
+from .parameters import whole_number
 from .per_row import column_of, n_of, row_name, series_of
 from .spending import MARK, costs_more_for_place, n_marks_in, open_ended
 from .texts import Texts, text_column
@@ -331,7 +332,11 @@ def preview_requests(plan: RequestPlan, n: int = 3) -> list[dict[str, Any]]:
     """Return the first `n` requests as they would go on the wire, under a custom_id of no batch."""
     import msgspec
 
-    at = np.flatnonzero(plan.sendable)[: max(n, 0)]
+    try:
+        n = whole_number(n, "n", at_least=0)
+    except InputError as error:
+        raise InputError(error.what, error.state, 'df.claude_batch.preview("column", n=3)') from None
+    at = np.flatnonzero(plan.sendable)[:n]
     plan.refuse_certain(at)
     ids = custom_ids("preview00000", plan.fingerprints[at], np.zeros(len(at), np.uint16)).tolist()
     bodies = [body for part in plan.encode(at) for body in part]

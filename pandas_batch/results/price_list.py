@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from pandas_batch.call_arguments import in_words
 from pandas_batch.errors import InputError, PandasBatchError, clip
 
 UNCHANGED = "The prices that were known before still hold; nothing else was asked or sent."
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+@in_words
 def update_prices(url: str | None = None) -> int:
     """
     Download today's price list of genai-prices and use it in this process, for every cost from now on.
@@ -42,8 +44,12 @@ def update_prices(url: str | None = None) -> int:
     from genai_prices.update_prices import DEFAULT_UPDATE_URL, UpdatePrices
 
     wanted = DEFAULT_UPDATE_URL if url is None else url
-    parts = urlsplit(wanted)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+    try:
+        parts = urlsplit(wanted if isinstance(wanted, str) else "")
+        host = parts.hostname
+    except ValueError:  # half an IPv6 address
+        parts, host = urlsplit(""), None
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
         raise InputError(
             f"url is {clip(repr(url), 120)}; prices are taken over https alone.",
             "Nothing was asked or sent.",

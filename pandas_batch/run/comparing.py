@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_origin
 
 import numpy as np
 import pandas as pd
 
 from pandas_batch.amounts import number, usd
 from pandas_batch.errors import FrameMismatchError, InputError, clip
-from pandas_batch.requests.plain_values import kind_of
+from pandas_batch.requests.plain_values import kind_of, shown
 
 from .comparison import COMPARING_SPENDS_NOTHING, Comparison, Side, ratio_of
 
@@ -19,6 +19,7 @@ Metric = Callable[[pd.DataFrame], float]
 _RUNS_HINT = "pandas_batch.compare_runs(run_a, run_b)   # runs, or their ids or names: pandas_batch.runs() lists them"
 _METRIC_HINT = "compare_runs(a, b, metric=lambda df: (df['output'] == df['label']).mean())"
 _COLUMNS = ("output", "status")
+_MOST = 1e300
 
 
 class RunLike(Protocol):
@@ -52,7 +53,7 @@ def compare_runs(
     _need(max_cost_ratio is None or _is_number(max_cost_ratio, above=0.0), "max_cost_ratio", max_cost_ratio)
     _need(_is_number(max_metric_drop), "max_metric_drop", max_metric_drop)
     _need(_is_number(max_more_failures), "max_more_failures", max_more_failures)
-    if metric is not None and not callable(metric):
+    if metric is not None and (not callable(metric) or isinstance(metric, type) or get_origin(metric) is not None):
         raise InputError("metric is not a function.", COMPARING_SPENDS_NOTHING, _METRIC_HINT)
     if metric is None and max_metric_drop:
         raise InputError(
@@ -133,12 +134,14 @@ def _reasons(
 
 def _need(is_right: bool, name: str, value: Any) -> None:
     if not is_right:
-        what = f"{name} is {clip(str(value), 40)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0."
+        what = f"{name} is {shown(value)}; it has to be a number {'above' if 'ratio' in name else 'from'} 0."
         raise InputError(what, COMPARING_SPENDS_NOTHING, "compare_runs(a, b, max_cost_ratio=1.1)")
 
 
 def _is_number(value: Any, above: float | None = None) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    if not -_MOST < float(min(value, _MOST)) < _MOST:
         return False
     return bool(value > above if above is not None else value >= 0)
 

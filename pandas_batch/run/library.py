@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pandas as pd
 
+from pandas_batch.call_arguments import in_words
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import NOTHING_SENT, PandasBatchError, RunNotFoundError, clip
+from pandas_batch.errors import NOTHING_SENT, InputError, PandasBatchError, RunNotFoundError, clip
+from pandas_batch.requests.options import check_option
+from pandas_batch.requests.plain_values import kind_of
 
 from .run import Run
 from .status import state_of
@@ -35,6 +38,7 @@ class _Batch(NamedTuple):
         return self.cancel_asked or None
 
 
+@in_words
 def runs(store: str | None = None) -> pd.DataFrame:
     """
     Return the runs of a store, newest first, one per row; nothing is asked of the server.
@@ -59,6 +63,7 @@ def runs(store: str | None = None) -> pd.DataFrame:
     """
     from pandas_batch.store import Store
 
+    store = _store_of(store)
     listed = listed_runs(store)
     opened = Store.find(store)
     accounts = [_NOTHING] * len(listed)
@@ -129,6 +134,11 @@ def listed_runs(store: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(listed).set_index("run")
 
 
+def _store_of(given: Any) -> str | None:
+    return None if given is None else check_option("store", given)
+
+
+@in_words
 def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, clock: Clock = SYSTEM_CLOCK) -> Run:
     """
     Return a stored run, by its id or the newest of that name.
@@ -153,6 +163,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     from pandas_batch.store import Store
     from pandas_batch.store.folder import find_store
 
+    store = _store_of(store)
     folder = find_store(store)
     if isinstance(run_id_or_name, str) and not folder.exists():
         # Whoever looks for a run makes no store.
@@ -166,6 +177,7 @@ def load(run_id_or_name: str, *, store: str | None = None, client: Any = None, c
     return Run.of(opened, record, client=client, clock=clock)
 
 
+@in_words
 def compare_runs(
     a: Run | str,
     b: Run | str,
@@ -229,6 +241,7 @@ def compare_runs(
     )
 
 
+@in_words
 def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any) -> pd.DataFrame:
     """
     Fetch answers again when the store is lost: find our batches on the server, by their custom_ids.
@@ -265,6 +278,11 @@ def recover(frame: pd.DataFrame, *, clock: Clock = SYSTEM_CLOCK, **options: Any)
     from .recovering import recover_run
     from .starting import Call, parse
 
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(
+            f"recover() takes the frame that was submitted, and not {kind_of(frame)}.",
+            hint='pandas_batch.recover(df, prompt_col="...")   # with the options of that submit',
+        )
     prompt_col = options.pop("prompt_col", None)
     call = Call(frame, parse(options, prompt_col), clock=clock)
     return recover_run(call, call.open_store()).result()

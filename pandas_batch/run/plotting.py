@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pandas_batch.amounts import about, duration, short, usd
-from pandas_batch.errors import clip
+from pandas_batch.errors import InputError, clip
+from pandas_batch.requests.plain_values import kind_of
 from pandas_batch.results.row_status import FAILED
+
+from .call_values import RUN_IS_AS_IT_WAS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +43,12 @@ def plot_run(status: RunStatus, answers: RunAnswers, ax: Any = None) -> Any:
         raise ImportError("run.plot() needs matplotlib: pip install 'pandas-batch[plot]'") from error
 
     if ax is not None:
+        if not callable(getattr(ax, "barh", None)):
+            raise InputError(
+                f"ax is {kind_of(ax)}; it has to be axes of matplotlib.",
+                RUN_IS_AS_IT_WAS,
+                "run.plot()   # or: figure, ax = plt.subplots(); run.plot(ax)",
+            )
         _rows(ax, status)
         ax.set_title(_title(status), color=_INK)
         return ax

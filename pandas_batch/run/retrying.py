@@ -17,10 +17,12 @@ from pandas_batch.custom_ids import new_nonce
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.spooling import SpoolBody, custom_id_of_line, params_of_line, spool_lines
 from pandas_batch.errors import InputError, RunNotFoundError, StoreError, outside_level
+from pandas_batch.requests.plain_values import shown
 from pandas_batch.results.row_status import CODE
 from pandas_batch.run.worth_asking import worth_asking
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
+from .call_values import RUN_IS_AS_IT_WAS
 from .chosen_rows import positions_of
 from .others_asking import nobody_else_asks
 from .recording import BATCH_BYTES, drawn_apart, new_run_id
@@ -43,8 +45,12 @@ def retry_run(
     """Return a run at work that asks again for the failed (or chosen) rows of `run`, or `run` where there are none."""
     from pandas_batch.requests.changes import Changes
 
-    if errors not in ("transient", "all"):
-        raise InputError(f"errors={errors!r} is neither 'transient' nor 'all'.", hint='run.retry_failed(errors="all")')
+    if not isinstance(errors, str) or errors not in ("transient", "all"):
+        raise InputError(
+            f"errors is {shown(errors)}, which is neither 'transient' nor 'all'.",
+            RUN_IS_AS_IT_WAS,
+            f'{run.expression}.retry_failed(errors="all")   # rows=mask chooses rows',
+        )
     budget_usd, from_environment = budget_of(run, max_cost_usd)
     store, parent = run.store, run.record
     changes = Changes.of(overrides, parent.options, base_url=parent.base_url, api_version=parent.api_version)

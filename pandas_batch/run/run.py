@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.call_arguments import calls_in_words
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.columns import BORNE_ONCE, COLUMN, names_of_choice
 from pandas_batch.engine.collecting import gone_error
@@ -17,6 +18,7 @@ from pandas_batch.engine.surplus import surplus_of, surplus_words
 from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
 from pandas_batch.requests.option_checks import check_columns
 
+from .call_values import RUN_IS_AS_IT_WAS, check_file, check_value
 from .joining import columns_of
 from .target_frame import TargetFrame, insert_columns
 from .waiting import AwaitedRun
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "TargetFrame"]
 
 
+@calls_in_words(RUN_IS_AS_IT_WAS)
 class Run(AwaitedRun):
     """
     What was asked of Claude for the rows of a frame; survives the kernel, and is never paid for twice.
@@ -129,7 +132,7 @@ class Run(AwaitedRun):
             The server no longer has the results (29 days after the batch was made, or deleted).
         """
         names = self._options.column_names if columns is None else names_of_choice(check_columns(columns, "columns"))
-        if not partial:
+        if not check_value("partial", partial):
             self.wait_for_answers()
             self._warn_once(names)
         if columns is not None:
@@ -299,17 +302,16 @@ class Run(AwaitedRun):
             The raw results of a batch are damaged; they are fetched again by the next look at the run.
         """
         import os
-        from pathlib import Path
 
         from pandas_batch.engine.rebuilding import raw_blocks
 
+        target = check_file(path, f'{self.expression}.to_jsonl("results.jsonl")')
         if not self.is_settled():
             raise NotEndedError(
                 f"Run {self.id} has not ended; its raw results are not all here.",
                 "Nothing was written.",
                 f"{self.expression}.wait().to_jsonl({str(path)!r})",
             )
-        target = Path(path)
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as out:
@@ -345,7 +347,7 @@ class Run(AwaitedRun):
         """
         from .canceling import cancel_run
 
-        return cancel_run(self, force=force)
+        return cancel_run(self, force=check_value("force", force))
 
     def check(self, *, max_failed: float = 0.02, max_cost_usd: float | None = None) -> Run:
         """
@@ -475,7 +477,7 @@ class Run(AwaitedRun):
         """
         from .deleting import delete_run
 
-        delete_run(self, server=server, force=force)
+        delete_run(self, server=check_value("server", server), force=check_value("force", force))
 
 
 _FOR_THE_PACKAGE = frozenset(

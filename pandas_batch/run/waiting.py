@@ -9,12 +9,14 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Self
 
 from pandas_batch.amounts import usd
+from pandas_batch.call_arguments import calls_in_words
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.last_words import where_they_are
 from pandas_batch.engine.surplus import is_look_due, look_for_surplus
 from pandas_batch.errors import WaitTimeout, clip
 from pandas_batch.store.states import AT_THE_SERVER, TO_SEND, UNDECIDED, WITHOUT_ID
 
+from .call_values import RUN_IS_AS_IT_WAS, check_value
 from .driving import DrivenRun
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.25
 
 
+@calls_in_words(RUN_IS_AS_IT_WAS)
 class AwaitedRun(DrivenRun, ABC):
     """A driven run that can be waited for; whoever waits gets its errors, and learns where the money is."""
 
@@ -49,6 +52,7 @@ class AwaitedRun(DrivenRun, ABC):
         KeyboardInterrupt
             The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
         """
+        timeout = check_value("timeout", timeout)
         self.look_for_gone()
         engine = self._go_on(blocking=True)
         if engine is None:
@@ -97,6 +101,7 @@ class AwaitedRun(DrivenRun, ABC):
         >>> run.wait_submitted(timeout=60).batches[0].batch_id[:9]
         'msgbatch_'
         """
+        timeout = check_value("timeout", timeout)
         if self._is_submitted():
             return self
         engine = self._go_on()
@@ -129,6 +134,7 @@ class AwaitedRun(DrivenRun, ABC):
         return self.result()
 
     async def _wait_async(self, timeout: float | None = None) -> None:
+        timeout = check_value("timeout", timeout)
         if any(batch.state == "gone" for batch in self.batch_records()):
             await asyncio.to_thread(self.look_for_gone)
         engine = self._go_on()

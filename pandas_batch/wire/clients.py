@@ -41,6 +41,12 @@ def resolve_client(client: Any = None, *, api_key: str | None = None, asynchrono
     """
     import anthropic
 
+    if api_key is not None and not isinstance(api_key, str):
+        # The value itself is not shown, whatever it is.
+        raise InputError(
+            f"api_key is a {type(api_key).__name__}; it has to be text.",
+            hint="leave it out, with ANTHROPIC_API_KEY in the environment",
+        )
     if client is None:
         client = (anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic)(api_key=api_key or None)
         if asynchronous:

@@ -319,7 +319,7 @@ def _beta_header(betas: Sequence[str]) -> dict[str, str]:
 def _checked(batch_id: str) -> str:
     if not isinstance(batch_id, str) or not _SANE_ID.fullmatch(batch_id):
         raise InputError(
-            f"batch_id={clip(repr(batch_id), 80)} is no batch id.",
+            f"batch_id is {clip(repr(batch_id), 80)}, which is no batch id.",
             hint='It looks like "msgbatch_01HkcTjaV5uDC8jWR4ZsDV8d".',
         )
     return batch_id
