@@ -671,6 +671,10 @@ def test_counts_that_each_answer_has_are_not_taken_for_nothing(name: str) -> Non
         (None, True),
         ([], True),
         ([{"type": "message", "input_tokens": 11, "output_tokens": 13}], True),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13, "cache_read_input_tokens": 7}], True),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13, "cache_creation_input_tokens": 5}], True),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13, "cache_creation_input_tokens": 500}], False),
+        ([{"type": "message", "input_tokens": 11, "output_tokens": 13, "cache_read_input_tokens": "5"}], False),
         ([{"type": "message", "input_tokens": 5, "output_tokens": 6}] * 2, False),
         ([{"type": "message", "input_tokens": 11, "output_tokens": 13}, {"type": "compaction"}], False),
         ([{"type": "advisor_message", "input_tokens": 11, "output_tokens": 13}], False),
@@ -686,6 +690,25 @@ def test_turns_beside_the_answer_leave_the_cost_unknown(iterations: Any, is_whol
     row = rows(add_costs(decode([raw]).table, at=AT))[0]
     assert (row["cost_usd"] is not None) is is_whole
     assert (result_of_line(raw, at=AT).cost_usd is not None) is is_whole
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"cache_creation_input_tokens": 500, "cache_creation": {"ephemeral_5m_input_tokens": 100}},
+        {"cache_creation": [5]},
+        {"server_tool_use": [1]},
+        {"server_tool_use": "three"},
+        {"service_tier": 5},
+    ],
+)
+def test_a_bill_that_is_told_in_another_shape_is_not_known(told: dict[str, Any]) -> None:
+    """What stands where a part of the bill is expected, or disagrees with its total, leaves the cost open."""
+    if "cache_creation_input_tokens" in told:
+        told = told | {"cache_creation": told["cache_creation"] | {"ephemeral_1h_input_tokens": 100}}
+    raw = line(0, answer("x", usage={"input_tokens": 11, "output_tokens": 13} | told))
+    assert rows(add_costs(decode([raw]).table, at=AT))[0]["cost_usd"] is None
+    assert result_of_line(raw, at=AT).cost_usd is None
 
 
 @pytest.mark.parametrize(("tier", "factor"), [("batch", 1), (None, 1), ("standard", 2), ("priority", 2), ("new", None)])

@@ -19,6 +19,7 @@ from pandas_batch.run import finishing
 from pandas_batch.run.library import load
 from pandas_batch.run.repeating import retry_once
 from pandas_batch.run.run import Run
+from pandas_batch.run.starting import attach_run
 
 
 def frame_of(n: int = 20) -> pd.DataFrame:
@@ -321,3 +322,24 @@ def test_a_budget_that_does_not_do_says_what_goes_on(api, clock):
     assert "go on, and are billed" in str(caught.value)
     assert "finish_now(max_cost_usd=" in caught.value.hint
     run.cancel()
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_part_pays_for_its_rows_alone(api, clock, samples):
+    """Bound to two rows of twenty, only these are asked live; the others are named, and the budget is for the two."""
+    frame = frame_of()
+    run = held(api, clock, frame, samples=samples)
+    whole = run.options.max_cost_usd
+    part = attach_run(frame.iloc[[3, 7]], run.id, {"client": api.client(), "progress": "off"}, clock=clock)
+    with pytest.raises(BudgetError, match=f"{2 * samples} requests"):
+        part.finish_now(max_cost_usd=0.000001)
+    assert api.calls("cancel") == 0
+    with pytest.warns(UserWarning, match=f"{18 * samples} requests of rows that this frame does not have"):
+        out = part.finish_now()
+    assert out.index.tolist() == [103, 107]
+    assert out["output"].explode().tolist() == [text for text in ("row 003", "row 007") for _ in range(samples)]
+    assert (len(api.messages), len(api.billed), whole) == (2 * samples, 2 * samples, None)
+    assert part.paid_usd == pytest.approx(float(api.billed_usd))
+    left = load(run.id, client=api.client(), clock=clock).retry_failed().result()
+    assert left["status"].explode().eq("succeeded").all()
+    assert len(api.billed) == 20 * samples

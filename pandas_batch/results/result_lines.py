@@ -139,6 +139,9 @@ def has_whole_bill(usage: Usage) -> bool:
     counts = [] if parts is None else [parts.ephemeral_5m_input_tokens, parts.ephemeral_1h_input_tokens]
     counts += [] if tools is None else [tools.web_search_requests]
     is_readable = all(count == ABSENT or _is_count(count) for count in counts)
+    if parts is not None and all(map(_is_count, (usage.cache_creation_input_tokens, *counts[:2]))):
+        # Two prices, and a total that is not their sum: nobody knows which was billed.
+        is_readable &= usage.cache_creation_input_tokens == sum(n or 0 for n in counts[:2])
     return is_readable and usage.service_tier in _TIERS
 
 
@@ -169,6 +172,11 @@ def _has_no_other_turns(usage: Usage) -> bool:
     for name in ("input_tokens", "output_tokens"):
         counts = [turn.get(name) for turn in turns]
         if not all(type(count) is int for count in counts) or sum(counts) != getattr(usage, name):
+            return False
+    for name in ("cache_read_input_tokens", "cache_creation_input_tokens"):
+        counts = [turn[name] or 0 for turn in turns if name in turn]
+        is_told = all(type(count) is int for count in counts)
+        if counts and not (is_told and sum(counts) == max(getattr(usage, name) or 0, 0)):
             return False
     return True
 
@@ -387,23 +395,22 @@ def _message_of(message: dict[str, Any]) -> Message:
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Pick the counts out of a usage of any shape; what is no count is `UNKNOWN`."""
-    created = _dict(usage.get("cache_creation"))
+    created, absent_part = _parts_of(usage.get("cache_creation"))
+    tools, absent_call = _parts_of(usage.get("server_tool_use"))
     return Usage(
         input_tokens=_count(usage.get("input_tokens")),
         output_tokens=_count(usage.get("output_tokens")),
         cache_read_input_tokens=_count(usage.get("cache_read_input_tokens", ABSENT)),
         cache_creation_input_tokens=_count(usage.get("cache_creation_input_tokens", ABSENT)),
         cache_creation=CacheCreation(
-            ephemeral_5m_input_tokens=_count(created.get("ephemeral_5m_input_tokens", ABSENT)),
-            ephemeral_1h_input_tokens=_count(created.get("ephemeral_1h_input_tokens", ABSENT)),
+            ephemeral_5m_input_tokens=_count(created.get("ephemeral_5m_input_tokens", absent_part)),
+            ephemeral_1h_input_tokens=_count(created.get("ephemeral_1h_input_tokens", absent_part)),
         ),
         output_tokens_details=OutputDetails(
             thinking_tokens=_count(_dict(usage.get("output_tokens_details")).get("thinking_tokens"))
         ),
-        server_tool_use=ServerToolUse(
-            web_search_requests=_count(_dict(usage.get("server_tool_use")).get("web_search_requests", ABSENT))
-        ),
-        service_tier=_text(usage.get("service_tier")),
+        server_tool_use=ServerToolUse(web_search_requests=_count(tools.get("web_search_requests", absent_call))),
+        service_tier=None if (tier := usage.get("service_tier")) is None else _text(tier) or "",
         inference_geo=_text(usage.get("inference_geo")),
         iterations=msgspec.Raw(json.dumps(usage.get("iterations")).encode()),
     )
@@ -419,6 +426,11 @@ def _block_of(block: dict[str, Any]) -> Block:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _parts_of(value: Any) -> tuple[dict[str, Any], int]:
+    """Return the parts of a count, and what one of them is that is not told: where there are no parts, not known."""
+    return _dict(value), ABSENT if value is None or isinstance(value, dict) else UNKNOWN
 
 
 def _text(value: Any) -> str | None:

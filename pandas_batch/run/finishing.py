@@ -28,7 +28,7 @@ from .extending import extended
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce
 from .repeating import finishing_lease
-from .retrying import Again, budget_of, nobody_else_asks_again, requests_again
+from .retrying import Again, budget_of, is_of_part, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
@@ -81,14 +81,30 @@ def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
         if lease is not None:
             lease.close()
         progress.close()
+    if n_left := _n_left_to_others(run):
+        warnings.warn(
+            f"Run {run.id}: {n_left:,} requests of rows that this frame does not have were in the canceled batches, "
+            f'and were not asked.\n  To ask them in a batch: pandas_batch.load("{run.id}").retry_failed()',
+            UserWarning,
+            stacklevel=outside_level(),
+        )
     return run.result()
 
 
 def _unanswered(run: AwaitedRun) -> np.ndarray:
-    """Return the requests of a run that have no answer, and may get one."""
+    """Return the requests of the rows that the run is bound to which have no answer, and may get one."""
+    return np.flatnonzero(_is_unanswered(run) & is_of_part(run))
+
+
+def _n_left_to_others(run: AwaitedRun) -> int:
+    """Return how many requests of other rows of the run have no answer, and may get one."""
+    return int((_is_unanswered(run) & ~is_of_part(run)).sum())
+
+
+def _is_unanswered(run: AwaitedRun) -> np.ndarray:
     answers = run.answers_of_run()
     unanswered: np.ndarray = worth_asking(answers, "transient") | (answers.codes_of_requests() == CODE["pending"])
-    return np.flatnonzero(unanswered)
+    return unanswered
 
 
 def _open_batches(run: AwaitedRun) -> list[BatchRecord]:

@@ -276,13 +276,17 @@ def _array(values: np.ndarray, kind: str) -> Any:
 
 def _requests_to_retry(run: DrivenRun, errors: str) -> np.ndarray:
     """Return the requests of the run's rows that are worth asking again, in their order."""
-    worth = worth_asking(run.answers_of_run(), errors)
-    part = _part_of(run)
-    if part is not None:
-        mine = np.zeros(len(worth), dtype=bool)
-        mine[(part[:, None] + np.arange(run.answers_of_run().n_samples)).reshape(-1)] = True
-        worth &= mine
-    return np.flatnonzero(worth)
+    return np.flatnonzero(worth_asking(run.answers_of_run(), errors) & is_of_part(run))
+
+
+def is_of_part(run: DrivenRun) -> np.ndarray:
+    """Return for each request of the run whether a row that the run is bound to has it."""
+    answers, part = run.answers_of_run(), _part_of(run)
+    if part is None:
+        return np.ones(len(answers.keys), dtype=bool)
+    mine = np.zeros(len(answers.keys), dtype=bool)
+    mine[(part[:, None] + np.arange(answers.n_samples)).reshape(-1)] = True
+    return mine
 
 
 @dataclass(frozen=True)

@@ -430,7 +430,8 @@ class Run(AwaitedRun):
 
         What the batches have answered is kept, at their price. The rest costs the standard price, which is shown before
         anything is canceled; those rows have no ``batch_id``. Killed or interrupted half-way, the same call goes on: no
-        answer that came is lost, at most the requests that were under way are asked again.
+        answer that came is lost, at most the requests that were under way are asked again. Bound to a part of its rows
+        (`attach`), the run's batches are canceled, and only that part is asked.
 
         Parameters
         ----------
