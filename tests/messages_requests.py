@@ -142,6 +142,9 @@ FRAMES: dict[str, dict[str, Any]] = {
     "a schema that is a list": {"prompt_col": "review", "output_schema": list[str]},
     "a schema that is text": {"prompt_col": "review", "output_schema": "sentiment"},
     "a schema of names": {"prompt_col": "review", "output_schema": {"sentiment": "str"}},
+    "labels without an order": {"prompt_col": "review", "output_schema": {"good", "bad"}},
+    "labels with what they mean": {"prompt_col": "review", "output_schema": {"good": "it works", "bad": "it broke"}},
+    "a frame for a schema": {"prompt_col": "review", "output_schema": pd.DataFrame({"a": [SECRET]})},
     "a schema and a format": {
         "prompt_col": "review",
         "output_schema": {"a": int},

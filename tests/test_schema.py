@@ -474,7 +474,7 @@ LABELS = ["positive", "negative", "mixed"]
         (["a", None], "holds None"),
         (["a", "\ud800"], "a label is text"),
         ([["a"]], "a label is text"),
-        ({"a", "b"}, "not a type"),
+        ({"a", "b"}, "has no order"),
     ],
 )
 def test_labels_that_are_none_are_refused(labels: Any, reason: str) -> None:

@@ -15,6 +15,7 @@ from pandas_batch.errors import KEY, InputError, is_one_line
 from pandas_batch.types import Prompt
 
 from .keys import HOW_TO_GIVE_A_KEY
+from .labels import with_plain_labels
 from .parameters import check_parameter, check_unchecked_names, whole_number
 from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 
@@ -289,6 +290,7 @@ CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "max_tokens": check_request_option,
     "images_col": check_label,
     "documents_col": check_label,
+    "output_schema": lambda value, _: with_plain_labels(value),
     "schema_prefix": check_text,
     "cache_system": check_yes_or_no,
     "warm_cache": check_yes_or_no,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pandas_batch.errors import InputError, clip
 from pandas_batch.stop_reasons import WHY_MISFIT
 
 from .json_schema import check_askable, misfits, resolved, with_single_types
+from .labels import with_plain_labels
 from .option_checks import is_plain_schema
 from .plain_values import exact_text, is_sendable_text, kind_of, plain, quoted, shown
 from .text_dtype import text_dtype
@@ -79,6 +81,7 @@ class OutputSchema:
 
     @classmethod
     def _of_any(cls, schema: Any) -> OutputSchema:
+        schema = with_plain_labels(schema)
         if isinstance(schema, Mapping):
             if not schema:
                 raise InputError("output_schema is empty.", hint=_HINT)
@@ -89,7 +92,9 @@ class OutputSchema:
             choice = cls._of_json(_choice_of(schema))
             choice._made_of = lambda text: choice._read(text)["label"]
             return choice
-        is_value = isinstance(schema, str | int | float | set) or hasattr(schema, "model_dump")
+        is_value = isinstance(schema, str | int | float | complex) or hasattr(schema, "model_dump")
+        # Of a frame or an iterator, nothing that is in it may stand in a message.
+        is_value |= hasattr(schema, "__iter__") and typing.get_origin(schema) is None
         if is_value and not isinstance(schema, type):
             raise InputError(f"output_schema is {kind_of(schema)}, not a type.", hint=_HINT)
         return cls._of_type(schema, from_names=False)
@@ -297,7 +302,7 @@ def _is_json_schema(schema: Mapping[str, Any]) -> bool:
     if not is_plain_schema(schema):
         return False
     if not _SCHEMA_WORDS & schema.keys():
-        raise InputError("output_schema is a dict of neither types nor a JSON schema.", hint=_HINT)
+        raise InputError("output_schema is a dict of neither types nor a JSON schema.", hint=_way_out(schema))
     return True
 
 
@@ -317,6 +322,14 @@ def _model_of(fields: Mapping[str, Any]) -> type[pydantic.BaseModel]:
         return pydantic.create_model("Answer", **definitions)
     except (pydantic.errors.PydanticUserError, TypeError, NameError) as error:
         raise InputError(f"output_schema: {clip(str(error).splitlines()[0], 120)}", hint=_HINT) from None
+
+
+def _way_out(fields: Mapping[str, Any]) -> str:
+    """Return the line to type where a dict holds texts: labels with what they mean, or names of types."""
+    named = {"str", "int", "float", "bool", "list", "dict", "text", "string", "number", "integer", "boolean"}
+    if all(isinstance(kind, str) and kind.lower() not in named for kind in fields.values()):
+        return "output_schema=list(labels)   # the labels alone; what they mean is said in system="
+    return _HINT
 
 
 def _misfit(error: Exception, stop_reason: Any) -> str:
