@@ -25,9 +25,11 @@ from typing import Any
 
 import anthropic
 import httpx2
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rowlab import ask, until_batches
 
 from pandas_batch.errors import InputError, UnreadableAnswerError
 from pandas_batch.simulator import BadResults, ErrorAnswer, ForeignResultsUrl, LostAnswer, Simulator, spend_cap
@@ -643,6 +645,35 @@ def test_many_threads_share_one_wire(wire: Wire, api: Simulator) -> None:
         made = list(pool.map(lambda n: wire.create(body_of(n)), range(1, 25)))
     counts = [created.batch["request_counts"]["processing"] for created in made if created.batch is not None]
     assert counts == list(range(1, 25))
+
+
+@pytest.mark.parametrize("posted", [False, True])
+@pytest.mark.parametrize("kind", ["Anthropic", "AsyncAnthropic"])
+def test_a_run_outlives_its_closed_client(api: Simulator, clock: Any, kind: str, posted: bool) -> None:
+    """The client of a run may be closed while it goes on (the end of a ``with`` block): it is paid once."""
+    client = api.client() if kind == "Anthropic" else api.async_client()
+    api.seconds_per_batch = 100.0
+    with clock.held():
+        run = ask(pd.DataFrame({"prompt": ["a", "b"]}), api, clock, client=client)
+        if posted:
+            until_batches(run, "bound")
+        asyncio.run(client.close()) if kind == "AsyncAnthropic" else client.close()
+    assert run.wait(timeout=3600) is run
+    assert run.result()["status"].tolist() == ["succeeded"] * 2
+    assert len(api.batches) == 1
+
+
+def test_a_closed_client_of_a_strange_transport_is_told(api: Simulator) -> None:
+    """What cannot be made again as its user made it is refused in words, and not tried for ever."""
+
+    class Odd(httpx2.HTTPTransport):
+        pass
+
+    client = anthropic.Anthropic(api_key=CANARY_KEY, base_url=api.base_url, http_client=httpx2.Client(transport=Odd()))
+    wire = Wire(client)
+    client.close()
+    with pytest.raises(InputError, match="whoever has closed it"):
+        wire.list()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -78,7 +78,7 @@ class Wire:
 
     A synchronous client is called in place. An ``AsyncAnthropic`` belongs to its user's loop and is never driven
     from another: a copy of it with connections of its own lives on a private loop thread. After a fork, the child
-    makes connections of its own too.
+    makes connections of its own too, and so does a run whose client was closed.
 
     Parameters
     ----------
@@ -209,6 +209,10 @@ class Wire:
                 self._client = with_own_connections(self._client, why="the process that made it")
                 self._is_ours, self._is_forked = True, False
             if not is_async(self._client):
+                if not self._is_ours and self._client.is_closed():
+                    # A run outlives the ``with`` block of its client: what is on the server is paid for.
+                    self._client = with_own_connections(self._client, why="whoever has closed it")
+                    self._is_ours = True
                 return self._client, None
             if self._loop_thread is None:
                 self._copy = with_own_connections(self._client, why="your event loop")
