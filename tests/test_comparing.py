@@ -270,6 +270,17 @@ def test_a_result_without_the_columns_is_refused() -> None:
         compare_runs(FinishedRun(pd.DataFrame({"x": [1]})), FinishedRun(frame_of(["x"])))
 
 
+def test_a_metric_that_reads_a_column_that_is_not_there_is_told_which() -> None:
+    """A run that was loaded by its name has the added columns alone; any other KeyError of a metric is its own."""
+    run = FinishedRun(frame_of(LABELS))
+    with pytest.raises(InputError, match="has no column 'truth', which metric reads") as caught:
+        compare_runs(run, run, metric=lambda df: float((df["output"] == df["truth"]).mean()))
+    assert "attach(" in caught.value.hint
+    with pytest.raises(KeyError) as own:
+        compare_runs(run, run, metric=lambda df: {"output": 1.0}[5])  # type: ignore[index]
+    assert not isinstance(own.value, PandasBatchError)
+
+
 def test_the_error_of_a_gate_is_an_assertion() -> None:
     """A CI job sees a failed assertion, and code can catch the package's own base class."""
     told = compare_runs(FinishedRun(frame_of(LABELS)), FinishedRun(frame_of(LABELS, ["errored"] * 4)))

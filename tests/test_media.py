@@ -254,6 +254,17 @@ def test_what_cannot_be_sent_is_the_rows_reason(col: str, cell: Any, reason: str
         plan([good, cell], col=col, on_unsendable="raise")
 
 
+def test_the_column_and_the_row_of_a_bad_cell_are_named() -> None:
+    """What is wrong with an attachment is said of its own column, and not of that of the prompts."""
+    frame = pd.DataFrame({"q": ["a", "b"], "photo": [None, "/nowhere.png"], "paper": [5, None]}, index=["r1", "r2"])
+    options = parse_options({"prompt_col": "q", "images_col": "photo", "documents_col": "paper"})
+    with pytest.raises(PromptError) as caught:
+        plan_requests(frame, options, base_url="https://api.anthropic.com", api_version="2026-10-21")
+    assert "row 0 ('r1'): in column 'paper', " in caught.value.what
+    assert "row 1 ('r2'): in column 'photo', /nowhere.png" in caught.value.what
+    assert "'q'" not in caught.value.what
+
+
 def test_few_images_may_be_larger_than_many() -> None:
     """The smaller limit of pixels holds only for requests with more than 20 images."""
     wide = picture("PNG", (2001, 4))

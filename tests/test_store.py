@@ -110,6 +110,16 @@ def test_a_run_is_found_by_id_name_or_beginning(store: Store) -> None:
         store.runs.delete("nothing")
 
 
+def test_only_a_slip_in_an_id_is_taken_for_another_run(store: Store) -> None:
+    """Ids of one day look alike: after a run was deleted no other one is suggested in its place."""
+    for run_id in ("run_261130_200213_64ab87", "run_261130_200216_7d8086"):
+        add_run(store, run_id)
+    for wanted, told in (("run_261130_200218_881d72", "pandas_batch.runs()"), ("run_261130_200216_7d8068", "7d8086")):
+        with pytest.raises(RunNotFoundError) as raised:
+            store.runs.find(wanted)
+        assert told in three_parts(raised.value)[2]
+
+
 def test_the_newest_run_of_an_identity_is_the_one(store: Store) -> None:
     """A retry has the identity of its parent and comes back in its place."""
     assert store.runs.newest_of_identity("i") is None

@@ -6,7 +6,7 @@ constant bytes around its prompt, so a row costs one encoding of one string.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from .spending import MARK, costs_more_for_place, n_marks_in, open_ended
 from .texts import Texts, text_column
 
 if TYPE_CHECKING:
+    from .media import Attachment
     from .schema import OutputSchema
 
 # A slice stays within the processor's cache, and its bytes are made once: larger and smaller ones take longer.
@@ -404,15 +405,21 @@ def _read_attachments(
     cells = []
     for column, label in labels.items():
         if label is not None:
-            cells.append((MediaReader(column), column_of(frame, label, column).tolist()))
+            cells.append((label, MediaReader(column), column_of(frame, label, column).tolist()))
     for row in np.flatnonzero(~missing).tolist():
         if row in reasons:
             continue
+        attachments: list[Attachment] = []
+        where = ""
         try:
-            attachments = [attachment for reader, values in cells for attachment in reader.read_cell(values[row])]
+            for label, reader, values in cells:
+                # The prompt of the row is fine: it is this column that is to be looked at.
+                where = f"in {_column_name(label)}, "
+                attachments += reader.read_cell(values[row])
+            where = ""
             check_together(attachments)
         except Unsendable as error:
-            reasons[row] = str(error)
+            reasons[row] = f"{where}{error}"
             continue
         if attachments:
             before = contents.get(row, Content())
@@ -490,7 +497,9 @@ def _raise_for_rows(frame: pd.DataFrame, options: Options, missing: np.ndarray, 
 def _raise_prompt_error(
     frame: pd.DataFrame, options: Options, at: list[int], reasons: list[str], what: str, way_out: str
 ) -> None:
-    source = f"column {clip(repr(options.prompt_col), 60)}" if options.prompt_col is not None else "prompt="
+    source = f" of {_column_name(options.prompt_col)}" if options.prompt_col is not None else " of prompt="
+    if any(reason.startswith("in column ") for reason in reasons):
+        source = ""
     named = "; ".join(
         f"{row_name(frame.index, i)}: {reason}" for i, reason in zip(at[:_MAX_NAMED_ROWS], reasons, strict=False)
     )
@@ -507,4 +516,8 @@ def _raise_prompt_error(
         )
     rows = pd.DataFrame({"position": at, "reason": reasons}, index=frame.index.take(at))
     n_rows = f"{len(at):,} of {n_of(len(frame), 'row')}"
-    raise PromptError(f"{n_rows} of {source} {what}: {named}{more}.", hint=hint, rows=rows)
+    raise PromptError(f"{n_rows}{source} {what}: {named}{more}.", hint=hint, rows=rows)
+
+
+def _column_name(label: Hashable) -> str:
+    return f"column {clip(repr(label), 60)}"

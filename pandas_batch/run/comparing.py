@@ -239,7 +239,17 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 def _measure(metric: Metric, frame: pd.DataFrame, run: RunLike) -> float:
-    value: Any = metric(frame)
+    try:
+        value: Any = metric(frame)
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not isinstance(name, str) or name in frame.columns:
+            raise
+        raise InputError(
+            f"The result of {_label(run)} has no column {clip(repr(name), 60)}, which metric reads.",
+            COMPARING_SPENDS_NOTHING,
+            f'df.claude_batch.attach("{run.id}")   # on its frame: a run by its name has the added columns alone',
+        ) from None
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
         raise InputError(
             f"metric returned {clip(type(value).__name__, 40)} for {_label(run)}; it has to return one number.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from typing import Any
 
 __all__ = ["value_for"]
@@ -21,6 +23,11 @@ _FORMATS = {
     "uuid": "123e4567-e89b-42d3-a456-426614174000",
 }
 _MAX_DEPTH = 12
+# What structured outputs take no schema with; the SDK writes "{minimum: 1, maximum: 5}" into the description.
+_BOUND = re.compile(
+    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems)"
+    r": (-?\d+(?:\.\d+)?)(?=[,}])"
+)
 
 
 def value_for(schema: Any, rng: random.Random) -> Any:
@@ -64,6 +71,7 @@ def _make(schema: Any, root: Any, rng: random.Random, depth: int) -> Any:
             if properties:
                 merged |= {"properties": properties, "required": required}
         return _make(merged, root, rng, depth + 1)
+    schema = _told_in_words(schema) | schema
     kind = schema.get("type")
     if isinstance(kind, list):
         kind = _branch([{"type": one} for one in kind], rng, depth)["type"]
@@ -82,16 +90,66 @@ def _of_type(kind: str, schema: dict[str, Any], root: Any, rng: random.Random, d
         }
     if kind == "array":
         n_items = max(int(schema.get("minItems", 0)), 0 if depth >= _MAX_DEPTH else rng.randint(0, 2))
+        n_items = min(n_items, int(schema.get("maxItems", n_items)))
         return [_make(schema.get("items", {}), root, rng, depth + 1) for _ in range(n_items)]
     if kind == "integer":
-        return rng.randint(0, 9)
+        return _whole_number(schema, rng)
     if kind == "number":
-        return rng.randint(0, 99) / 10
+        return _number(schema, rng)
     if kind == "boolean":
         return rng.random() < 0.5
     if kind == "null":
         return None
-    return _FORMATS.get(str(schema.get("format")), rng.choice(_WORDS))
+    return _FORMATS.get(str(schema.get("format")), _text(schema, rng.choice(_WORDS)))
+
+
+def _told_in_words(schema: dict[str, Any]) -> dict[str, float]:
+    """Return the bounds that the SDK has moved into the description, where a model reads them."""
+    last = str(schema.get("description", "")).rpartition("\n\n")[2]
+    if not (last.startswith("{") and last.endswith("}")):
+        return {}
+    return {name: float(number) if "." in number else int(number) for name, number in _BOUND.findall(last)}
+
+
+def _bounds(schema: dict[str, Any], width: float) -> tuple[float, float]:
+    """Return between what a number has to be; `width` is how far it goes where the schema leaves an end open."""
+    lows = [schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema]
+    highs = [schema[key] for key in ("maximum", "exclusiveMaximum") if key in schema]
+    low = max(lows) if lows else min([0, *(high - width for high in highs)])
+    high = min(highs) if highs else max(width, low + width)
+    return low, high
+
+
+def _whole_number(schema: dict[str, Any], rng: random.Random) -> int:
+    step = math.ceil(schema.get("multipleOf", 1)) or 1
+    low, high = _bounds(schema, 9 * step)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    first += first * step <= schema.get("exclusiveMinimum", -math.inf)
+    last -= last * step >= schema.get("exclusiveMaximum", math.inf)
+    return rng.randint(first, max(first, last)) * step
+
+
+def _number(schema: dict[str, Any], rng: random.Random) -> float:
+    step = schema.get("multipleOf", 0)
+    if step:
+        low, high = _bounds(schema, 9 * step)
+        first, last = math.ceil(low / step), math.floor(high / step)
+        first += first * step <= schema.get("exclusiveMinimum", -math.inf)
+        last -= last * step >= schema.get("exclusiveMaximum", math.inf)
+        return float(rng.randint(first, max(first, last)) * step)
+    low, high = _bounds(schema, 9.9)
+    tenths = rng.randint(0, 99)
+    if (low, high) == (0, 9.9):
+        return tenths / 10
+    # Never an end itself, which may be excluded.
+    return low if low == high else low + (high - low) * (tenths + 1) / 101
+
+
+def _text(schema: dict[str, Any], word: str) -> str:
+    """Return a word that is as long as the schema wants; a pattern is not looked at."""
+    n_least = int(schema.get("minLength", 0))
+    long_enough = word * (n_least // len(word) + 1) if n_least > len(word) else word
+    return long_enough[: int(schema.get("maxLength", max(n_least, len(word))))]
 
 
 def _branch(branches: list[Any], rng: random.Random, depth: int) -> Any:

@@ -221,7 +221,9 @@ class Runs:
 
     def _no_run(self, wanted: str) -> NoReturn:
         known = [text for run in self.all() for text in (run.name, run.id) if text]
-        close = list(dict.fromkeys(difflib.get_close_matches(wanted, known, n=6)))[:3]
+        # Ids of one day look alike: only what is nearly the same is a slip.
+        cutoff = 0.9 if wanted.startswith("run_") else 0.6
+        close = list(dict.fromkeys(difflib.get_close_matches(wanted, known, n=6, cutoff=cutoff)))[:3]
         raise RunNotFoundError(
             f"There is no run {wanted!r} in the store at {self._opened.path}.",
             NOTHING_SENT,
