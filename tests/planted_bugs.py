@@ -77,33 +77,33 @@ def _no_lock_while_planning() -> None:
 
 def _interrupts_start_over() -> None:
     """Leave no loose ends at an interrupt: what has not ended is to be posted afresh."""
-    from pandas_batch.run.waiting import AwaitedRun
+    from pandas_batch.run.waiting import Waiter
     from pandas_batch.store.batches import Batches
 
-    honest = AwaitedRun._interrupted
+    honest = Waiter._interrupted
 
     def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
         honest(self, engine, interrupt)
-        for batch in self.batch_records():
+        for batch in self._run.batch_records():
             if batch.state in ("posting", "unknown", "bound"):
-                self._store.batches.update(batch.key, state="intent", batch_id=None)
+                self._run.store.batches.update(batch.key, state="intent", batch_id=None)
 
-    AwaitedRun._interrupted = interrupted
+    Waiter._interrupted = interrupted
     # The second line of defense would find the batch before it is posted again.
     Batches.was_recorded_here = lambda self, key: True
 
 
 def _interrupts_tidy_up_first() -> None:
     """Give the prompt back when the threads have come to rest, or have been given the time to."""
-    from pandas_batch.run.waiting import AwaitedRun
+    from pandas_batch.run.waiting import Waiter
 
-    honest = AwaitedRun._interrupted
+    honest = Waiter._interrupted
 
     def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
         honest(self, engine, interrupt)
         time.sleep(1.5)
 
-    AwaitedRun._interrupted = interrupted
+    Waiter._interrupted = interrupted
 
 
 PLANTED = {

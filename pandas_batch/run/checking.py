@@ -10,10 +10,11 @@ from pandas_batch.requests.options import check_option
 from pandas_batch.requests.plain_values import shown
 
 if TYPE_CHECKING:
-    from .waiting import AwaitedRun
+    from .driving import DrivenRun
+    from .waiting import Waiter
 
 
-def check_run(run: AwaitedRun, max_failed: float, max_cost_usd: float | None) -> None:
+def check_run(run: DrivenRun, waiter: Waiter, max_failed: float, max_cost_usd: float | None) -> None:
     """
     Wait for a run, and raise where it went worse than it may.
 
@@ -30,7 +31,7 @@ def check_run(run: AwaitedRun, max_failed: float, max_cost_usd: float | None) ->
             hint="run.check(max_failed=0.02)",
         )
     limit_usd = None if max_cost_usd is None else check_option("max_cost_usd", max_cost_usd)
-    run.wait(run.options.timeout)
+    waiter.wait(run.options.timeout)
     status = run.snapshot()
     answers = run.answers()
     n_without_prompt = status.counts.get("skipped", 0) - len(answers.reasons())

@@ -1,4 +1,4 @@
-"""What drives a run and shows it: engine, waiting, interrupts, display. `Run` is built on it."""
+"""A run as the package sees it: what is recorded of it, what it is now, and the engine that drives it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from pandas_batch import exiting
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
@@ -18,7 +18,7 @@ from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
 from .preparing import Preparation
-from .signalling import is_bell_wanted, signal_done
+from .showing import RunDisplay
 from .status import StatusMaker
 from .stopping import stop_of
 from .target_frame import TargetFrame
@@ -46,7 +46,7 @@ if hasattr(os, "register_at_fork"):
 
 class DrivenRun:
     """
-    A recorded run, as something that is driven, waited for and shown; its answers are `pandas_batch.run.run.Run`'s.
+    A recorded run, driven and shown. `pandas_batch.run.run.Run` is the handle of it that users have.
 
     Attributes
     ----------
@@ -83,16 +83,14 @@ class DrivenRun:
             lost_answer_grace_s=options.lost_answer_grace,
             budget_usd=options.max_cost_usd,
         )
-        self._warned = False
         self._retries_refused = False
-        self._looked = False
-        self._looked_for_gone = False
         self._driver: Engine | None = None
         self._made: Engine | None = None
         self._own_observers: list[tuple[Observer, Observer]] = []
-        self._error_told = False
-        self._is_signaled = False
-        self._display: Any = None
+        self.is_error_raised = False
+        self.display = RunDisplay(
+            self, options, snapshot=self.snapshot, cancel=self._cancel_from_panel, check_now=self._check_from_panel
+        )
         self._status.is_from_store = bool(self.batch_records()) and self.is_settled()
 
     # ---------------------------------------------------------------- what it stands on
@@ -286,7 +284,7 @@ class DrivenRun:
                 if cancel is not None:
                     engine.request_cancel(force=cancel)
                 engine.start()
-            self._driver, self._error_told = engine, False
+            self._driver, self.is_error_raised = engine, False
             return engine
 
     def _for_own_rows(self, observer: Observer) -> Observer:
@@ -359,27 +357,28 @@ class DrivenRun:
                 self._engine.warnings.append(refusal)
         return not refusal
 
-    def _go_on(self, *, blocking: bool = False) -> Engine | None:
+    def go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return the engine to wait for, or None where nothing is left to do."""
         if self.is_settled():
             return None
         self._leave_to_parent()
         driver = self._driver
-        if driver is not None and driver.error is not None and not self._error_told:
+        if driver is not None and driver.error is not None and not self.is_error_raised:
             # What stopped the run before anybody waited is raised before it is tried again.
             return driver
-        if self._display is None or driver is None or not driver.is_alive or not driver.go_on():
+        if not self.display.is_open or driver is None or not driver.is_alive or not driver.go_on():
             self.show(blocking=blocking)
         else:
-            self._error_told = False
+            self.is_error_raised = False
             if blocking:
-                self._display.set_blocking(True)
+                self.display.set_blocking(True)
         return self._driver
 
     def _leave_to_parent(self) -> None:
         """In a forked child: the engine and the display are the parent's, and stand still here."""
         if self._driver is not None and not self._driver.is_of_this_process:
-            self._driver = self._display = None
+            self._driver = None
+            self.display.leave()
 
     def canceled_by(self, *, force: bool) -> Engine | None:
         """Return the engine asked to cancel the run, started anew if it had stopped; None if all is collected."""
@@ -388,10 +387,10 @@ class DrivenRun:
         self._leave_to_parent()
         # Here, before any engine hears of it: whatever becomes of that, nothing of the run is posted from now on.
         self._store.batches.ask_cancel(self.id)
-        if self._display is None:
+        if not self.display.is_open:
             self.show(blocking=False, cancel=force)
         else:
-            self._drive(self._observer, cancel=force)
+            self._drive(self.display.observer, cancel=force)
         return self._driver
 
     def requests_to_keep(self, key: int) -> Collection[int]:
@@ -417,48 +416,14 @@ class DrivenRun:
 
         What has shown the `preparation` of the run goes on as its display.
         """
-        from pandas_batch.display.display import Actions
-        from pandas_batch.display.guarded import GuardedDisplay
-        from pandas_batch.display.progress import open_display
-
-        opened = None
-        if preparation is not None:
-            opened = preparation.belongs_to(self._cancel_from_panel, self._check_from_panel)
-        if opened is None:
-            actions = Actions(cancel=self._cancel_from_panel, check_now=self._check_from_panel)
-            mode, status = cast("Any", self._options.progress), self.snapshot() if self._is_shown else None
-            opened = GuardedDisplay(lambda: open_display(mode, actions, status=status, blocking=blocking))
-        elif not self.is_settled():
-            opened.update(self.snapshot())
-        self._display = opened
-        self._is_signaled = False
+        is_prepared = self.display.open(preparation, blocking=blocking)
         if self.is_settled():
-            self._finish_display()
-            self._signal()
+            self.display.finish()
+            self.display.signal()
             return
-        self._drive(self._observer, cancel=cancel)
-
-    @property
-    def _is_shown(self) -> bool:
-        # A status takes a look at the store and at all answers: not for nobody.
-        return self._options.progress != "off"
-
-    @property
-    def _observer(self) -> Observer | None:
-        wants_signal = self._options.on_done is not None or is_bell_wanted()
-        return self._on_status if (self._display is not None and self._is_shown) or wants_signal else None
-
-    def _on_status(self, status: RunStatus) -> None:
-        if self._display is not None and self._is_shown:
-            self._display.update(status)
-        if status.is_final:
-            self._signal()
-
-    def _signal(self) -> None:
-        """Say once that the run is done."""
-        if not self._is_signaled:
-            self._is_signaled = True
-            signal_done(self, self._options.on_done)
+        if is_prepared:
+            self.display.update()
+        self._drive(self.display.observer, cancel=cancel)
 
     def _cancel_from_panel(self) -> None:
         engine = self._engine
@@ -471,16 +436,6 @@ class DrivenRun:
         if engine is not None:
             engine.check_now()
 
-    def _finish_display(self) -> None:
-        if self._display is None or not self._is_shown:
-            return
-        status = self.snapshot()
-        if status.is_final:
-            self._display.finish(status)
-        else:
-            # What stopped the run did not stop what the server works on: it is watched, and can be canceled.
-            self._display.interrupted(status)
-
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **_: Any) -> dict[str, str]:
         from pandas_batch.display.account import static_html, text_account
 
@@ -490,9 +445,9 @@ class DrivenRun:
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        if self._display is None and not self.is_settled():
+        if not self.display.is_open and not self.is_settled():
             self.show(blocking=False)
-        if self._display is None or not self._display.show():
+        if not self.display.show_again():
             display(self._repr_mimebundle_(), raw=True)
 
 

@@ -32,23 +32,22 @@ from .retrying import Again, budget_of, is_of_part, nobody_else_asks_again, requ
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pandas_batch.store import BatchRecord
 
-    from .waiting import AwaitedRun
+    from .driving import DrivenRun
+    from .waiting import Waiter
 
 _TICK_S = 0.25
 
 
-def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
+def finish_run(run: DrivenRun, waiter: Waiter, max_cost_usd: float | None) -> None:
     """Bring the run to its end now; see `pandas_batch.run.run.Run.finish_now`."""
     budget_usd, from_environment = budget_of(run, max_cost_usd)
-    run.look_for_gone()
+    waiter.look_for_gone()
     settle_left_behind(run.store, clock=run.clock, prices=run.options.prices)
     again = requests_again(run, _unanswered(run))
     if not again:
-        return run.result()
+        return
     for batch in run.batch_records():
         EngineContext(store=run.store, wire=run.wire(), clock=run.clock).check_server(batch)
     told = at_standard_price(
@@ -75,8 +74,8 @@ def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
     # Held while it lasts: another run that waits for these rows would ask what is canceled itself.
     lease = run.store.lease(finishing_lease(run.id))
     try:
-        _cancel(run)
-        _ask_rest(run, progress)
+        _cancel(run, waiter)
+        _ask_rest(run, waiter, progress)
     finally:
         if lease is not None:
             lease.close()
@@ -88,26 +87,25 @@ def finish_run(run: AwaitedRun, max_cost_usd: float | None) -> pd.DataFrame:
             UserWarning,
             stacklevel=outside_level(),
         )
-    return run.result()
 
 
-def _unanswered(run: AwaitedRun) -> np.ndarray:
+def _unanswered(run: DrivenRun) -> np.ndarray:
     """Return the requests of the rows that the run is bound to which have no answer, and may get one."""
     return np.flatnonzero(_is_unanswered(run) & is_of_part(run))
 
 
-def _n_left_to_others(run: AwaitedRun) -> int:
+def _n_left_to_others(run: DrivenRun) -> int:
     """Return how many requests of other rows of the run have no answer, and may get one."""
     return int((_is_unanswered(run) & ~is_of_part(run)).sum())
 
 
-def _is_unanswered(run: AwaitedRun) -> np.ndarray:
+def _is_unanswered(run: DrivenRun) -> np.ndarray:
     answers = run.answers_of_run()
     unanswered: np.ndarray = worth_asking(answers, "transient") | (answers.codes_of_requests() == CODE["pending"])
     return unanswered
 
 
-def _open_batches(run: AwaitedRun) -> list[BatchRecord]:
+def _open_batches(run: DrivenRun) -> list[BatchRecord]:
     """Return the batches that this run has posted, or is to post, and that are not collected."""
     return [
         batch
@@ -116,7 +114,7 @@ def _open_batches(run: AwaitedRun) -> list[BatchRecord]:
     ]
 
 
-def _cancel(run: AwaitedRun) -> None:
+def _cancel(run: DrivenRun, waiter: Waiter) -> None:
     """Cancel the run's own batches, and wait until what they have answered is here."""
     if not _open_batches(run):
         return
@@ -127,7 +125,7 @@ def _cancel(run: AwaitedRun) -> None:
         with engine.waited_for():
             while _open_batches(run):
                 if engine.wait(_TICK_S) and _open_batches(run):
-                    run.raise_for(engine)
+                    waiter.raise_for(engine)
                     engine = run.canceled_by(force=False) or engine
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(
@@ -137,7 +135,7 @@ def _cancel(run: AwaitedRun) -> None:
         raise
 
 
-def _ask_rest(run: AwaitedRun, progress: LiveProgress) -> None:
+def _ask_rest(run: DrivenRun, waiter: Waiter, progress: LiveProgress) -> None:
     again = requests_again(run, _unanswered(run))
     n_before = 0
     asked: set[int] = set()
@@ -145,7 +143,7 @@ def _ask_rest(run: AwaitedRun, progress: LiveProgress) -> None:
         part = again[:MAX_BATCH_REQUESTS]
         n_asked = _ask(run, part, progress, n_before)
         if n_asked is None:
-            _cancel(run)
+            _cancel(run, waiter)
         else:
             n_before += n_asked
             asked |= {one.request for one in part}
@@ -153,7 +151,7 @@ def _ask_rest(run: AwaitedRun, progress: LiveProgress) -> None:
         again = [one for one in requests_again(run, _unanswered(run)) if one.request not in asked]
 
 
-def _ask(run: AwaitedRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int | None:
+def _ask(run: DrivenRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int | None:
     """
     Ask some requests live, and return how many there were; those answered meanwhile are not asked.
 

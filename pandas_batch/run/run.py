@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotF
 from pandas_batch.requests.option_checks import check_columns
 
 from .call_values import RUN_IS_AS_IT_WAS, check_file, check_value
+from .driving import DrivenRun
 from .joining import columns_of
 from .target_frame import TargetFrame, insert_columns
-from .waiting import AwaitedRun
+from .waiting import Waiter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,7 @@ __all__ = ["Run", "TargetFrame"]
 
 
 @calls_in_words(RUN_IS_AS_IT_WAS)
-class Run(AwaitedRun):
+class Run(DrivenRun):
     """
     What was asked of Claude for the rows of a frame; survives the kernel, and is never paid for twice.
 
@@ -56,6 +58,8 @@ class Run(AwaitedRun):
     >>> pandas_batch.load("reviews").cost_usd == run.cost_usd == run.paid_usd
     True
     """
+
+    _has_warned = False
 
     @classmethod
     def of(
@@ -87,6 +91,75 @@ class Run(AwaitedRun):
                     stacklevel=outside_level(),
                 )
         return cls(store, record.id, options, target=target, schema=schema, clock=clock)
+
+    # ---------------------------------------------------------------- waiting
+
+    @cached_property
+    def _waiter(self) -> Waiter:
+        return Waiter(self)
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """
+        Block until every answer is collected.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None waits as long as it takes (every batch ends within 24 hours).
+
+        Returns
+        -------
+        Run
+            This run.
+
+        Raises
+        ------
+        WaitTimeout
+            The time is over; the run goes on.
+        KeyboardInterrupt
+            The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
+        """
+        self._waiter.wait(timeout)
+        return self
+
+    def wait_submitted(self, timeout: float | None = None) -> Run:
+        """
+        Block until every batch is on the server and has its id: from then on the run needs this process no more.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; None waits as long as it takes.
+
+        Returns
+        -------
+        Run
+            This run.
+
+        Raises
+        ------
+        WaitTimeout
+            The time is over; it says what is on the server and what is not.
+        KeyboardInterrupt
+            The wait was interrupted. Nothing is canceled, nothing more is posted.
+
+        Examples
+        --------
+        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
+        >>> run = df.claude_batch.start("review", client=client, progress="off")
+        >>> run.wait_submitted(timeout=60).batches[0].batch_id[:9]
+        'msgbatch_'
+        """
+        self._waiter.wait_submitted(timeout)
+        return self
+
+    def __await__(self) -> Generator[Any, None, pd.DataFrame]:
+        return self.result_async().__await__()
+
+    async def result_async(self, timeout: float | None = None) -> pd.DataFrame:
+        """Return what `result` returns, without blocking the event loop."""
+        await self._waiter.wait_async(timeout)
+        return self.result()
 
     # ---------------------------------------------------------------- to other processes
 
@@ -226,9 +299,9 @@ class Run(AwaitedRun):
         return pd.DataFrame({"position": positions, **columns}, index=labels[positions])
 
     def _warn_once(self, names: tuple[str, ...]) -> None:
-        if self._warned:
+        if self._has_warned:
             return
-        self._warned = True
+        self._has_warned = True
         for text in self._warnings(names):
             warnings.warn(text, UserWarning, stacklevel=outside_level())
 
@@ -378,7 +451,7 @@ class Run(AwaitedRun):
         """
         from .checking import check_run
 
-        check_run(self, max_failed, max_cost_usd)
+        check_run(self, self._waiter, max_failed, max_cost_usd)
         return self
 
     def retry_failed(
@@ -458,7 +531,8 @@ class Run(AwaitedRun):
         """
         from .finishing import finish_run
 
-        return finish_run(self, max_cost_usd)
+        finish_run(self, self._waiter, max_cost_usd)
+        return self.result()
 
     def delete(self, *, server: bool = False, force: bool = False) -> None:
         """
@@ -491,16 +565,17 @@ _FOR_THE_PACKAGE = frozenset(
         "canceled_by",
         "clock",
         "cost_of_rows",
+        "display",
         "engine",
         "expression",
         "first_difference",
+        "go_on",
+        "is_error_raised",
         "is_settled",
-        "look_for_gone",
         "n_failed",
         "observe",
         "of",
         "options",
-        "raise_for",
         "record",
         "requests_to_keep",
         "result_async",

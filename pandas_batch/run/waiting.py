@@ -4,181 +4,134 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from pandas_batch.amounts import usd
-from pandas_batch.call_arguments import calls_in_words
 from pandas_batch.engine.gone import look_for_gone
 from pandas_batch.engine.last_words import where_they_are
 from pandas_batch.engine.surplus import is_look_due, look_for_surplus
 from pandas_batch.errors import WaitTimeout, clip
 from pandas_batch.store.states import AT_THE_SERVER, TO_SEND, UNDECIDED, WITHOUT_ID
 
-from .call_values import RUN_IS_AS_IT_WAS, check_value
-from .driving import DrivenRun
+from .call_values import check_value
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from pandas_batch.engine.engine import Engine
+
+    from .driving import DrivenRun
 
 _TICK_S = 0.25
 
 
-@calls_in_words(RUN_IS_AS_IT_WAS)
-class AwaitedRun(DrivenRun, ABC):
-    """A driven run that can be waited for; whoever waits gets its errors, and learns where the money is."""
+class Waiter:
+    """
+    Waits for one run, for whoever has this handle on it; raises its errors, with where the money is.
 
-    def wait(self, timeout: float | None = None) -> Self:
-        """
-        Block until every answer is collected.
+    Parameters
+    ----------
+    run
+        The run.
+    """
 
-        Parameters
-        ----------
-        timeout
-            Seconds; None waits as long as it takes (every batch ends within 24 hours).
+    def __init__(self, run: DrivenRun) -> None:
+        self._run = run
+        self._looked_for_surplus = False
+        self._looked_for_gone = False
 
-        Returns
-        -------
-        Run
-            This run.
-
-        Raises
-        ------
-        WaitTimeout
-            The time is over; the run goes on.
-        KeyboardInterrupt
-            The wait was interrupted. Nothing is canceled, nothing more is posted, what is posted goes on.
-        """
+    def wait(self, timeout: float | None) -> None:
+        """Block until every answer is collected; see `pandas_batch.run.run.Run.wait`."""
         timeout = check_value("timeout", timeout)
         self.look_for_gone()
-        engine = self._go_on(blocking=True)
+        engine = self._run.go_on(blocking=True)
         if engine is None:
             self._look_for_surplus()
-            self._finish_display()
-            return self
-        deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+            self._run.display.finish()
+            return
+        deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
         try:
             with engine.waited_for():
                 # The wait has a tick: on some systems an untimed wait is deaf to the interrupt.
                 while not engine.wait(_TICK_S):
-                    if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                    if deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
                         raise self._timed_out(timeout)
         except KeyboardInterrupt as interrupt:
             self._interrupted(engine, interrupt)
             raise
-        self._finish_display()
-        self._raise_for(engine)
-        return self
+        self._run.display.finish()
+        self.raise_for(engine)
 
-    def wait_submitted(self, timeout: float | None = None) -> Self:
-        """
-        Block until every batch is on the server and has its id: from then on the run needs this process no more.
-
-        Parameters
-        ----------
-        timeout
-            Seconds; None waits as long as it takes.
-
-        Returns
-        -------
-        Run
-            This run.
-
-        Raises
-        ------
-        WaitTimeout
-            The time is over; it says what is on the server and what is not.
-        KeyboardInterrupt
-            The wait was interrupted. Nothing is canceled, nothing more is posted.
-
-        Examples
-        --------
-        >>> df = pd.DataFrame({"review": ["Lovely.", "It broke."]})
-        >>> run = df.claude_batch.start("review", client=client, progress="off")
-        >>> run.wait_submitted(timeout=60).batches[0].batch_id[:9]
-        'msgbatch_'
-        """
+    def wait_submitted(self, timeout: float | None) -> None:
+        """Block until every batch has its id; see `pandas_batch.run.run.Run.wait_submitted`."""
         timeout = check_value("timeout", timeout)
         if self._is_submitted():
-            return self
-        engine = self._go_on()
+            return
+        engine = self._run.go_on()
         if engine is None:
-            return self
-        deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+            return
+        deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
         try:
             with engine.waited_for():
                 while not self._is_submitted():
                     if engine.wait(_TICK_S if timeout is None else min(_TICK_S, max(timeout, 0.001))):
                         break
-                    if deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                    if deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
                         raise self._timed_out(timeout)
         except KeyboardInterrupt as interrupt:
             self._interrupted(engine, interrupt)
             raise
         if not self._is_submitted():
-            self._raise_for(engine)
-        return self
+            self.raise_for(engine)
 
     def _is_submitted(self) -> bool:
-        return not any(batch.state in WITHOUT_ID for batch in self.batch_records())
+        return not any(batch.state in WITHOUT_ID for batch in self._run.batch_records())
 
-    def __await__(self) -> Generator[Any, None, pd.DataFrame]:
-        return self.result_async().__await__()
-
-    async def result_async(self, timeout: float | None = None) -> pd.DataFrame:
-        """Return what `result` returns, without blocking the event loop."""
-        await self._wait_async(timeout)
-        return self.result()
-
-    async def _wait_async(self, timeout: float | None = None) -> None:
+    async def wait_async(self, timeout: float | None) -> None:
+        """Wait as `wait` does, without blocking the event loop."""
         timeout = check_value("timeout", timeout)
-        if any(batch.state == "gone" for batch in self.batch_records()):
+        if any(batch.state == "gone" for batch in self._run.batch_records()):
             await asyncio.to_thread(self.look_for_gone)
-        engine = self._go_on()
+        engine = self._run.go_on()
         if engine is not None:
-            deadline_s = None if timeout is None else self._clock.monotonic_s() + timeout
+            deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
             done = asyncio.wrap_future(engine.future)
             # Ticking, because a kernel's interrupt reaches a loop only when something wakes it; `asyncio.wait`
             # never cancels what it waits for, so an interrupt ends the waiting and not the run.
             with engine.waited_for():
                 while not done.done():
                     await asyncio.wait({done}, timeout=_TICK_S)
-                    if not done.done() and deadline_s is not None and self._clock.monotonic_s() >= deadline_s:
+                    if not done.done() and deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
                         raise self._timed_out(timeout)
-            self._raise_for(engine)
-        elif is_look_due(self.batch_records(), self.id):
+            self.raise_for(engine)
+        elif is_look_due(self._run.batch_records(), self._run.id):
             await asyncio.to_thread(self._look_for_surplus)
-        self._finish_display()
+        self._run.display.finish()
 
     def look_for_gone(self) -> None:
         """Look, once for each handle on the run, whether batches that were given up are there after all."""
         if not self._looked_for_gone:
             self._looked_for_gone = True
-            look_for_gone(self._store, self.id, wire=self._make_wire, clock=self._clock)
+            look_for_gone(self._run.store, self._run.id, wire=self._run.wire, clock=self._run.clock)
 
     def _look_for_surplus(self) -> None:
         """Look for what was billed besides, once for each handle on the run."""
-        if not self._looked:
-            self._looked = True
-            look_for_surplus(self._store, self.id, wire=self._make_wire, clock=self._clock, prices=self._options.prices)
+        if not self._looked_for_surplus:
+            self._looked_for_surplus = True
+            run = self._run
+            look_for_surplus(run.store, run.id, wire=run.wire, clock=run.clock, prices=run.options.prices)
 
     def _timed_out(self, timeout: float | None) -> WaitTimeout:
-        status = self.snapshot()
-        if self._display is not None:
-            self._display.set_blocking(False)
+        status = self._run.snapshot()
+        self._run.display.set_blocking(False)
         return WaitTimeout(
-            f"Run {self.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
+            f"Run {self._run.id} has not ended within timeout={timeout:g} s: {status.n_batches_ended} of "
             f"{len(status.batches)} batches have ended.",
-            where_they_are(self.batch_records()) + self._what_goes_on(),
-            f'run = pandas_batch.load("{self.id}"); run.result()',
-            run=self,
+            where_they_are(self._run.batch_records()) + self._what_goes_on(),
+            f'run = pandas_batch.load("{self._run.id}"); run.result()',
+            run=self._run,
         )
 
     def _what_goes_on(self) -> str:
-        engine, batches = self._engine, self.batch_records()
+        engine, batches = self._run.engine, self._run.batch_records()
         if engine is None or not engine.is_alive or engine.posts_stopped:
             return ""
         said = f" {clip(engine.message)}" if engine.message else ""
@@ -188,38 +141,34 @@ class AwaitedRun(DrivenRun, ABC):
 
     def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
         engine.stop_posting()
-        batches = [batch for batch in self.batch_records() if not batch.is_live]
+        batches = [batch for batch in self._run.batch_records() if not batch.is_live]
         posted = [batch for batch in batches if batch.state in AT_THE_SERVER | UNDECIDED | {"collected"}]
         note = (
-            f"Run {self.id}: {len(posted)} of {len(batches)} batches "
+            f"Run {self._run.id}: {len(posted)} of {len(batches)} batches "
             f"{'is posted and goes on' if len(posted) == 1 else 'are posted and go on'}; nothing was canceled.\n"
             "  Run the same line again to go on, or:\n"
-            f'    run = pandas_batch.load("{self.id}"); run.result()   # or run.cancel()'
+            f'    run = pandas_batch.load("{self._run.id}"); run.result()   # or run.cancel()'
         )
         interrupt.add_note(note)
         engine.is_told = True
-        if self._display is not None:
-            self._display.interrupted(self.snapshot())
+        self._run.display.interrupted()
         if "IPython" in sys.modules:
             # IPython shows no notes of a KeyboardInterrupt.
             sys.stderr.write(note + "\n")
 
     def raise_for(self, engine: Engine) -> None:
         """Raise what has stopped the run, if something has, with a note that tells where its money is."""
-        self._raise_for(engine)
-
-    def _raise_for(self, engine: Engine) -> None:
-        if engine.error is not None and not self.is_settled():
+        if engine.error is not None and not self._run.is_settled():
             error = engine.error
-            self._error_told = engine.is_told = True
+            self._run.is_error_raised = engine.is_told = True
             # Raised again, it tells where the money is now; what others noted on it stays.
-            about_us = f"Run {self.id}: "
+            about_us = f"Run {self._run.id}: "
             error.__notes__ = [note for note in getattr(error, "__notes__", ()) if not note.startswith(about_us)]
             error.add_note(self._money_note())
             raise error
 
     def _money_note(self) -> str:
-        batches = [batch for batch in self.batch_records() if not batch.is_live]
+        batches = [batch for batch in self._run.batch_records() if not batch.is_live]
         n_posted = sum(batch.batch_id is not None for batch in batches)
         n_under_way = sum(batch.state in AT_THE_SERVER for batch in batches)
         under_way = f" ({n_under_way} under way, billed as they end)" if n_under_way else ""
@@ -228,12 +177,8 @@ class AwaitedRun(DrivenRun, ABC):
             it = "it" if n_unknown == 1 else "them"
             under_way += f", of {n_unknown} it is not known whether the server has {it} and bills {it}"
         return (
-            f"Run {self.id}: {n_posted} of {len(batches)} batches "
+            f"Run {self._run.id}: {n_posted} of {len(batches)} batches "
             f"{'is' if n_posted == 1 else 'are'} on the server{under_way}, "
-            f"billed so far {usd(self.paid_usd)}; every answer that came is saved in {self._store.path}.\n"
-            f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self.id}").result()'
+            f"billed so far {usd(self._run.paid_usd)}; every answer that came is saved in {self._run.store.path}.\n"
+            f'  When the cause is gone, run the same line again, or: pandas_batch.load("{self._run.id}").result()'
         )
-
-    @abstractmethod
-    def result(self, partial: bool = False) -> pd.DataFrame:
-        """Return the answers; see `pandas_batch.run.run.Run.result`."""
