@@ -263,8 +263,8 @@ def test_what_the_run_s_own_retry_posts_meanwhile_is_canceled_and_paid_once(api,
     api.seconds_per_batch = 1000.0
     cancel = finishing._cancel
 
-    def too_early(run: Any) -> None:
-        cancel(run)
+    def too_early(run: Any, waiter: Any) -> None:
+        cancel(run, waiter)
         if len(api.batches) == 1:
             with clock.held():
                 other = ask(frame_of(), api, clock, retries=1)
@@ -302,9 +302,9 @@ def test_a_run_that_waits_for_the_canceled_batch_leaves_the_rows_to_who_finishes
         second = ask(frame_of(6).iloc[::-1], api, clock)
     honest = finishing._ask_rest
 
-    def slowly(run: Any, progress: Any) -> None:
+    def slowly(*given: Any) -> None:
         time.sleep(1.0)  # the other run's own thread has all the time it wants
-        honest(run, progress)
+        honest(*given)
 
     monkeypatch.setattr(finishing, "_ask_rest", slowly)
     assert first.finish_now()["status"].eq("succeeded").all()
