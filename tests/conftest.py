@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from page_plugin import look_quickly
 from played_time import PlayedTime
 
-from pandas_batch import simulator
+from pandas_batch import exiting, simulator
 
 if TYPE_CHECKING:
     import anthropic
@@ -141,6 +141,22 @@ def private_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PANDAS_BATCH_HOME", str(home / "store"))
     return home
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """End what a test has left at work, while its server is still there.
+
+    On a clock that jumps, an engine whose batch never ends would take a processor from all tests after it.
+    """
+    left = list(exiting._at_work.values())
+    exiting._is_ending = bool(left)
+    for work in left:
+        work.stop()
+    for work in left:
+        work.join(20)
+        exiting.forget(work)
+    exiting._is_ending = False
 
 
 # ---------------------------------------------------------------- nothing is left out unnoticed

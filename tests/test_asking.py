@@ -14,10 +14,11 @@ from rowlab import ask
 from simulator_lab import params
 from test_trial import reviews, tried
 
-from pandas_batch import simulator
+from pandas_batch import exiting, simulator
 from pandas_batch.engine.asking import MAX_TRIES
 from pandas_batch.engine.settling import settle_left_behind
 from pandas_batch.store import Store
+from pandas_batch.store.batches import Batches
 from pandas_batch.wire.wire import Wire
 
 CASES: list[tuple[Any, str]] = [
@@ -93,6 +94,24 @@ def test_a_pretty_printed_answer_is_one_line(api, clock, monkeypatch):
     monkeypatch.setattr("pandas_batch.simulator.service.json_response", pretty)
     api.answer = "first\nsecond"
     assert tried(reviews(1), api, clock, n=1)["output"].tolist() == ["first\nsecond"]
+
+
+def test_the_end_of_the_process_finds_an_asker_at_its_tidying_and_does_not_wait_for_it(api, clock, monkeypatch):
+    """An asker that is making its batch small when the process ends leaves without a word, and at once."""
+    stopped = []
+
+    def compact(*_args: Any, **_options: Any) -> None:
+        stopped.extend(exiting._at_work.values())
+        raise exiting.ProcessEnding
+
+    monkeypatch.setattr(Batches, "compact", compact)
+    tried(reviews(1), api, clock, n=1)
+    until_s = time.monotonic() + 60
+    while not stopped:
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
+    assert all(work.join(60) for work in stopped)
+    assert not exiting._at_work.keys() & {id(work) for work in stopped}
 
 
 def left_behind(api: simulator.Simulator, clock: Any) -> tuple[Store, int]:

@@ -426,17 +426,23 @@ def test_wrong_times_are_told_before_anything_is_sent(either: Any, api: Simulato
     assert api.requests == []
 
 
-def test_one_request_too_many_is_refused_by_submit_and_split_by_run(api: Simulator, clock: Any) -> None:
+@pytest.mark.parametrize("most", [1_000, pytest.param(100_000, marks=pytest.mark.full)])
+def test_one_request_too_many_is_refused_by_submit_and_split_by_run(
+    api: Simulator, clock: Any, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     """100,001 requests: submit says that they are 1 too many; run makes two batches and keeps the order."""
-    many = [BatchRequest(f"r{i}", "p") for i in range(100_001)]
+    assert bodies.MAX_BATCH_REQUESTS == 100_000
+    monkeypatch.setattr(bodies, "MAX_BATCH_REQUESTS", most)
+    monkeypatch.setitem(Requests.split.__kwdefaults__, "most", most)
+    many = [BatchRequest(f"r{i}", "p") for i in range(most + 1)]
     with BatchClient(client=api.client(), clock=clock) as client:
-        with pytest.raises(BatchTooLargeError, match="100,001 requests are 1 more"):
+        with pytest.raises(BatchTooLargeError, match=f"{most + 1:,} requests are 1 more"):
             client.submit(many)
         assert api.requests == []
         results = client.run(many)
     assert [result.custom_id for result in results] == [request.custom_id for request in many]
     assert all(result.succeeded for result in results)
-    assert sorted(batch.facts.n_requests for batch in api.batches) == [1, 100_000]
+    assert sorted(batch.facts.n_requests for batch in api.batches) == [1, most]
 
 
 def test_bytes_are_limited_too(either: Any, api: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

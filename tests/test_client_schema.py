@@ -15,6 +15,12 @@ from pandas_batch.errors import InputError
 from pandas_batch.simulator.faults import RowFault
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(quick_looks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches end at once, by the clock on the wall."""
+    monkeypatch.setitem(simulator.Simulator.__init__.__kwdefaults__, "seconds_per_batch", 0.0)
+
+
 class Verdict(BaseModel):
     verdict: Literal["good", "bad"]
     points: int = 3
@@ -47,7 +53,10 @@ def test_answers_are_read_as_what_was_asked_for(name: str) -> None:
         asked.append(params["output_config"]["format"])
         return answer
 
-    with simulator.serve(answer=answered) as api, BatchClient(client=api.client(), output_schema=schema) as client:
+    with (
+        simulator.serve(answer=answered) as api,
+        BatchClient(client=api.client(), output_schema=schema) as client,
+    ):
         requests = [BatchRequest("a", "?"), BatchRequest("b", "?", params={"output_config": {"effort": "low"}})]
         ran = client.run(requests, poll_interval=0.01)
         job = client.submit(requests)

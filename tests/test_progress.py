@@ -160,12 +160,16 @@ def day(poll_s: float, n_batches: int) -> Iterator[RunStatus]:
 
 
 @pytest.mark.parametrize(
-    ("poll_s", "n_batches", "widgets"), [(60.0, 3, True), (60.0, 3, False), (2.0, 3, True), (20.0, 2000, True)]
+    ("poll_s", "n_batches", "widgets"),
+    [
+        *((60.0, 3, True), (60.0, 3, False), (2.0, 3, True), (20.0, 200, True)),
+        pytest.param(20.0, 2000, True, marks=pytest.mark.full),
+    ],
 )
 def test_a_day_fits_in_few_messages(
     shell: Any, n_sent: Callable[[], int], clock: FakeClock, poll_s: float, n_batches: int, widgets: bool
 ) -> None:
-    """24 hours send fewer than 5,000 messages, even when polled all the time or with a thousand batches."""
+    """24 hours send fewer than 5,000 messages, even when polled all the time or with hundreds of batches."""
     display = notebook_display_on(clock, widgets=widgets)
     for status in day(poll_s, n_batches):
         display.update(status)

@@ -190,7 +190,8 @@ class Asker:
 
     def _compact(self, kept: Collection[int]) -> None:
         """Make the batch small, after whoever waits has its answers; where that fails, another does it later."""
-        with suppress(Exception), self._store.lease(f"batch-{self._batch.key}") or nullcontext() as lease:
+        ending = exiting.ProcessEnding
+        with suppress(Exception, ending), self._store.lease(f"batch-{self._batch.key}") or nullcontext() as lease:
             if lease is not None and not exiting.is_ending():
                 self._store.batches.compact(self._batch.key, keep_requests=kept)
 
