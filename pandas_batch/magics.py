@@ -109,6 +109,11 @@ def cell_magic(line: str, cell: str, frame_of: Callable[[str], Any], bind: Calla
         raise InputError(f"%%claude_batch takes the name of a DataFrame; {clip(name)!r} is {kind}.", hint=_CELL)
     if to is not None and not to.isidentifier():
         raise InputError(f"%%claude_batch: --to {clip(to)!r} is no name.", hint=f"{_CELL} --to answers")
+    if to == name:
+        raise InputError(
+            f"%%claude_batch: --to {clip(to)} would replace the frame that is asked about.",
+            hint=f"{_CELL} --to answers",
+        )
     template = cell.rstrip("\n")
     if not template.strip():
         raise InputError(

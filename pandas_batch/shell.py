@@ -20,6 +20,7 @@ from . import __version__
 from .amounts import usd
 from .errors import InputError, PandasBatchError, WaitTimeout, clip
 from .saving import check_target, has_labels, read_frame, save
+from .shell_lines import in_shell
 
 if TYPE_CHECKING:
     from pandas_batch.run.run import Run
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted. What is posted goes on, and nothing is lost.", file=sys.stderr)
         return INTERRUPTED
     except PandasBatchError as error:
-        print(error, file=sys.stderr)
+        print(in_shell(str(error)), file=sys.stderr)
         return IN_WORDS
     except BrokenPipeError:
         # Whoever read has heard enough (`| head`).
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # What the server said, and the notes that say where the money is.
         told = [f"{type(error).__name__}: {clip(str(error))}", *getattr(error, "__notes__", ())]
-        print("\n".join(told), file=sys.stderr)
+        print(in_shell("\n".join(told)), file=sys.stderr)
         return IN_WORDS
 
 
@@ -223,7 +224,7 @@ def _warnings_in_words() -> Iterator[None]:
     import warnings
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(message, file=sys.stderr)
+        print(in_shell(str(message)), file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)

@@ -75,6 +75,7 @@ def test_the_runs_of_the_store_are_listed_watched_and_canceled(ipython: Any, api
         ("df --nonsense 1", "{title}?", "nonsense"),
         ("df --max-tokens many", "{title}?", "many"),
         ("df --to 1x", "{title}?", "no name"),
+        ("df --to df", "{title}?", "would replace the frame"),
         ("df 'open", "{title}?", "quotation"),
         ("", "{title}?", "frame"),
         ("df", "  \n", "no text"),

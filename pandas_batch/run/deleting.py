@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from pandas_batch.engine.posting import EngineContext
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .driving import DrivenRun
 
 _PATIENCE_S = 60.0
+_SILENT_S = 3.0
 
 
 def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
@@ -31,6 +33,11 @@ def delete_run(run: DrivenRun, *, server: bool, force: bool) -> None:
     if not run.is_settled():
         cancel_run(run, force=force)
         engine = run.engine
+        if engine is not None and not engine.wait(_SILENT_S):
+            sys.stderr.write(
+                f"Run {run.id} is being canceled: the server lets nothing be deleted before its batches have ended. "
+                f"Waiting for that, {_PATIENCE_S:.0f} s at most.\n"
+            )
         if engine is not None and not engine.wait(_PATIENCE_S):
             raise NotEndedError(
                 f"Run {run.id} is being canceled and has not ended yet; the server lets nothing be deleted before.",
