@@ -33,6 +33,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     Return the rows of a ``.csv``, ``.jsonl``, ``.parquet`` or ``.xlsx`` file.
 
     A cell of a ``.csv`` or ``.xlsx`` file is the text that stands there (``"007"``, ``"NA"``); an empty one is missing.
+    The mark that `save` puts before a text that a spreadsheet would run is no part of it.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise InputError(f"{clip(str(path))} has to end in {', '.join(FORMATS)}.")
     try:
         if kind == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+            read = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+            return read.rename(columns=_without_mark).map(_without_mark)
         if kind == ".xlsx":
             return pd.read_excel(path, dtype=str, keep_default_na=False, na_values=[""])
         if kind == ".parquet":
@@ -269,3 +271,17 @@ def _text(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(_BEGINS_A_FORMULA) or _NEGATIVE_NUMBER.fullmatch(value):
         return value
     return f"'{value}"
+
+
+def _without_mark(value: Any) -> Any:
+    """
+    Return the text that `_text` has marked.
+
+    Examples
+    --------
+    >>> _without_mark("'=1+1"), _without_mark("'tis"), _without_mark("'-1")
+    ('=1+1', "'tis", "'-1")
+    """
+    if isinstance(value, str) and value.startswith("'") and _text(value[1:]) == value:
+        return value[1:]
+    return value

@@ -17,6 +17,7 @@ from pandas_batch.requests.text_dtype import text_dtype
 
 _NOTHING_YET = frozenset({"pending", "unsent"})
 _MISSING_AS_TEXT = frozenset({"", "nan", "NaN", "NaT", "None", "<NA>", "null"})
+_MARKED_AS_TEXT = tuple("=+-@\t\n＝＋－＠")
 _EXCEL_TEXT_LENGTH = 32_767
 _MAX_NEST_LENGTH = 1_000_000
 # JSON of pandas keeps ten decimals, other files seven digits or more.
@@ -145,6 +146,8 @@ def _is_same_text(there: str, ours: str) -> bool:
     if there == ours:
         return True
     there, ours = (text.replace("\r\n", "\n").replace("\r", "\n") for text in (there, ours))
+    if there.startswith("'") and ours.startswith(_MARKED_AS_TEXT):
+        there = there.removeprefix("'")  # how a .csv says that it is no formula
     return there == ours or (len(there) >= _EXCEL_TEXT_LENGTH - 1 and ours.startswith(there))
 
 
