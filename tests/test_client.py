@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
+import pickle
 import re
 import traceback
 import tracemalloc
@@ -686,6 +688,15 @@ def test_a_list_that_is_refused_hinders_no_run_of_which_nothing_is_lost(
             client.run([BatchRequest("b", "two")])
     assert "listing batches was refused" in " ".join(told.value.__notes__)
     assert api.calls("create") == 2
+
+
+@pytest.mark.parametrize("cls", [BatchClient, AsyncBatchClient])
+def test_a_client_that_is_sent_to_another_process_says_what_to_send(api: Simulator, cls: Any) -> None:
+    """Connections and keys stay where they are; the error names what can be sent. A copy is the same client."""
+    client = cls(client=api.client())
+    with pytest.raises(TypeError, match="make one there, and send the batch_id"):
+        pickle.dumps(client)
+    assert copy.copy(client) is copy.deepcopy(client) is client
 
 
 def test_a_candidate_without_results_is_never_a_strangers(api: Simulator, clock: Any) -> None:

@@ -15,7 +15,7 @@ from rowlab import ask
 
 import pandas_batch
 from pandas_batch import failpoints, simulator
-from pandas_batch.errors import FrameMismatchError, StoreError
+from pandas_batch.errors import FrameMismatchError, RunNotFoundError, StoreError
 from pandas_batch.store import Store
 from pandas_batch.store import store as store_room
 from pandas_batch.store.segments import write_segment
@@ -238,3 +238,16 @@ def test_requests_that_cannot_be_read_may_be_any(lost):
     (lost.folder / "requests.seg").write_bytes(b"junk")
     assert lost.holds_one_of(asked, draws)
     assert not lost.is_nowhere([], AT + timedelta(days=3))
+
+
+def test_a_database_that_has_forgotten_does_not_read_as_nothing_was_sent(api, clock, tmp_path):
+    """Looking at a store without its log says that batches are missing in it, and a run is not told to be unbilled."""
+    run_all([FRAME], api, clock, tmp_path / "whole")
+    copied = forgetful(tmp_path / "whole", tmp_path / "copied")
+    with pytest.warns(UserWarning, match=r"knows nothing of batches that were posted .*(?s:.)*recover\("):
+        assert pandas_batch.runs(str(copied)).empty
+    with pytest.raises(RunNotFoundError, match="may be paid for already") as told:
+        pandas_batch.load("gone", store=str(copied))
+    assert "nothing was billed" not in str(told.value)
+    recover(FRAME, api, clock, copied)
+    assert len(pandas_batch.runs(str(copied))) == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from pandas_batch.call_arguments import calls_in_words, in_words
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
@@ -54,6 +54,20 @@ class _Configured(ABC):
             clock=clock,
         )
         self._connect(client, api_key)
+
+    def __reduce__(self) -> NoReturn:
+        # Its connections are those of this process, and its key has no business in a file.
+        raise TypeError(
+            f"{type(self).__name__} cannot be sent to another process: make one there, and send the batch_id of a "
+            "BatchJob, or its requests and results."
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # A handle, as `Run` is: its connections cannot be had twice.
+        return self
 
     @abstractmethod
     def _connect(self, client: Any, api_key: str | None) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pandas_batch.call_arguments import in_words
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
-from pandas_batch.errors import NOTHING_SENT, InputError, PandasBatchError, RunNotFoundError, clip
+from pandas_batch.errors import NOTHING_SENT, InputError, PandasBatchError, RunNotFoundError, clip, outside_level
 from pandas_batch.requests.options import check_option
 from pandas_batch.requests.plain_values import kind_of
 
@@ -54,6 +54,11 @@ def runs(store: str | None = None) -> pd.DataFrame:
         Index: run id. Columns: ``name``, ``status``, ``model``, ``rows``, ``answered``, ``failed``, ``cost_usd``,
         ``paid_usd``, ``requests``, ``reused``, ``batches``, ``created_at``, ``base_url``, ``parent``.
 
+    Warns
+    -----
+    UserWarning
+        If the store holds batches that its database does not know: it was copied without its log, or is an older one.
+
     Examples
     --------
     >>> df = pd.DataFrame({"review": ["Lovely."]})
@@ -68,6 +73,12 @@ def runs(store: str | None = None) -> pd.DataFrame:
     opened = Store.find(store)
     accounts = [_NOTHING] * len(listed)
     if opened is not None:
+        if forgotten := opened.runs.forgotten():
+            warnings.warn(
+                f"{forgotten}\n  pandas_batch.recover(df, ...)   # fetches their answers",
+                UserWarning,
+                stacklevel=outside_level(),
+            )
         accounts = [
             _account_of(opened, run_id, told, n_batches)
             for run_id, told, n_batches in zip(listed.index, listed["told"], listed["batches"], strict=True)

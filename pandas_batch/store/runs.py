@@ -121,8 +121,7 @@ class Runs:
             batch.spool.discard()
         if unseen:
             raise StoreError(
-                f"The database of the store at {self._opened.path} knows nothing of batches that were posted (folders "
-                f"batches/{names_of(unseen)}): its log was not copied with it, or an older copy was put back.",
+                self._forgotten(unseen),
                 NOTHING_SENT + " What was posted before may be paid for already.",
                 "pandas_batch.recover(df, ...)   # with the options of the lost call: fetches their answers\n"
                 'or put the whole store back, store.db-wal included; or name another: store="folder"',
@@ -133,6 +132,17 @@ class Runs:
             NOTHING_SENT + " Those rows may be paid for already.",
             "pandas_batch.recover(df, ...)   # with these options, when the batches have ended: fetches their answers\n"
             "or pay for all rows of this call anew: reuse=False",
+        )
+
+    def forgotten(self) -> str:
+        """Return what the folders of the store hold that its database does not know, in words; "" where nothing."""
+        unseen = [folder for folder in self.unrecorded_batches() if not folder.was_looked_for]
+        return self._forgotten(unseen) if unseen else ""
+
+    def _forgotten(self, unseen: Sequence[Unrecorded]) -> str:
+        return (
+            f"The database of the store at {self._opened.path} knows nothing of batches that were posted (folders "
+            f"batches/{names_of(unseen)}): its log was not copied with it, or an older copy was put back."
         )
 
     def unrecorded_batches(self) -> list[Unrecorded]:
@@ -224,6 +234,12 @@ class Runs:
         # Ids of one day look alike: only what is nearly the same is a slip.
         cutoff = 0.9 if wanted.startswith("run_") else 0.6
         close = list(dict.fromkeys(difflib.get_close_matches(wanted, known, n=6, cutoff=cutoff)))[:3]
+        if forgotten := self.forgotten():
+            raise RunNotFoundError(
+                f"There is no run {wanted!r} in the store at {self._opened.path}.",
+                f"{forgotten} What was posted before may be paid for already.",
+                "pandas_batch.recover(df, ...)   # with the options of the lost call: fetches their answers",
+            )
         raise RunNotFoundError(
             f"There is no run {wanted!r} in the store at {self._opened.path}.",
             NOTHING_SENT,
