@@ -32,7 +32,7 @@ def rows_of(stored: np.ndarray, request_of_row: list[int], n_samples: int = 1) -
     draws = np.tile(np.arange(n_samples), len(stored))
     table = requests_table(np.repeat(stored, n_samples, axis=0), draws, np.zeros(n), np.arange(n), np.zeros(n))
     rows = rows_table(np.array(request_of_row, np.int32), {})
-    store: Any = SimpleNamespace(requests_table_of=lambda run_id: table, rows_of=lambda run_id: rows)
+    store: Any = SimpleNamespace(runs=SimpleNamespace(requests_of=lambda run_id: table, rows_of=lambda run_id: rows))
     run: Any = SimpleNamespace(id="run", options={"samples": n_samples})
     return SubmittedRows(store, run)
 
