@@ -1,4 +1,4 @@
-"""Calls whose arguments do not fit their signature: told in words, with the line to type, like every wrong value."""
+"""Calls whose arguments do not fit their signature: an error in words, with the line to type, as for wrong values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_words(call: Callable[P, R]) -> Callable[P, R]:
       Nothing was sent, nothing was billed.
         did you mean timeout=?
     """
-    return _told(call, getattr(call, "__name__", ""), is_method=False)
+    return _answering_in_words(call, getattr(call, "__name__", ""), is_method=False)
 
 
 def calls_in_words(state: str = NOTHING_SENT) -> Callable[[C], C]:
@@ -48,7 +48,7 @@ def calls_in_words(state: str = NOTHING_SENT) -> Callable[[C], C]:
     def decorated(cls: C) -> C:
         for name, call in list(vars(cls).items()):
             if inspect.isfunction(call) and (name == "__init__" or not name.startswith("_")):
-                setattr(cls, name, _told(call, name, is_method=True, state=state))
+                setattr(cls, name, _answering_in_words(call, name, is_method=True, state=state))
         return cls
 
     return decorated
@@ -68,7 +68,9 @@ def nearest(name: str, known: Iterable[str], cutoff: float) -> str | None:
     return next(iter([*turned, *difflib.get_close_matches(name, names, n=1, cutoff=cutoff)]), None)
 
 
-def _told(call: Callable[P, R], name: str, *, is_method: bool, state: str = NOTHING_SENT) -> Callable[P, R]:
+def _answering_in_words(
+    call: Callable[P, R], name: str, *, is_method: bool, state: str = NOTHING_SENT
+) -> Callable[P, R]:
     def in_words_of(error: TypeError, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exception:
         # Python says so before the first line of the call; what comes from its inside has more of a traceback.
         trace = error.__traceback__
@@ -80,7 +82,7 @@ def _told(call: Callable[P, R], name: str, *, is_method: bool, state: str = NOTH
     if inspect.iscoroutinefunction(call):
 
         @functools.wraps(call)
-        async def told_later(*args: P.args, **kwargs: P.kwargs) -> Any:
+        async def called_later(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
                 made = call(*args, **kwargs)
             except TypeError as error:
@@ -92,10 +94,10 @@ def _told(call: Callable[P, R], name: str, *, is_method: bool, state: str = NOTH
                 del args, kwargs
             return await cast("Any", made)
 
-        return cast("Callable[P, R]", told_later)
+        return cast("Callable[P, R]", called_later)
 
     @functools.wraps(call)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return call(*args, **kwargs)
         except TypeError as error:
@@ -107,7 +109,7 @@ def _told(call: Callable[P, R], name: str, *, is_method: bool, state: str = NOTH
             # Tracebacks may show local variables, and one of these may be a key.
             del args, kwargs
 
-    return told
+    return called
 
 
 def _misfit(
