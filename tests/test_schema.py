@@ -398,6 +398,14 @@ def test_json_after_a_search_is_the_answer() -> None:
     assert sorted(invalid) == [1, 3]
 
 
+def test_a_mark_of_the_byte_order_is_passed_over() -> None:
+    """JSON that begins with U+FEFF is read, alone and after a search."""
+    columns, invalid = OutputSchema.of({"mood": str}).to_columns(
+        ['\ufeff{"mood": "calm"}', 'Look.\ufeff{"mood": "calm"}'], None, [None, 5]
+    )
+    assert (columns["mood"].tolist(), invalid) == (["calm", "calm"], {})
+
+
 def with_pattern(pattern: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}, "required": ["a"]}
 

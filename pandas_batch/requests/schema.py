@@ -227,7 +227,8 @@ class OutputSchema:
         return None, _misfit(why or ValueError("there is no answer"), stop_reason)
 
     def _checked(self, output: str) -> Mapping[str, Any]:
-        row = self._read(output)
+        # A mark of the byte order in front is no part of JSON, and no reason to throw a paid answer away.
+        row = self._read(output.removeprefix("\ufeff"))
         self._check_range(row)
         return row
 
