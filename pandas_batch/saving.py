@@ -33,7 +33,8 @@ def read_frame(path: Path) -> pd.DataFrame:
     Return the rows of a ``.csv``, ``.jsonl``, ``.parquet`` or ``.xlsx`` file.
 
     A cell of a ``.csv`` or ``.xlsx`` file is the text that stands there (``"007"``, ``"NA"``); an empty one is missing.
-    The mark that `save` puts before a text that a spreadsheet would run is no part of it.
+    The mark that `save` puts before a text that a spreadsheet would run is no part of it, in a file of answers; in any
+    other an apostrophe is one.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     try:
         if kind == ".csv":
             read = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-            return read.rename(columns=_without_mark).map(_without_mark)
+            return read.rename(columns=_without_mark).map(_without_mark) if _is_marked(read) else read
         if kind == ".xlsx":
             return pd.read_excel(path, dtype=str, keep_default_na=False, na_values=[""])
         if kind == ".parquet":
@@ -261,16 +262,18 @@ def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _text(value: Any) -> Any:
     """
-    Return a cell as a spreadsheet shows it: a text that it would run is marked as text.
+    Return a cell as a spreadsheet shows it: a text that it would run is marked as text, and so is one that looks so.
 
     Examples
     --------
-    >>> _text("=1+1"), _text("2 - 1"), _text("-1"), _text("-1+1")
-    ("'=1+1", '2 - 1', '-1', "'-1+1")
+    >>> _text("=1+1"), _text("2 - 1"), _text("-1"), _text("-1+1"), _text("'=1+1")
+    ("'=1+1", '2 - 1', '-1', "'-1+1", "''=1+1")
     """
-    if not isinstance(value, str) or not value.startswith(_BEGINS_A_FORMULA) or _NEGATIVE_NUMBER.fullmatch(value):
+    if not isinstance(value, str):
         return value
-    return f"'{value}"
+    bare = value.lstrip("'")
+    is_harmless = not bare.startswith(_BEGINS_A_FORMULA) or _NEGATIVE_NUMBER.fullmatch(bare)
+    return value if is_harmless else f"'{value}"
 
 
 def _without_mark(value: Any) -> Any:
@@ -285,3 +288,15 @@ def _without_mark(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("'") and _text(value[1:]) == value:
         return value[1:]
     return value
+
+
+def _is_marked(frame: pd.DataFrame) -> bool:
+    """Return whether `save` has written these cells, not raw: answers, and nothing that a spreadsheet would run."""
+    prefixes = [str(name).removesuffix("status") for name in frame.columns if str(name).endswith("status")]
+    if not any(f"{prefix}output" in frame.columns for prefix in prefixes):
+        return False
+    return not any(
+        isinstance(value, str) and value.startswith(_BEGINS_A_FORMULA) and _text(value) != value
+        for at in range(frame.shape[1])
+        for value in frame.iloc[:, at]
+    )

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from . import __version__
 from .amounts import usd
 from .errors import InputError, PandasBatchError, WaitTimeout, clip
 from .saving import check_target, has_labels, read_frame, save
-from .shell_lines import in_shell
+from .shell_lines import in_shell, in_store
 
 if TYPE_CHECKING:
     from pandas_batch.run.run import Run
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted. What is posted goes on, and nothing is lost.", file=sys.stderr)
         return INTERRUPTED
     except PandasBatchError as error:
-        print(in_shell(str(error)), file=sys.stderr)
+        print(in_shell(str(error), _store_of(arguments)), file=sys.stderr)
         return IN_WORDS
     except BrokenPipeError:
         # Whoever read has heard enough (`| head`).
@@ -80,8 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # What the server said, and the notes that say where the money is.
         told = [f"{type(error).__name__}: {clip(str(error))}", *getattr(error, "__notes__", ())]
-        print(in_shell("\n".join(told)), file=sys.stderr)
+        print(in_shell("\n".join(told), _store_of(arguments)), file=sys.stderr)
         return IN_WORDS
+
+
+def _store_of(arguments: Sequence[str] | None) -> str | None:
+    """Return what a command was given as ``--store``."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for at, one in enumerate(given):
+        if one.startswith("--store="):
+            return one.removeprefix("--store=")
+        if one == "--store" and at + 1 < len(given):
+            return given[at + 1]
+    return None
 
 
 def _drop_stdout() -> None:
@@ -202,8 +212,7 @@ def _wait(run: Run, timeout: float | None, store: str | None = None, *, until_se
         run.wait_submitted(timeout) if until_sent else run.wait(timeout)
     except WaitTimeout as late:
         # Nothing is said of what the process goes on with: it ends here.
-        where = "" if store is None else f" --store {shlex.quote(store)}"
-        print(f"{late.what}\n    {_PROG} watch {run.id}{where}", file=sys.stderr)
+        print(f"{late.what}\n    {_PROG} watch {run.id}{in_store(store)}", file=sys.stderr)
         return STILL_RUNNING
     return DONE
 
@@ -413,22 +422,21 @@ def collect(
             _tell(one, as_json)
         if codes[-1] == DONE:
             _write(one, to, raw)
-            codes[-1] = _beyond(one, max_failed, max_cost)
+            codes[-1] = _beyond(one, max_failed, max_cost, store)
     if as_json:
         accounts = [_account(one) for one in found]
         _print_json(accounts[0] if len(run) == 1 else accounts)
     return max(codes, default=DONE)
 
 
-def _beyond(run: Run, max_failed: float | None, max_cost: float | None) -> int:
+def _beyond(run: Run, max_failed: float | None, max_cost: float | None, store: str | None) -> int:
     """Return `ROWS_FAILED`, in words, where more rows failed, or the answers cost more, than they may."""
     n_rows, n_failed = sum(run.counts.values()), len(run.failed)
     code = DONE
     if n_failed > (max_failed or 0.0) * n_rows:
         allowed = f", {max_failed:.2%} are allowed" if max_failed is not None else ""
-        print(
-            f"{run.id}: {n_failed:,} of {n_rows:,} rows failed{allowed}. pandas-batch retry {run.id}", file=sys.stderr
-        )
+        again = f"{_PROG} retry {run.id}{in_store(store)}"
+        print(f"{run.id}: {n_failed:,} of {n_rows:,} rows failed{allowed}. {again}", file=sys.stderr)
         code = ROWS_FAILED
     cost_usd = _known(run.cost_usd)
     if max_cost is not None and (cost_usd is None or cost_usd > max_cost):
@@ -484,7 +492,7 @@ def delete(run: str, store: str | None, yes: bool, server: bool, as_json: bool) 
             raise InputError(
                 f"Run {found.id} would be deleted for good; its answers cost {usd(found.paid_usd)}.",
                 "Nothing was deleted.",
-                f"{_PROG} delete {found.id} --yes",
+                f"{_PROG} delete {found.id}{in_store(store)} --yes",
             )
         click.confirm(f"Delete run {found.id} and its answers for good?", abort=True, err=True)
     found.delete(server=server)

@@ -227,4 +227,5 @@ def test_the_column_that_differs_is_named(api: simulator.Simulator, clock: Clock
 def test_a_text_that_was_marked_as_none_of_a_spreadsheets_formulas_is_the_same() -> None:
     """What `collect` writes as '=1+1 into a file is the answer =1+1; another quote is another text."""
     assert first_difference(pd.Series(["'=1+1", "'-a", "b"]), ["=1+1", "-a", "b"]) is None
+    assert first_difference(pd.Series(["''=1+1", "'=1+1"]), ["'=1+1", "'=1+1"]) is None
     assert first_difference(pd.Series(["'b"]), ["b"]) == 0

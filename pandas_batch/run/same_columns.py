@@ -146,7 +146,7 @@ def _is_same_text(there: str, ours: str) -> bool:
     if there == ours:
         return True
     there, ours = (text.replace("\r\n", "\n").replace("\r", "\n") for text in (there, ours))
-    if there.startswith("'") and ours.startswith(_MARKED_AS_TEXT):
+    if there.startswith("'") and ours.lstrip("'").startswith(_MARKED_AS_TEXT) and there != ours:
         there = there.removeprefix("'")  # how a .csv says that it is no formula
     return there == ours or (len(there) >= _EXCEL_TEXT_LENGTH - 1 and ours.startswith(there))
 
