@@ -38,7 +38,9 @@ def test_what_fits_comes_back() -> None:
     assert (check_value("timeout", 5), check_value("timeout", None), check_value("force", True)) == (5.0, None, True)
 
 
-@pytest.mark.parametrize("path", [5, None, "", " ", b"x", ["a"], "no/such/folder/x.jsonl", "."])
+@pytest.mark.parametrize(
+    "path", [5, None, "", " ", b"x", ["a"], "no/such/folder/x.jsonl", ".", "x" * 300, "~nobody-here/x"]
+)
 def test_a_file_that_cannot_be_written_is_refused_with_a_line(
     path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,3 +51,11 @@ def test_a_file_that_cannot_be_written_is_refused_with_a_line(
     assert caught.value.hint
     assert list(tmp_path.iterdir()) == []
     assert check_file("there.jsonl", "") == Path("there.jsonl")
+
+
+def test_a_path_with_a_zero_byte_is_refused() -> None:
+    """Whatever the version of Python says of it."""
+    with pytest.raises(InputError):
+        check_file("a\0b/c", "run.to_jsonl(...)")
+    with pytest.raises(InputError):
+        check_file("a\0b", "run.to_jsonl(...)")

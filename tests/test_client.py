@@ -366,7 +366,7 @@ def test_run_prompts_takes_its_key_from_the_environment(quick_looks: None, monke
             assert blocking.list()
 
 
-@pytest.mark.parametrize("prompts", ["one text", b"bytes", ["a", None], ["a", 7], ["a", ["b"]]])
+@pytest.mark.parametrize("prompts", ["one text", b"bytes", {"a": "b"}, ["a", None], ["a", 7], ["a", ["b"]]])
 def test_prompts_that_are_no_texts_are_refused(api: Simulator, prompts: Any) -> None:
     """A text in place of a list, or something else among the texts, is told before anything is sent."""
     with pytest.raises(InputError):

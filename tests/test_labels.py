@@ -70,3 +70,9 @@ def test_what_has_no_order_is_refused_with_the_line(labels: Any, line: str) -> N
 def test_what_is_no_list_of_labels_is_left_alone(schema: Any) -> None:
     """Types, dicts and classes come back as they were."""
     assert with_plain_labels(schema) is schema
+
+
+def test_a_dtype_without_categories_is_not_free_text() -> None:
+    """Labels that are still to come are none: the rows would be paid for without them."""
+    with pytest.raises(InputError, match="without labels"):
+        OutputSchema.of(with_plain_labels(pd.CategoricalDtype()))

@@ -330,7 +330,9 @@ def task_requests(prompts: Sequence[str]) -> list[BatchRequest]:
     """Return one request for each text, under the id ``task-{i}-{random hex}``; anything but texts is refused."""
     if isinstance(prompts, str | bytes):
         raise InputError("prompts is one text, not a list of texts.", hint="run_prompts([prompt])")
-    if isinstance(prompts, type) or not isinstance(prompts, Iterable) or hasattr(prompts, "columns"):
+    # Of a dict the keys would be asked, and of a frame the names of its columns.
+    is_other = isinstance(prompts, type | Mapping) or hasattr(prompts, "columns")
+    if is_other or not isinstance(prompts, Iterable):
         raise InputError(f"prompts is {kind_of(prompts)}, not a list of texts.", hint='run_prompts(df["review"])')
     prompts = list(prompts)
     for position, prompt in enumerate(prompts):

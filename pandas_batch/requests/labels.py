@@ -41,7 +41,8 @@ def with_plain_labels(schema: Any) -> Any:
     if isinstance(schema, pd.Series):
         schema = schema.cat.categories if isinstance(schema.dtype, pd.CategoricalDtype) else schema.dropna().unique()
     if isinstance(schema, pd.Categorical | pd.CategoricalDtype):
-        schema = schema.categories
+        # A dtype that is still without categories describes no labels, and is no free text either.
+        schema = [] if schema.categories is None else schema.categories
     if isinstance(schema, type) and issubclass(schema, Enum):
         return [member.value for member in schema]
     if typing.get_origin(schema) is typing.Literal:

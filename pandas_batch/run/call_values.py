@@ -50,14 +50,24 @@ def check_file(path: Any, line: str) -> Path:
     Raises
     ------
     InputError
-        It is no path, its folder is not there, or it is a folder itself.
+        It is no path that a file can have, its folder is not there, or it is a folder itself.
     """
     if not isinstance(path, str | os.PathLike) or not str(path).strip() or isinstance(os.fspath(path), bytes):
         raise InputError(f"path is {shown(path)}; it has to be the path of a file.", RUN_IS_AS_IT_WAS, line)
-    target = Path(path).expanduser()
-    if target.is_dir():
+    try:
+        target = Path(path).expanduser()
+        if "\0" in str(target):
+            raise ValueError("it has a zero byte")
+        is_folder, has_folder = target.is_dir(), target.parent.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        # Too long, a zero byte in it, the home of nobody, a folder that may not be looked into.
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{clip(str(path), 120)} cannot be written: {clip(why, 120)}", RUN_IS_AS_IT_WAS, line
+        ) from None
+    if is_folder:
         raise InputError(f"{clip(str(path), 120)} is a folder.", RUN_IS_AS_IT_WAS, line)
-    if not target.parent.is_dir():
+    if not has_folder:
         folder = clip(str(target.absolute().parent), 120)
         raise InputError(
             f"{clip(str(path), 120)}: there is no folder {folder}.",
