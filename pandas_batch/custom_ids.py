@@ -18,7 +18,6 @@ N_CHARS = 47
 """Characters of every custom_id; the API allows 64 (https://docs.claude.com/en/api/creating-message-batches)."""
 FINGERPRINT_BYTES = 16
 MAX_POSITION = 99_999
-MAX_DRAW = 0xFFFF
 
 _FORMAT = "pb1"
 _NONCE_ALPHABET = string.ascii_lowercase + string.digits

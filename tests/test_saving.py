@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from pandas_batch.saving import read_frame, save
 
-
 ANSWERED = {"output": "yes", "status": "succeeded"}
 
 

@@ -40,8 +40,6 @@ OVERLOADED_GRACE_S = 60.0
 FOREIGN_PATIENCE_S = 600.0
 """How long something else than the API may answer in its place before the run stops and says what does."""
 
-"""States in which a batch may yet turn out to be on the server."""
-
 
 class Reconciler:
     """Looks for the lost batches of one run; remembers between steps how often it has looked."""
