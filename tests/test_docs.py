@@ -172,8 +172,9 @@ def test_every_message_has_its_cause_and_remedy(source: Callable[[], list[tuple[
 def test_the_page_of_errors_tells_of_nothing_that_is_not_there() -> None:
     """Each message of the page is one that the package makes."""
     made = {*snapshot(), *raised()}
-    # This one is put together before it is raised.
+    # These are put together before they are raised.
     made.add(("InputError", "The frame already has columns …, which this call would add."))
+    made.add(("StoreError", "The database of the store at … knows nothing of batches that were posted …"))
     idle = [
         (name, one)
         for name, told in catalogue().items()

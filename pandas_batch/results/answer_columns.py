@@ -183,7 +183,7 @@ class Columns:
         self._thinking += [(usage.output_tokens_details or _NO_OUTPUT_DETAILS).thinking_tokens for usage in usages]
         self._searches += [(usage.server_tool_use or _NO_SERVER_TOOL_USE).web_search_requests for usage in usages]
         word = self._vocabulary.service_tier
-        self._tiers += [word[usage.service_tier] for usage in usages]
+        self._tiers += [word[usage.service_tier or None] for usage in usages]
         word = self._vocabulary.inference_geo
         self._geos += [word[usage.inference_geo] for usage in usages]
 
