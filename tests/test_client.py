@@ -666,6 +666,30 @@ def test_the_timeout_holds_before_anything_is_posted(api: Simulator, clock: Any,
     assert "may have been made" not in words
 
 
+def test_the_timeout_before_the_last_post_sends_nobody_to_pay_twice(
+    api: Simulator, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a part of the requests is there, or may be, the line to type is not the one that posts them all again."""
+    monkeypatch.setattr(bodies, "SPLIT_BYTES", 700)
+    api.faults.add(ErrorAnswer("create", 429, times=None, skip=1))
+    with BatchClient(client=api.client(), clock=clock) as client, pytest.raises(WaitTimeout) as told:
+        client.run([BatchRequest(name, name * 500) for name in "ab"], timeout=60)
+    (batch,) = api.batches
+    assert told.value.hint == f'client.wait("{batch.id}")'
+    assert "That made no batch of them" in told.value.state
+
+
+def test_the_timeout_of_a_lost_batch_that_is_posted_again_says_where_to_look(api: Simulator, clock: Any) -> None:
+    """The first POST may have made one after all."""
+    api.faults.add(ErrorAnswer("create", 500))
+    api.faults.add(ErrorAnswer("create", 429, times=None))
+    with BatchClient(client=api.client(), clock=clock) as client, pytest.raises(WaitTimeout) as told:
+        client.run([BatchRequest("a", "one")], timeout=1_000)
+    assert "could not be posted" in told.value.what
+    assert told.value.hint.startswith("client.list()")
+    assert "may have been made" in " ".join(told.value.__notes__)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_refused_create_is_not_called_one_that_may_have_been_made(api: Simulator, clock: Any, status: int) -> None:
     """The API's own refusal is certain: no note sends the user to look for a batch."""

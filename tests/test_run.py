@@ -160,6 +160,14 @@ def test_reuse_false_pays_again_and_its_name_brings_it_back(api, clock, capsys):
     assert len(api.batches) == 3
 
 
+def test_equal_rows_that_no_id_can_tell_apart_are_refused(api, clock):
+    """A custom_id has 65,536 draws of one request: rows beyond that would share answers that were asked twice."""
+    frame = pd.DataFrame({"prompt": ["same"] * 22_000})
+    with pytest.raises(InputError, match="dedupe=False and samples=3 with more than 21,845 equal rows"):
+        ask(frame, api, clock, dedupe=False, samples=3)
+    assert api.calls("create") == 0
+
+
 def test_dedupe_false_asks_each_row(api, clock):
     """`dedupe=False` sends equal rows one by one, each with its own bill."""
     frame = pd.DataFrame({"prompt": ["same", "same", "other"]})

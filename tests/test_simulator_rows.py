@@ -368,3 +368,15 @@ def test_faults_meet_rows_through_the_api(api, client, clock):
     assert client.messages.batches.retrieve(second.id).request_counts.succeeded == 26
     assert len(api.billed) == 26
     assert api.billed_usd == sum(bill.cost_usd for bill in api.billed) > 0
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["{Choose, where minimum: 400, say, the best}", "{see minimum: 90}", "{of the form minimum: 7}", "minimum: 5"],
+)
+def test_a_number_in_a_description_of_the_users_own_is_no_bound(description):
+    """Only what the SDK writes in place of a bound is one."""
+    plain = value_for({"type": "integer"}, random.Random(3))
+    assert value_for({"type": "integer", "description": description}, random.Random(3)) == plain
+    moved = {"type": "integer", "description": "{pattern: ^a{1,2}$, minimum: 400, maximum: 400}"}
+    assert value_for(moved, random.Random(3)) == 400

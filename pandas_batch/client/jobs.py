@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pandas_batch.clock import Clock
-from pandas_batch.errors import InputError, LostAnswerError, NotEndedError, ResultsGoneError, UnreadableAnswerError
+from pandas_batch.errors import (
+    InputError,
+    LostAnswerError,
+    NotEndedError,
+    ResultsGoneError,
+    UnreadableAnswerError,
+    WaitTimeout,
+)
 from pandas_batch.requests.options import check_option
 from pandas_batch.requests.parameters import whole_number
 from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
@@ -21,7 +28,7 @@ from pandas_batch.wire.flows import Flow, Pause
 from pandas_batch.wire.listing import each_page_flow
 
 from .bodies import Requests, encode_requests, refuse_single_giants, refuse_too_large
-from .parts import ID_PREFIX, Posted, Watched, lines_to_go_on, no_batch_id, post_flow, refusal, until_ended
+from .parts import ID_PREFIX, POST_AGAIN, Posted, Watched, lines_to_go_on, no_batch_id, post_flow, refusal, until_ended
 
 if TYPE_CHECKING:
     from pandas_batch.requests.schema import OutputSchema
@@ -356,6 +363,9 @@ def _note_what_goes_on(error: BaseException, parts: list[Any]) -> None:
             f"{len(lost)} batch(es) may have been made without this program hearing of it; "
             f"client.list() shows those made after {posted_at:%Y-%m-%d %H:%M:%S} UTC."
         )
+    if notes and isinstance(error, WaitTimeout) and error.hint == POST_AGAIN:
+        # All requests posted again would be paid for twice, as far as they are there.
+        error.hint = "\n".join(lines) or "client.list()   # shows whether one of them is there"
     for note in notes:
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)

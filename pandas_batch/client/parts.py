@@ -43,6 +43,8 @@ OVERLOADED_GRACE_S = 60.0
 LIST_NEEDED = (
     "The list of batches was asked for, without which a lost answer could not be found again. Nothing was sent."
 )
+POST_AGAIN = "client.run(requests, timeout=None)"
+"""What to type where nothing of a call has come to the server."""
 ID_PREFIX = "msgbatch_"
 """How the API's ids begin; a gateway may have others, which only it knows."""
 
@@ -410,8 +412,8 @@ def never_posted(n_requests: int, error: Exception | None) -> WaitTimeout:
     why = clip(str(error).partition("\n")[0] or type(error).__name__, 300)
     return WaitTimeout(
         f"A batch of {n_requests:,} requests could not be posted before the timeout: {why}",
-        "No batch was made of these requests, nothing was billed for them.",
-        "client.run(requests, timeout=None)",
+        "That made no batch of them, and nothing was billed for it.",
+        POST_AGAIN,
     )
 
 

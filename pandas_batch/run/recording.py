@@ -33,6 +33,8 @@ BATCH_BYTES = 200_000_000
 
 _FIRST_FREE_DRAW = 1_000
 _DRAWS = 60_000
+_N_DRAWS = 1 << 16
+"""How many draws of one request a custom_id can tell apart."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ def needs_of(plan: RequestPlan, options: Options) -> Needs:
     draws = np.zeros(len(first), dtype=np.uint16)
     if not options.dedupe:
         occurrence = pd.Series(codes).groupby(codes).cumcount().to_numpy()
-        if occurrence.max(initial=0) > np.iinfo(np.uint16).max:
-            raise InputError("dedupe=False with more than 65,536 equal rows.", hint="dedupe=True")
+        most = _N_DRAWS // options.samples
+        if occurrence.max(initial=-1) >= most:
+            samples = f" and samples={options.samples}" if options.samples > 1 else ""
+            raise InputError(f"dedupe=False{samples} with more than {most:,} equal rows.", hint="dedupe=True")
         first, codes, draws = np.arange(len(rows)), np.arange(len(rows)), occurrence.astype(np.uint16)
     request_of_row = np.full(plan.n_rows, -1, dtype=np.int32)
     request_of_row[rows] = codes * options.samples

@@ -24,10 +24,9 @@ _FORMATS = {
 }
 _MAX_DEPTH = 12
 # What structured outputs take no schema with; the SDK writes "{minimum: 1, maximum: 5}" into the description.
-_BOUND = re.compile(
-    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems)"
-    r": (-?\d+(?:\.\d+)?)(?=[,}])"
-)
+_BOUNDS = "minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minLength|maxLength|minItems|maxItems"
+_IN_WORDS = re.compile(r"\{[a-zA-Z]+: .*\}", re.DOTALL)
+_BOUND = re.compile(rf"(?:^\{{|, )({_BOUNDS}): (-?\d+(?:\.\d+)?)(?=, [a-zA-Z]+: |\}}$)")
 
 
 def value_for(schema: Any, rng: random.Random) -> Any:
@@ -106,7 +105,7 @@ def _of_type(kind: str, schema: dict[str, Any], root: Any, rng: random.Random, d
 def _told_in_words(schema: dict[str, Any]) -> dict[str, float]:
     """Return the bounds that the SDK has moved into the description, where a model reads them."""
     last = str(schema.get("description", "")).rpartition("\n\n")[2]
-    if not (last.startswith("{") and last.endswith("}")):
+    if not _IN_WORDS.fullmatch(last):
         return {}
     return {name: float(number) if "." in number else int(number) for name, number in _BOUND.findall(last)}
 
