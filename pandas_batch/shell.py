@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0
     """
     try:
-        return int(commands.main(arguments, prog_name=_PROG, standalone_mode=False) or DONE)
+        return int(commands.main(arguments, prog_name=_PROG, standalone_mode=False, obj=_store_of(arguments)) or DONE)
     except click.UsageError as error:
         error.show()
         return USAGE
@@ -228,12 +228,12 @@ def _status_of(run: Run) -> int:
 
 
 @contextlib.contextmanager
-def _warnings_in_words() -> Iterator[None]:
+def _warnings_in_words(store: str | None) -> Iterator[None]:
     """Print warnings as sentences: at a prompt of a shell, the line of our code that gave them says nothing."""
     import warnings
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        print(in_shell(str(message)), file=sys.stderr)
+        print(in_shell(str(message), store), file=sys.stderr)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
@@ -249,7 +249,7 @@ def _warnings_in_words() -> Iterator[None]:
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Ask Claude about every row of a file at half price, and look after what was asked, from any shell."""
-    context.with_resource(_warnings_in_words())
+    context.with_resource(_warnings_in_words(context.obj))
 
 
 @commands.command(short_help="What a submit of FILE would cost at most.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pandas_batch.shell import main
+from pandas_batch.shell import _warnings_in_words, main
 from pandas_batch.shell_lines import in_shell
 
 
@@ -68,3 +71,16 @@ def test_errors_of_a_command_name_the_next_command(capsys: pytest.CaptureFixture
     told = capsys.readouterr().err
     assert "pandas_batch.load(" not in told
     assert "pandas_batch.runs(" not in told
+
+
+@pytest.mark.parametrize("form", [["--store", "other"], ["--store=other"]])
+def test_the_next_command_looks_into_the_same_store(
+    form: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that is typed as it is told finds what the first one found, after an error as after a warning."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "nothing", *form]) == 1
+    assert "--store" in capsys.readouterr().err
+    with _warnings_in_words("other"):
+        warnings.warn('pandas_batch.load("r").retry_failed()', UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "pandas-batch retry r --store other\n"
