@@ -456,3 +456,10 @@ def test_batches_of_a_run_speak_as_the_api_does(api, clock):
     run.result()
     (job,) = run.batches
     assert (job.batch_id, job.status, job.is_complete) == (api.batches[0].id, "ended", True)
+
+
+def test_a_deleted_run_still_has_a_repr(api, clock):
+    """Debuggers and tracebacks show what a variable holds: its handle outlives the run."""
+    run = settled(ask(pd.DataFrame({"prompt": ["a"]}), api, clock))
+    run.delete()
+    assert repr(run) == f"<Run {run.id}: not in the store any more>"

@@ -13,6 +13,7 @@ from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.engine.engine import Engine, Observer
 from pandas_batch.engine.posting import refused_words
 from pandas_batch.engine.surplus import surplus_of, surplus_words
+from pandas_batch.errors import RunNotFoundError
 from pandas_batch.run.run_answers import RunAnswers
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
@@ -250,7 +251,10 @@ class DrivenRun:
     def __repr__(self) -> str:
         from pandas_batch.display.account import text_line
 
-        return f"<Run {text_line(self.snapshot())}>"
+        try:
+            return f"<Run {text_line(self.snapshot())}>"
+        except RunNotFoundError:
+            return f"<Run {self.id}: not in the store any more>"
 
     # ---------------------------------------------------------------- driving
 
