@@ -91,6 +91,15 @@ def options_as_list(
     lines[start:end] = told
 
 
+def names_together(
+    _app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]
+) -> None:
+    """Keep names that share a description together: a space in them would read as a type before a name."""
+    for at, line in enumerate(lines):
+        if re.fullmatch(r"\w+(, \w+)+", line):
+            lines[at] = line.replace(", ", ",")
+
+
 def without_clocks(
     _app: Any,
     _what: str,
@@ -110,6 +119,6 @@ def setup(app: Any) -> None:
     """Let Sphinx call what is above."""
     app.connect("source-read", as_shown)
     app.connect("autodoc-process-signature", without_clocks)
-    app.connect(
-        "autodoc-process-docstring", options_as_list, priority=400
-    )  # before its sections are read
+    # Before the sections are read.
+    app.connect("autodoc-process-docstring", options_as_list, priority=400)
+    app.connect("autodoc-process-docstring", names_together, priority=400)

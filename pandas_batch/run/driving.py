@@ -222,7 +222,7 @@ class DrivenRun:
 
     @property
     def paid_usd(self) -> float | None:
-        """What this run added to the bill, in USD: answers of other runs that it reuses are not in it."""
+        """What this run added to the bill, in USD; answers of other runs that it reuses are not in it."""
         return self._status.totals().paid_usd
 
     @property

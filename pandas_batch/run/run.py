@@ -291,7 +291,7 @@ class Run(DrivenRun):
 
     @property
     def failed(self) -> pd.DataFrame:
-        """The rows that have no usable answer: label as index, ``position``, ``status`` and ``error``."""
+        """The rows that have no usable answer, with their labels, ``position``, ``status`` and ``error``."""
         answers = self.answers()
         positions = answers.failed_positions()
         columns, _ = columns_of(answers, ["status", "error"], rows=positions)
@@ -341,7 +341,7 @@ class Run(DrivenRun):
         """
         Draw rows by status, tokens, cost against the estimate, lengths of the answers and times of the batches.
 
-        The picture has no ground of its own: it is read on a light page and on a dark one, with colors and without.
+        The picture has a transparent background, and can be read on light and dark pages, with colors and without.
         Needs the extra ``plot``.
 
         Parameters
