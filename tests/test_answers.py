@@ -520,6 +520,21 @@ def results_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ANSWER_SCHEMA.names)
+def test_answers_of_another_version_have_the_columns_of_this_one(results_file: Path, tmp_path: Path, name: str) -> None:
+    """What a stored file lacks is null, a flag is yes, what it has besides is left out, and the rest is as it was."""
+    n = 600 * len(ALL_OUTCOMES)
+    table = decode_to_file(results_file, tmp_path / "a.arrow", prefix=PREFIX, n_requests=n, at=AT).table
+    other = table.drop_columns([name]).append_column("of_tomorrow", pa.nulls(n, pa.string()))
+    with pa.ipc.new_file(tmp_path / "other.arrow", other.schema) as writer:
+        writer.write_table(other.unify_dictionaries())
+    read = read_answers(tmp_path / "other.arrow")
+    assert pa.concat_tables([read, table]).schema == ANSWER_SCHEMA
+    lacked = True if pa.types.is_boolean(ANSWER_SCHEMA.field(name).type) else None
+    assert set(read[name].to_pylist()) == {lacked}
+    assert rows(read.drop_columns([name])) == rows(table.drop_columns([name]))
+
+
 def test_straight_to_a_file_is_the_same_as_by_way_of_memory(results_file: Path, tmp_path: Path) -> None:
     """The way that never holds the texts gives the same rows and prices as the way through memory."""
     n = 600 * len(ALL_OUTCOMES)

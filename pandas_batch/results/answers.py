@@ -252,6 +252,8 @@ def read_answers(path: str | os.PathLike[str]) -> pa.Table:
     """
     Map answers back from a file; milliseconds, whatever their size.
 
+    The file may be of another version: what it lacks of `ANSWER_SCHEMA` is null, what it has besides is left out.
+
     Raises
     ------
     OSError
@@ -259,7 +261,19 @@ def read_answers(path: str | os.PathLike[str]) -> pa.Table:
     """
     # As a buffer: of a file, even a mapped one, Arrow reads every part in another thread.
     with pa.memory_map(os.fspath(path)) as file:
-        return pa.ipc.open_file(file.read_buffer()).read_all()
+        return _as_of_this_version(pa.ipc.open_file(file.read_buffer()).read_all())
+
+
+def _as_of_this_version(table: pa.Table) -> pa.Table:
+    if table.schema.names == ANSWER_SCHEMA.names:
+        return table
+    for at, column in enumerate(ANSWER_SCHEMA):
+        if column.name not in table.schema.names:
+            # A flag says what an older version took for granted.
+            is_flag = pa.types.is_boolean(column.type)
+            values = pa.repeat(pa.scalar(True), len(table)) if is_flag else pa.nulls(len(table), column.type)
+            table = table.add_column(at, column, values)
+    return table.select(ANSWER_SCHEMA.names)
 
 
 def is_text(line: bytes) -> bool:
