@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,3 +217,10 @@ def test_lines_of_results_are_split_at_newlines_only() -> None:
                 if isinstance(node, ast.Attribute) and node.attr == "splitlines"
             ]
             assert called == [], path.name
+
+
+def test_what_a_block_of_an_answer_is_stands_in_one_table() -> None:
+    """Whoever reads answers asks `content_blocks.py` which blocks are text, so that a new kind is an entry there."""
+    for folder in ("run", "engine", "client", "results"):
+        for path in (PACKAGE / folder).glob("*.py"):
+            assert not re.search(r"""(\.type|"type"\)?\]?) [!=]= "text\"""", path.read_text(encoding="utf-8")), path

@@ -322,8 +322,9 @@ def _parsed(result: BatchResult, schema: OutputSchema | None) -> BatchResult:
     """Return a result with what its answer says; one whose answer does not fit is ``invalid``."""
     if schema is None or not result.succeeded:
         return result
-    content = (result.message or {}).get("content")
-    texts = [block.get("text") for block in content or () if isinstance(block, dict) and block.get("type") == "text"]
+    from pandas_batch.results.answer_contents import texts_of
+
+    texts = texts_of((result.message or {}).get("content") or ())
     last = texts[-1] if len(texts) > 1 and isinstance(texts[-1], str) else None
     if not texts and result.tool_calls:
         # The call of a tool that was asked for besides.

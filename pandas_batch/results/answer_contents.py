@@ -99,6 +99,18 @@ def _is_any(block: Mapping[str, Any], kinds: frozenset[str]) -> bool:
     return isinstance(kind, str) and kind in kinds
 
 
+def texts_of(content: Sequence[Any]) -> list[Any]:
+    """
+    Return the text of each text block, as it came.
+
+    Examples
+    --------
+    >>> texts_of([{"type": "text", "text": "Yes."}, {"type": "tool_use", "name": "look"}])
+    ['Yes.']
+    """
+    return [block.get("text") for block in _blocks(content) if _is_any(block, TEXT_BLOCKS)]
+
+
 def thinking_of(content: Sequence[Any]) -> str | None:
     """
     Return what was thought, the blocks apart by an empty line; None where nothing of it is shown.
