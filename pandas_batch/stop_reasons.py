@@ -24,6 +24,8 @@ class StopReason:
         Why the answer does not fit a schema.
     needs_room
         Whether the same request with more ``max_tokens`` may be answered whole.
+    advice
+        What to ask instead, where the same request would be cut again; "" where there is nothing to say.
     """
 
     name: str
@@ -32,6 +34,7 @@ class StopReason:
     of_rows: str = ""
     of_answer: str = ""
     needs_room: bool = False
+    advice: str = ""
 
 
 PAUSED = "pause_turn"
@@ -66,6 +69,7 @@ STOP_REASONS = (
         is_cut=True,
         of_rows="filled the model's context window",
         of_answer="the answer was cut at the end of the context window",
+        advice="A shorter prompt leaves the answer more room.",
     ),
 )
 

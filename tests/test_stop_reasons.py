@@ -27,6 +27,7 @@ def test_what_is_cut_is_said_and_asked_again(clock, reason: StopReason):
         told = [str(one.message) for one in caught]
         cut = [text for text in told if reason.of_rows and reason.of_rows in text]
         assert len(cut) == reason.is_cut
+        assert all(reason.advice in text for text in cut)
         assert ["max_tokens=32" in text for text in cut] == [reason.needs_room] * len(cut)
         # What has paused goes on; everything else begins anew.
         again_texts = {"hmwhole", "whole"} if reason.name == PAUSED else {"whole"} if reason.is_cut else {"hm", "whole"}

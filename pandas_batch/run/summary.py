@@ -64,7 +64,7 @@ def warnings_of(
         how = f'errors="all"{limit}' if any(reason.name != PAUSED for reason in cut) else ""
         told.append(
             f"Run {run_id}: of the answered rows {', '.join(parts)}; see the column stop_reason. "
-            f"To ask these again: {run}.retry_failed({how})"
+            f"To ask these again: {run}.retry_failed({how})" + "".join(f". {it.advice}" for it in cut if it.advice)
         )
     beside = _count_values(answers, "beside_output") if _words_of(answers, "beside_output") else {}
     beside = {column: n for column, n in beside.items() if not {column, "content"} & {*names}}
