@@ -26,19 +26,27 @@ def frame_of(n: int = 20) -> pd.DataFrame:
     return pd.DataFrame({"prompt": [f"row {number:03d}" for number in range(n)]}, index=range(100, 100 + n))
 
 
-def late(api: simulator.Simulator, clock: Any, frame: pd.DataFrame, *, answered: float = 0.5, **options: Any) -> Run:
+def late(
+    api: simulator.Simulator,
+    clock: Any,
+    frame: pd.DataFrame,
+    *,
+    answered: float = 0.5,
+    seconds: float = 1000.0,
+    **options: Any,
+) -> Run:
     """Return a posted run whose batch is answered by so much."""
-    api.seconds_per_batch = 1000.0
+    api.seconds_per_batch = seconds
     with clock.held():
         run = ask(frame, api, clock, columns="all", **options)
         run.wait_submitted()
-        clock.advance(1000.0 * answered)
+        clock.advance(seconds * answered)
     return run
 
 
 def held(api: simulator.Simulator, clock: Any, frame: pd.DataFrame, **options: Any) -> Run:
-    """Return the same, with a clock that does not run before it is asked to finish."""
-    return late(api, clock, frame, answered=0.0, **options)
+    """Return the same with nothing answered, so slow that nothing is while it is being canceled."""
+    return late(api, clock, frame, answered=0.0, seconds=80_000.0, **options)
 
 
 def test_the_answered_rows_have_the_batch_price_and_the_others_the_standard_price(api, clock):
