@@ -236,7 +236,7 @@ def test_the_price_is_told_before(api, clock, capsys):
 
 
 def test_a_batch_that_ends_while_it_is_canceled_costs_nothing_more(api, clock):
-    run = held(api, clock, frame_of())
+    run = late(api, clock, frame_of(), answered=0.0)
     with clock.held():
         clock.advance(2000.0)
     out = run.finish_now()
