@@ -8,7 +8,6 @@ from rowlab import ask
 
 from pandas_batch import simulator
 from pandas_batch.engine import posting
-from pandas_batch.engine.pauses import backoff_s
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.run import recording
 from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
@@ -103,9 +102,3 @@ def test_warm_cache_sends_one_row_first(clock):
         assert (first.n_requests, rest.n_requests) == (1, 8)
         assert rest.facts.created_at >= first.facts.created_at + 30
         assert out["status"].eq("succeeded").all()
-
-
-def test_backoff_is_bounded():
-    """Pauses double up to a minute, with a quarter of jitter either way."""
-    for n_failures in range(1, 60):
-        assert 0.75 * min(60, 2.0 ** (n_failures - 1)) <= backoff_s(n_failures) <= 75

@@ -20,7 +20,8 @@ from pandas_batch.errors import (
 from pandas_batch.requests.options import check_option
 from pandas_batch.requests.parameters import whole_number
 from pandas_batch.types import BatchJob, BatchRequest, BatchResult, System
-from pandas_batch.wire.downloads import backoff_s, results_flow
+from pandas_batch.wire.backoff import backoff_s
+from pandas_batch.wire.downloads import results_flow
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Page, Polled, cancel_flow, delete_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s

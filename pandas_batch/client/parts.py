@@ -20,7 +20,8 @@ from pandas_batch.errors import (
 from pandas_batch.requests.plain_values import shown
 from pandas_batch.server_values import time_of
 from pandas_batch.types import BatchJob, BatchResult
-from pandas_batch.wire.downloads import backoff_s, results_flow
+from pandas_batch.wire.backoff import backoff_s
+from pandas_batch.wire.downloads import results_flow
 from pandas_batch.wire.drivers import collect
 from pandas_batch.wire.endpoints import Created, Page, create_flow, list_flow, retrieve_flow
 from pandas_batch.wire.failures import is_not_found, is_spend_cap, is_transient, retry_after_s, server_time

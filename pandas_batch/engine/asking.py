@@ -21,9 +21,9 @@ from pandas_batch.amounts import duration
 from pandas_batch.clock import Clock
 from pandas_batch.errors import InputError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
+from pandas_batch.wire.backoff import backoff_s
 
 from .journal import asked_live, asking_live
-from .pauses import backoff_s
 from .settling import settle_live
 from .spooling import params_of_line
 

@@ -14,9 +14,9 @@ from pandas_batch.errors import ResultsGoneError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 from pandas_batch.results.row_status import CODE, status_codes
 from pandas_batch.server_values import times_of
+from pandas_batch.wire.backoff import backoff_s
 
 from .memory import give_back_cache, give_back_memory
-from .pauses import backoff_s
 from .polling import FOREIGN_PATIENCE_S, GONE_AFTER
 from .posting import EngineContext, Step
 from .processor_turn import ProcessorTurn

@@ -27,13 +27,13 @@ from pandas_batch.errors import PandasBatchError, StoreError
 from pandas_batch.server_values import times_of
 from pandas_batch.store.states import AT_THE_SERVER, SETTLED, TO_SEND, WITHOUT_ID
 from pandas_batch.types import RunStatus
+from pandas_batch.wire.backoff import backoff_s
 
 from .compacting import PAUSE_S, compact_run
 from .crew import Crew
 from .journal import Journal, logger
 from .last_words import words_at_the_end
 from .memory import give_back_memory
-from .pauses import backoff_s
 from .posting import EngineContext, Step
 from .scheduling import INSTANT_S, Scheduler
 from .surplus import look_for_surplus

@@ -1,11 +1,9 @@
-"""How long to wait: after failures, and between two looks at a batch that is under way."""
+"""How long to wait between two looks at a batch that is under way."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-
-MOST_BACKOFF_S = 60.0
 
 POLL_SHARE = 0.1
 """The longest pause between two looks, as a share of the time that has passed."""
@@ -13,21 +11,6 @@ _N_MARKS = 8
 _ALIKE = 8
 """Batches up to so many times larger or smaller tell something about one another."""
 _AFTER_MARK_S = 1.0
-
-
-def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = MOST_BACKOFF_S, growth: float = 2.0) -> float:
-    """
-    Return the pause after the n-th failure in a row: growing (doubling), bounded, with jitter.
-
-    Examples
-    --------
-    >>> 0.75 <= backoff_s(1) <= 1.25
-    True
-    >>> backoff_s(50) <= 75
-    True
-    """
-    pause_s = min(most_s, first_s * growth ** min(n_failures - 1, 16))
-    return pause_s * (0.75 + secrets.randbelow(501) / 1000)
 
 
 def poll_pause_s(

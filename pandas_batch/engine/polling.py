@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pandas_batch.errors import StoreError, UnreadableAnswerError, clip
 from pandas_batch.failpoints import reached
 from pandas_batch.server_values import times_of
+from pandas_batch.wire.backoff import backoff_s
 from pandas_batch.wire.listing import each_page_flow, find_listed_flow, is_older, large_page_flow
 
-from .pauses import POLL_SHARE, backoff_s, marks_of, poll_pause_s
+from .pauses import POLL_SHARE, marks_of, poll_pause_s
 from .posting import EngineContext, Step
 
 if TYPE_CHECKING:

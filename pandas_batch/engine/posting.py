@@ -23,9 +23,9 @@ from pandas_batch.errors import (
 )
 from pandas_batch.failpoints import reached
 from pandas_batch.server_values import time_of, times_of
+from pandas_batch.wire.backoff import backoff_s
 
 from .memory import give_back_cache
-from .pauses import backoff_s
 from .spooling import SpoolBody, params_of_line, spool_lines
 from .uploads import Uploads
 

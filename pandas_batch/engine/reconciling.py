@@ -18,9 +18,9 @@ from pandas_batch.failpoints import reached
 from pandas_batch.results.result_lines import id_of
 from pandas_batch.server_values import times_of
 from pandas_batch.store.states import WITHOUT_ID
+from pandas_batch.wire.backoff import backoff_s
 from pandas_batch.wire.listing import candidates_flow, newer_batches_flow
 
-from .pauses import backoff_s
 from .posting import EngineContext, Step, split_in_halves
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pandas_batch.store.states import WITHOUT_ID
-
-from .pauses import backoff_s
+from pandas_batch.wire.backoff import backoff_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

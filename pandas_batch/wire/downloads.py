@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -10,6 +9,7 @@ from datetime import datetime
 from pandas_batch.clock import Clock
 from pandas_batch.errors import outside_level
 from pandas_batch.types import BatchResult
+from pandas_batch.wire.backoff import backoff_s
 from pandas_batch.wire.endpoints import open_results_flow
 from pandas_batch.wire.failures import is_not_found, is_transient, retry_after_s
 from pandas_batch.wire.flows import Emit, Flow, Pause, Read
@@ -18,19 +18,6 @@ N_DOWNLOADS = 5
 """How often a file is fetched to its end before what it lacks is taken to be absent."""
 FAILING_PATIENCE_S = 600.0
 """How long downloads may go on failing before the error is raised."""
-
-
-def backoff_s(n_failures: int, *, first_s: float = 1.0, most_s: float = 60.0) -> float:
-    """
-    Return the pause after the n-th failure in a row: doubling, bounded, with a quarter of jitter either way.
-
-    Examples
-    --------
-    >>> 0.75 <= backoff_s(1) <= 1.25, backoff_s(99) <= 75
-    (True, True)
-    """
-    pause_s = min(most_s, first_s * 2.0 ** min(max(n_failures, 1) - 1, 16))
-    return pause_s * (0.75 + secrets.randbelow(501) / 1000)
 
 
 def results_flow(
