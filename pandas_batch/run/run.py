@@ -405,7 +405,7 @@ class Run(DrivenRun):
 
     def cancel(self, *, force: bool = False) -> str:
         """
-        Cancel the batches that this run posted; answers that are there already are kept (and were billed).
+        Cancel the batches that this run posted; what is answered by the time they stop is kept, and billed.
 
         Parameters
         ----------
