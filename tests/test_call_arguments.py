@@ -7,6 +7,7 @@ import enum
 import inspect
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class Handle:
         return once
 
     def fails(self) -> None:
-        int(None)  # type: ignore[call-overload]
+        int(None)  # type: ignore[call-overload]  # on purpose
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def answer_of(call: Callable[[], object]) -> PandasBatchError | None:
     return None
 
 
-@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")
+@pytest.mark.filterwarnings("ignore:Run run_:UserWarning")  # rows of the simulator fail, and a run says so
 @pytest.mark.parametrize("name", CALLS)
 def test_no_mistake_is_answered_with_a_raw_error(
     name: str, world: _World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,5 +239,5 @@ def test_no_mistake_is_answered_with_a_raw_error(
     """Whatever stands where something else is meant: it works, or the error has all of its three parts."""
     monkeypatch.chdir(tmp_path)
     for title, value in WRONG.items():
-        said = answer_of(lambda value=value: CALLS[name](world, value))  # type: ignore[misc]
+        said = answer_of(partial(CALLS[name], world, value))
         assert said is None or (said.state and said.hint), f"{name} <- {title}: {said}"

@@ -277,7 +277,7 @@ def test_a_metric_that_reads_a_column_that_is_not_there_is_told_which() -> None:
         compare_runs(run, run, metric=lambda df: float((df["output"] == df["truth"]).mean()))
     assert "attach(" in caught.value.hint
     with pytest.raises(KeyError) as own:
-        compare_runs(run, run, metric=lambda df: {"output": 1.0}[5])  # type: ignore[index]
+        compare_runs(run, run, metric=lambda df: {"output": 1.0}[5])  # type: ignore[index]  # on purpose
     assert not isinstance(own.value, PandasBatchError)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pandas_batch.custom_ids import custom_ids, new_nonce, parse_custom_id, prefix_of
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def test_every_id_of_a_batch_begins_with_its_prefix() -> None:
@@ -22,7 +19,6 @@ def test_every_id_of_a_batch_begins_with_its_prefix() -> None:
         assert made.startswith(prefix_of(nonce))
 
 
-@UNHURRIED
 @given(
     st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=30),
     st.integers(0, 99_000),

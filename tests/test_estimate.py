@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import pandas_batch
@@ -244,7 +244,7 @@ ANY_TEXT = st.one_of(
 
 @pytest.mark.parametrize("offline", [False, True])
 # A law holds on a busy machine too.
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     prompts=st.one_of(st.lists(ANY_TEXT, min_size=1, max_size=20), st.lists(ANY_TEXT, min_size=30, max_size=60)),
     system=st.one_of(st.none(), ANY_TEXT),
@@ -470,7 +470,7 @@ def calls(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, Any]]:
     return frame, options
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(call=calls())
 @example(
     call=(

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pandas_batch.requests.fingerprints import (
@@ -21,9 +21,6 @@ from pandas_batch.requests.fingerprints import (
 )
 from pandas_batch.requests.options import parse_options
 from pandas_batch.requests.plan import plan_requests
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 BASE_URL = "https://api.anthropic.com"
 API_VERSION = "2026-10-21"
@@ -88,7 +85,6 @@ def test_base_urls_are_written_in_one_way(given_url: str, normalized: str) -> No
     assert normalized_base_url(given_url) == normalized
 
 
-@UNHURRIED
 @given(
     st.lists(st.one_of(TEXTS, st.none()), max_size=20), st.integers(0, 5), st.sampled_from(["string", "large_string"])
 )
@@ -102,7 +98,6 @@ def test_a_text_has_the_same_fingerprint_in_every_arrow_layout(texts: list[str |
     assert [row.tobytes() for row in fingerprint_texts(digest, chunked)] == alone * 2
 
 
-@UNHURRIED
 @given(TEXTS, TEXTS)
 def test_different_texts_have_different_fingerprints(a: str, b: str) -> None:
     """Two prompts share a fingerprint only where they are the same text."""

@@ -16,12 +16,13 @@ from rowlab import ask, until_batches
 from pandas_batch import BatchClient
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.run import recording
+from pandas_batch.server_values import time_of
 from pandas_batch.simulator import Simulator
 from pandas_batch.simulator.faults import LostAnswer
 from pandas_batch.wire import listing
 from pandas_batch.wire.endpoints import Page
 from pandas_batch.wire.flows import Flow
-from pandas_batch.wire.listing import each_page_flow, newer_batches_flow
+from pandas_batch.wire.listing import each_page_flow, find_listed_flow, newer_batches_flow
 
 FRAME = pd.DataFrame({"prompt": ["a", "b", "c"]})
 
@@ -134,6 +135,34 @@ def test_the_client_lists_to_the_end_or_says_that_it_cannot(api):
             client.list(4)
 
 
+def read_in_pages(batches: list[dict[str, Any]], n_on_page: int, flow: Flow[Any]) -> Any:
+    """Return what `flow` makes of a list of these batches, so many on a page."""
+
+    def read(after_id: str | None) -> Flow[Page]:
+        start = 0 if after_id is None else 1 + [batch["id"] for batch in batches].index(after_id)
+        page = batches[start : start + n_on_page]
+        has_more = start + n_on_page < len(batches)
+        return Page(batches=page, has_more=has_more, last_id=page[-1]["id"] if page else None)
+        yield
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(each_page_flow, "__kwdefaults__", {"read": read})
+        with pytest.raises(StopIteration) as ended:
+            next(flow)
+    return ended.value.value
+
+
+@given(st.booleans(), st.integers(2, 6), st.integers(0, 8))
+def test_a_batch_is_found_in_a_list_sorted_either_way(is_reversed: bool, n_on_page: int, wanted: int) -> None:
+    """What is older than the batch ends the search only in a list that is newest first, as the API's is."""
+    batches = [{"id": f"msgbatch_{n}", "created_at": f"2026-11-23T08:00:0{n}Z"} for n in range(9)]
+    batches = batches[::-1] if is_reversed else batches
+    flow = find_listed_flow(f"msgbatch_{wanted}", time_of(f"2026-11-23T08:00:0{wanted}Z"))
+    found = read_in_pages(batches, n_on_page, flow)
+    assert found is not None
+    assert found["id"] == f"msgbatch_{wanted}"
+
+
 @given(st.integers(0, 12), st.integers(1, 4), st.integers(0, 13), st.booleans())
 def test_what_is_newer_than_the_mark_is_found_whatever_the_pages(
     n_batches: int, n_on_page: int, at: int, has_mark: bool
@@ -141,18 +170,6 @@ def test_what_is_newer_than_the_mark_is_found_whatever_the_pages(
     """However the list is cut into pages, the batches before the mark are those that come back, newest first."""
     batches = [{"id": f"msgbatch_{n}"} for n in reversed(range(n_batches))]
 
-    def read(after_id: str | None) -> Flow[Page]:
-        start = 0 if after_id is None else 1 + [batch["id"] for batch in batches].index(after_id)
-        page = batches[start : start + n_on_page]
-        has_more = start + n_on_page < n_batches
-        return Page(batches=page, has_more=has_more, last_id=page[-1]["id"] if page else None)
-        yield
-
     mark = batches[at]["id"] if has_mark and at < n_batches else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(each_page_flow, "__kwdefaults__", {"read": read})
-        flow = newer_batches_flow(mark, None)
-        with pytest.raises(StopIteration) as ended:
-            next(flow)
-    newer, _, _ = ended.value.value
+    newer, _, _ = read_in_pages(batches, n_on_page, newer_batches_flow(mark, None))
     assert newer == (batches[:at] if mark is not None else batches)

@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pandas_batch.errors import InputError, PromptError
@@ -23,9 +23,6 @@ from pandas_batch.requests import media
 from pandas_batch.requests.media_types import image_size, media_type_of
 from pandas_batch.requests.options import parse_options
 from pandas_batch.requests.plan import RequestPlan, plan_requests
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -131,7 +128,6 @@ def test_lossless_and_extended_webp_tell_their_size() -> None:
         assert image_size(buffer.getvalue(), "image/webp") == (33, 44)
 
 
-@UNHURRIED
 @given(st.binary(max_size=64), st.sampled_from(["image/png", "image/jpeg", "image/gif", "image/webp"]))
 def test_a_broken_header_never_raises(data: bytes, media_type: str) -> None:
     """Whatever the bytes, looking at them is safe."""

@@ -116,7 +116,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it is killed on purpose
 @pytest.mark.parametrize("point", failpoints.POINTS[3:])
 @pytest.mark.parametrize("after", [0, 1])
 def test_stopped_at_any_instant_it_goes_on_and_pays_nothing_twice(api, clock, monkeypatch, point, after):

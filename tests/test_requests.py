@@ -12,16 +12,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pandas_batch.errors import ColumnNotFoundError, InputError, PromptError
 from pandas_batch.requests.options import parse_options
 from pandas_batch.requests.plan import RequestPlan, plan_requests, preview_requests
 from pandas_batch.requests.texts import escaped
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 WHERE = {"base_url": "https://api.anthropic.com", "api_version": "2026-10-21"}
 SURROGATE = "\ud83d"
@@ -139,7 +136,6 @@ def test_a_request_is_what_the_sdk_would_send() -> None:
     ]
 
 
-@UNHURRIED
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=8))
 def test_every_text_arrives_as_it_was(texts: list[str]) -> None:
     """Whatever Unicode a cell holds is what the request says."""
@@ -540,7 +536,6 @@ CELLS_OF_ALL_KINDS = st.one_of(
 )
 
 
-@UNHURRIED
 @given(st.lists(CELLS_OF_ALL_KINDS, min_size=1, max_size=12))
 def test_whatever_a_column_holds_every_row_has_a_story(cells: list[Any]) -> None:
     """Each row is sent, or missing, or has a reason; no cell of any kind harms another row."""

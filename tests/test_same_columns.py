@@ -114,8 +114,8 @@ FILES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*date format")
-@settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*date format")  # pandas guesses at a column of odd texts
+@settings(max_examples=60)
 @given(answers=st.lists(st.none() | ANSWERS, min_size=1, max_size=5), file=st.sampled_from(sorted(FILES)))
 def test_what_a_file_makes_of_a_column_is_no_difference(answers: list[dict[str, Any] | None], file: str) -> None:
     """For any answers and any file every column that came back is still known."""

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rowlab import all_outcomes, ask, cut_on_purpose, plan_outcomes
 from typing_extensions import TypedDict
@@ -27,9 +27,6 @@ from pandas_batch.errors import InputError
 from pandas_batch.requests.json_schema import misfits, with_single_types
 from pandas_batch.requests.schema import OutputSchema
 from pandas_batch.requests.text_dtype import text_dtype
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Mood(enum.Enum):
@@ -379,7 +376,6 @@ VALUES = st.recursive(
 )
 
 
-@UNHURRIED
 @given(SCHEMAS, VALUES)
 def test_the_validator_agrees_with_the_reference(schema: dict[str, Any], value: Any) -> None:
     """For every schema of the supported keywords and every value, the verdict is jsonschema's."""
@@ -496,7 +492,6 @@ def parse_and_plan(labels: Any) -> None:
     pd.DataFrame({"p": ["a"]}).claude_batch.preview("p", output_schema=labels)
 
 
-@UNHURRIED
 @given(st.lists(st.text(min_size=1).filter(lambda text: bool(text.strip())), min_size=1, max_size=6, unique=True))
 def test_each_label_is_read_back_and_nothing_else_is(labels: list[str]) -> None:
     """Whatever the labels are, the column is a category of them in their order; another word is invalid."""

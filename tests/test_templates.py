@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.errors import ColumnNotFoundError, InputError
 from pandas_batch.requests.templates import parse_template
-
-# A law holds on a busy machine too.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def fill(template: str, frame: pd.DataFrame) -> list[str | None]:
@@ -199,7 +196,6 @@ def test_a_lone_surrogate_in_a_field_is_the_rows_own_error() -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@UNHURRIED
 @given(st.lists(st.tuples(TEXTS, st.integers(-(2**62), 2**62), st.floats(allow_nan=False)), min_size=1, max_size=10))
 def test_a_template_is_format_applied_to_each_row(rows: list[tuple[str, int, float]]) -> None:
     """For every frame the result is what str.format gives row by row."""

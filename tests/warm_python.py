@@ -158,9 +158,9 @@ def become(job: dict[str, Any], streams: list[int]) -> None:
         stream.reconfigure(line_buffering=number == 2 or os.isatty(number), write_through=is_unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - the same
     main = sys.modules["__main__"] = ModuleType("__main__")
-    main.__builtins__ = __builtins__  # type: ignore[attr-defined]
+    main.__builtins__ = __builtins__  # type: ignore[attr-defined]  # a main module has them
     kind, *rest = job["arguments"]
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     if kind == "-c":
@@ -178,7 +178,7 @@ def become(job: dict[str, Any], streams: list[int]) -> None:
         assert spec.origin is not None
         main.__spec__, main.__file__, main.__package__ = spec, spec.origin, spec.parent
         sys.argv = [spec.origin, *rest]
-        code = spec.loader.get_code(spec.name)  # type: ignore[union-attr]
+        code = spec.loader.get_code(spec.name)  # type: ignore[union-attr]  # a file has a loader
         if module == "ipykernel_launcher":
             pd.set_option("display.max_columns", 20)  # as pandas chooses where a kernel imports it
         sys.path.pop(0)

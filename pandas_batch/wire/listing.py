@@ -160,9 +160,9 @@ def find_listed_flow(batch_id: str, created_at: datetime | None) -> Flow[dict[st
 
 
 def is_older(page: Page, time: datetime | None) -> bool:
-    """Return whether all that follows a page was made before `time`."""
+    """Return whether all that follows a page was made before `time`; not where the list is not newest first."""
     oldest_at = time_of(page.batches[-1].get("created_at")) if page.batches else None
-    return time is not None and oldest_at is not None and oldest_at < time
+    return time is not None and oldest_at is not None and oldest_at < time and _is_newest_first(page.batches)
 
 
 def _described_flow(listed: dict[str, Any]) -> Flow[dict[str, Any]]:
