@@ -139,7 +139,7 @@ def encode_requests(
         request = _of_dict(given, position) if isinstance(given, Mapping) else given
         if not isinstance(request, BatchRequest):
             raise InputError(
-                f"requests[{position}] is a {type(request).__name__}, not a BatchRequest or a dict.",
+                f"requests[{position}] is {kind_of(request)}, not a BatchRequest or a dict.",
                 hint='BatchRequest("task-1", "...")',
             )
         custom_ids.append(_checked_id(request.custom_id, position))
@@ -338,7 +338,7 @@ def task_requests(prompts: Sequence[str]) -> list[BatchRequest]:
     for position, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise InputError(
-                f"prompts[{position}] is a {type(prompt).__name__}, not a text.",
+                f"prompts[{position}] is {kind_of(prompt)}, not a text.",
                 hint="BatchClient().run([BatchRequest(...)])   # for content blocks and conversations",
             )
     return [BatchRequest(f"task-{i}-{secrets.token_hex(4)}", prompt) for i, prompt in enumerate(prompts)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Generator, Sequence
 from functools import cached_property
@@ -16,10 +15,10 @@ from pandas_batch.clock import SYSTEM_CLOCK, Clock
 from pandas_batch.columns import BORNE_ONCE, COLUMN, names_of_choice
 from pandas_batch.engine.collecting import gone_error
 from pandas_batch.engine.surplus import surplus_of, surplus_words
-from pandas_batch.errors import NOTHING_SENT, InputError, NotEndedError, RunNotFoundError, outside_level
+from pandas_batch.errors import NOTHING_SENT, InputError, RunNotFoundError, outside_level
 from pandas_batch.requests.option_checks import check_columns
 
-from .call_values import RUN_IS_AS_IT_WAS, check_file, check_value
+from .call_values import RUN_IS_AS_IT_WAS, check_value
 from .driving import DrivenRun
 from .joining import columns_of
 from .target_frame import TargetFrame, insert_columns
@@ -246,14 +245,12 @@ class Run(DrivenRun):
 
     def to_arrow(self) -> pa.Table:
         """Return the added columns as an Arrow table, in the order of the rows; texts are not copied."""
-        import pyarrow as pa
+        from .exporting import arrow_table
 
         names = self._options.column_names
         columns, _ = self._columns(names)
         of_lists = {self._options.prefix + name for name in names if COLUMN[name].dtype == "object"}
-        # No type of Arrow fits what different tools are called with.
-        made = {name: _to_json_texts(values) if name in of_lists else values for name, values in columns.items()}
-        return pa.table({name: _to_arrow(values) for name, values in made.items()})
+        return arrow_table(columns, of_lists=of_lists)
 
     def first_difference(
         self, names: Sequence[str], column_names: tuple[str, ...] | None = None
@@ -374,32 +371,9 @@ class Run(DrivenRun):
         StoreError
             The raw results of a batch are damaged; they are fetched again by the next look at the run.
         """
-        import os
+        from .exporting import write_raw_lines
 
-        from pandas_batch.engine.rebuilding import raw_blocks
-
-        target = check_file(path, f'{self.expression}.to_jsonl("results.jsonl")')
-        if not self.is_settled():
-            raise NotEndedError(
-                f"Run {self.id} has not ended; its raw results are not all here.",
-                "Nothing was written.",
-                f"{self.expression}.wait().to_jsonl({str(path)!r})",
-            )
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with part.open("wb") as out:
-                for batch in self.batch_records():
-                    if batch.state == "collected":
-                        last = b"\n"
-                        for block in raw_blocks(self._store, batch):
-                            out.write(block)
-                            last = block
-                        if not last.endswith(b"\n"):
-                            out.write(b"\n")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-        return target
+        return write_raw_lines(self, path)
 
     # ---------------------------------------------------------------- cancel, retry, delete
 
@@ -601,13 +575,3 @@ def _run_of_another_process(store_path: str, run_id: str, target: TargetFrame) -
             f'pandas_batch.load("{run_id}", store=...)   # where that store can be reached',
         )
     return Run.of(opened, opened.runs.find(run_id), target=target)
-
-
-def _to_json_texts(values: Any) -> list[str | None]:
-    return [None if value is None else json.dumps(value, ensure_ascii=False) for value in values]
-
-
-def _to_arrow(values: Any) -> Any:
-    import pyarrow as pa
-
-    return values.__arrow_array__() if hasattr(values, "__arrow_array__") else pa.array(values)
