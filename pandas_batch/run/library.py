@@ -104,23 +104,23 @@ def _settled_account(path: str, run_id: str, n_batches: int) -> tuple[Any, ...]:
 def _account_of(store: Store, run_id: str, states: frozenset[str], n_batches: int) -> tuple[Any, ...]:
     if not states & _WITH_ANSWERS:
         return _NOTHING
-    if states == {"collected"}:
-        return _settled_account(str(store.path), run_id, n_batches)
-    return _looked_up(store, run_id)
+    try:
+        if states == {"collected"}:
+            return _settled_account(str(store.path), run_id, n_batches)
+        return _looked_up(store, run_id)
+    except (PandasBatchError, OSError):
+        return None, None, None, None
 
 
 _WITH_ANSWERS = frozenset({"collected", "gone", "withdrawn"})
 
 
 def _looked_up(store: Store, run_id: str) -> tuple[Any, ...]:
-    try:
-        with warnings.catch_warnings():
-            # What is damaged has a line all the same, and says so where it is loaded.
-            warnings.simplefilter("ignore", UserWarning)
-            run = Run.of(store, store.runs.get(run_id))
-            return run.counts.get("succeeded", 0), run.n_failed, run.cost_usd, run.paid_usd
-    except (PandasBatchError, OSError):
-        return None, None, None, None
+    with warnings.catch_warnings():
+        # What is damaged has a line all the same, and says so where it is loaded.
+        warnings.simplefilter("ignore", UserWarning)
+        run = Run.of(store, store.runs.get(run_id))
+        return run.counts.get("succeeded", 0), run.n_failed, run.cost_usd, run.paid_usd
 
 
 def listed_runs(store: str | None = None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +48,7 @@ class RunDisplay:
         self._check_now = check_now
         self._display: Any = None
         self._is_signaled = False
+        self._signaling = threading.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -71,8 +73,9 @@ class RunDisplay:
         from pandas_batch.display.progress import open_display
 
         self._is_signaled = False
-        self._display = None if preparation is None else preparation.belongs_to(self._cancel, self._check_now)
-        if self._display is not None:
+        prepared = None if preparation is None else preparation.belongs_to(self._cancel, self._check_now)
+        if prepared is not None:
+            self._display = prepared
             return True
         actions = Actions(cancel=self._cancel, check_now=self._check_now)
         mode, status = cast("Any", self._options.progress), self._snapshot() if self.is_seen else None
@@ -115,8 +118,10 @@ class RunDisplay:
 
     def signal(self) -> None:
         """Say once that the run is done."""
-        if not self._is_signaled:
-            self._is_signaled = True
+        # The thread of the run and the one that waits may both come to its end.
+        with self._signaling:
+            is_first, self._is_signaled = not self._is_signaled, True
+        if is_first:
             signal_done(self._run, self._options.on_done)
 
     def _on_status(self, status: RunStatus) -> None:
