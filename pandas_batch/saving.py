@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import NOTHING_SENT, InputError, clip
+from .formulas import is_formula, marked, without_mark
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".xlsx")
 
@@ -20,10 +21,6 @@ _MAX_CELL_CHARS = 32_767
 """What a cell of a spreadsheet holds; the libraries that write one cut silently (https://support.microsoft.com/excel)."""
 
 _NOT_WRITTEN = "Nothing was written; the answers are safe in the store."
-# What spreadsheets take for the beginning of a formula, or skip before one
-# (https://owasp.org/www-community/attacks/CSV_Injection), with the full-width forms that some of them take too.
-_BEGINS_A_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-_NEGATIVE_NUMBER = re.compile(r"-[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
 # XML has no way to write them, and so no spreadsheet has (https://www.w3.org/TR/xml/#charsets).
 _FITS_NO_CELL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
@@ -60,7 +57,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     try:
         if kind == ".csv":
             read = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-            return read.rename(columns=_without_mark).map(_without_mark) if _is_marked(read) else read
+            return read.rename(columns=without_mark).map(without_mark) if _is_marked(read) else read
         if kind == ".xlsx":
             return pd.read_excel(path, dtype=str, keep_default_na=False, na_values=[""])
         if kind == ".parquet":
@@ -247,7 +244,7 @@ def _cell(value: Any) -> Any:
 
 
 def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = [_text(name) for name in frame.columns]
+    columns = [marked(name) for name in frame.columns]
     made = {at: _texts(frame.iloc[:, at]) for at in range(frame.shape[1])}
     written = pd.DataFrame(made, index=frame.index)
     written.columns = pd.Index(columns)
@@ -257,37 +254,7 @@ def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
 def _texts(column: pd.Series[Any]) -> pd.Series[Any]:
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
         return column
-    return pd.Series([_text(value) for value in column], index=column.index, dtype=object)
-
-
-def _text(value: Any) -> Any:
-    """
-    Return a cell as a spreadsheet shows it: a text that it would run is marked as text, and so is one that looks so.
-
-    Examples
-    --------
-    >>> _text("=1+1"), _text("2 - 1"), _text("-1"), _text("-1+1"), _text("'=1+1")
-    ("'=1+1", '2 - 1', '-1', "'-1+1", "''=1+1")
-    """
-    if not isinstance(value, str):
-        return value
-    bare = value.lstrip("'")
-    is_harmless = not bare.startswith(_BEGINS_A_FORMULA) or _NEGATIVE_NUMBER.fullmatch(bare)
-    return value if is_harmless else f"'{value}"
-
-
-def _without_mark(value: Any) -> Any:
-    """
-    Return the text that `_text` has marked.
-
-    Examples
-    --------
-    >>> _without_mark("'=1+1"), _without_mark("'tis"), _without_mark("'-1")
-    ('=1+1', "'tis", "'-1")
-    """
-    if isinstance(value, str) and value.startswith("'") and _text(value[1:]) == value:
-        return value[1:]
-    return value
+    return pd.Series([marked(value) for value in column], index=column.index, dtype=object)
 
 
 def _is_marked(frame: pd.DataFrame) -> bool:
@@ -295,8 +262,4 @@ def _is_marked(frame: pd.DataFrame) -> bool:
     prefixes = [str(name).removesuffix("status") for name in frame.columns if str(name).endswith("status")]
     if not any(f"{prefix}output" in frame.columns for prefix in prefixes):
         return False
-    return not any(
-        isinstance(value, str) and value.startswith(_BEGINS_A_FORMULA) and _text(value) != value
-        for at in range(frame.shape[1])
-        for value in frame.iloc[:, at]
-    )
+    return not any(is_formula(value) for at in range(frame.shape[1]) for value in frame.iloc[:, at])

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pandas_batch.formulas import without_mark
 from pandas_batch.requests.text_dtype import text_dtype
 
 _NOTHING_YET = frozenset({"pending", "unsent"})
 _MISSING_AS_TEXT = frozenset({"", "nan", "NaN", "NaT", "None", "<NA>", "null"})
-_MARKED_AS_TEXT = tuple("=+-@\t\n＝＋－＠")
 _EXCEL_TEXT_LENGTH = 32_767
 _MAX_NEST_LENGTH = 1_000_000
 # JSON of pandas keeps ten decimals, other files seven digits or more.
@@ -146,8 +146,8 @@ def _is_same_text(there: str, ours: str) -> bool:
     if there == ours:
         return True
     there, ours = (text.replace("\r\n", "\n").replace("\r", "\n") for text in (there, ours))
-    if there.startswith("'") and ours.lstrip("'").startswith(_MARKED_AS_TEXT) and there != ours:
-        there = there.removeprefix("'")  # how a .csv says that it is no formula
+    if there != ours:
+        there = without_mark(there)  # how a .csv says that it is no formula
     return there == ours or (len(there) >= _EXCEL_TEXT_LENGTH - 1 and ours.startswith(there))
 
 
