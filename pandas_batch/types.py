@@ -480,6 +480,8 @@ class RunStatus:
     reattach: str = ""
     """The line that picks the run up after a restart."""
     can_cancel: bool = False
+    is_finishing: bool = False
+    """Whether it is being finished now: its batches are canceled, and what they do not answer is asked one by one."""
     retry: str = ""
     """The line that asks again for what failed; empty where it would ask for nothing."""
     expression: str = ""

@@ -256,6 +256,8 @@ def test_the_page_of_a_run_tells_it_whole() -> None:
         "to_arrow",
         "wire",
         "batches",
+        "finish_at_work",
+        "place",
         "wait_for_answers",
     }
     assert public - inner <= shown

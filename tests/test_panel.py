@@ -10,8 +10,8 @@ import pytest
 from comm.base_comm import BaseComm
 
 from pandas_batch.display import clicks
-from pandas_batch.display.display import Actions
-from pandas_batch.display.panel import CONFIRM_S, Panel
+from pandas_batch.display.display import Actions, FinishOffer
+from pandas_batch.display.panel import CONFIRM_S, OFFER_S, Panel
 
 from .run_statuses import ATTACKS, run_status, with_everywhere
 from .test_account import assert_only_ours
@@ -111,6 +111,104 @@ def test_a_cancel_takes_two_clicks(panel: Panel, hands: Hands) -> None:
     assert buttons(panel)[0].disabled
     buttons(panel)[0].click()
     assert hands.done == ["cancel"]
+
+
+class PricingHands(Hands):
+    """Hands that can finish a run now: they keep what is to be told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: Any = None
+        self.offers: list[FinishOffer] = []
+        self.actions = Actions(self.actions.cancel, self.actions.check_now, self._price, self._finish)
+
+    def _price(self, told: Any) -> None:
+        self.done.append("price")
+        self.told = told
+
+    def _finish(self, offer: FinishOffer, told: Any) -> None:
+        self.offers.append(offer)
+        self.told = told
+
+
+OFFER = FinishOffer("At most 12 rows are asked: at most $0.42.", price="$0.42", max_cost_usd=0.42)
+
+
+@pytest.fixture
+def pricing() -> PricingHands:
+    return PricingHands()
+
+
+@pytest.fixture
+def finishable(pricing: PricingHands, seconds: Seconds) -> Panel:
+    panel = Panel(pricing.actions, monotonic_s=seconds)
+    panel.update(run_status(1))
+    return panel
+
+
+def test_finishing_now_shows_its_price_before_it_can_be_confirmed(finishable: Panel, pricing: PricingHands) -> None:
+    """The first click asks for the price, the second, on a button that names it, finishes within just that."""
+    panel = finishable
+    assert names(panel) == ["Check now", "Finish now", "Cancel"]
+    panel._finish.click()
+    panel._finish.click()
+    assert (pricing.done, pricing.offers, panel._finish.disabled) == (["price"], [], True)
+    pricing.told(OFFER)
+    assert names(panel)[1] == "Confirm: at most $0.42"
+    assert OFFER.words in html_of(panel)
+    panel._finish.click()
+    panel._finish.click()
+    assert pricing.offers == [OFFER]
+    assert (names(panel)[1], panel._finish.disabled) == ("Finishing…", True)
+    assert OFFER.words not in html_of(panel)
+
+
+def test_a_price_that_nobody_confirms_is_forgotten(finishable: Panel, pricing: PricingHands, seconds: Seconds) -> None:
+    """After its time the button asks for the price again, which may be another one by then."""
+    finishable._finish.click()
+    pricing.told(OFFER)
+    assert finishable.due_in_s() == pytest.approx(OFFER_S)
+    seconds.now += OFFER_S
+    finishable.tick()
+    assert names(finishable)[1] == "Finish now"
+    assert OFFER.words not in html_of(finishable)
+    finishable._finish.click()
+    assert (pricing.done, pricing.offers) == (["price", "price"], [])
+
+
+def test_what_cannot_be_confirmed_by_a_button_is_a_line_to_type(finishable: Panel, pricing: PricingHands) -> None:
+    """Without a bound, or above the budget, the panel shows why and the line, escaped, and asks nothing."""
+    finishable._finish.click()
+    pricing.told(FinishOffer("No <b>bound</b>.", 'load("<x>").finish_now()'))
+    assert names(finishable)[1] == "Finish now"
+    assert "No &lt;b&gt;bound&lt;/b&gt;." in html_of(finishable)
+    assert "<code>load(&quot;&lt;x&gt;&quot;).finish_now()</code>" in html_of(finishable)
+    finishable._finish.click()
+    assert (pricing.done, pricing.offers) == (["price", "price"], [])
+
+
+def test_a_finish_that_failed_says_why_and_can_be_asked_for_again(finishable: Panel, pricing: PricingHands) -> None:
+    """What came of it stands in the panel, and the button is back."""
+    finishable._finish.click()
+    pricing.told(OFFER)
+    finishable._finish.click()
+    pricing.told(FinishOffer("The key was refused.", "run.finish_now()"))
+    assert "The key was refused." in html_of(finishable)
+    assert names(finishable)[1] == "Finish now"
+
+
+@pytest.mark.parametrize("state", ["blocked", "canceling", "preparing", "collected"])
+def test_there_is_no_finish_where_it_would_do_nothing(pricing: PricingHands, seconds: Seconds, state: str) -> None:
+    """A run that is canceled, stopped, over or not made yet is not finished by a click."""
+    panel = Panel(pricing.actions, monotonic_s=seconds)
+    panel.update(run_status(1, state, can_cancel=state == "blocked"))
+    assert not {"Finish now", "Finishing…"} & set(names(panel))
+
+
+def test_a_finish_from_a_cell_shows_in_the_panel(finishable: Panel) -> None:
+    """``run.finish_now()`` in a cell changes the panel as its own button does."""
+    finishable.update(run_status(1, is_finishing=True))
+    assert names(finishable)[1] == "Finishing…"
 
 
 def test_an_unconfirmed_cancel_is_forgotten(panel: Panel, hands: Hands, seconds: Seconds) -> None:

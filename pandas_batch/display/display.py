@@ -9,6 +9,32 @@ from pandas_batch.types import RunStatus
 
 
 @dataclass(frozen=True)
+class FinishOffer:
+    """
+    What it takes to finish a run now, as it is shown before anybody confirms it.
+
+    Attributes
+    ----------
+    words
+        What is going to happen, or why it is not.
+    hint
+        A line to type instead, or "".
+    price
+        The most that it can cost, in words, such as ``$0.42``; "" where it cannot be confirmed by a button.
+    max_cost_usd
+        The same as a budget.
+    """
+
+    words: str
+    hint: str = ""
+    price: str = ""
+    max_cost_usd: float | None = None
+
+
+Told = Callable[[FinishOffer | None], object]
+
+
+@dataclass(frozen=True)
 class Actions:
     """
     What the buttons of a panel do; called from any thread, and must return at once.
@@ -19,10 +45,17 @@ class Actions:
         Asks for the run's batches to be canceled.
     check_now
         Asks for a poll now.
+    offer_finish
+        Asks what it takes to finish the run now; what it is given is called with the answer, from any thread.
+        None: there is no such button.
+    finish
+        Finishes the run now, within what was offered; what it is given is called at its end, with None or with why not.
     """
 
     cancel: Callable[[], object]
     check_now: Callable[[], object]
+    offer_finish: Callable[[Told], object] | None = None
+    finish: Callable[[FinishOffer, Told], object] | None = None
 
 
 class Display:

@@ -13,6 +13,7 @@ from pandas_batch.amounts import duration, rows, short, usd, whole_percent
 from pandas_batch.errors import clip
 from pandas_batch.types import BatchStatus, RunStatus
 
+from .display import FinishOffer
 from .outlook import expected_usd, time_left
 from .wording import (
     BAD_ROWS,
@@ -139,6 +140,12 @@ def said(status: RunStatus) -> str:
     if len(told) > N_MESSAGES_SHOWN:
         lines += f'<div class="pdb-sub">and the like for {len(told) - N_MESSAGES_SHOWN:,} more</div>'
     return shown + lines
+
+
+def offer(offered: FinishOffer) -> str:
+    """Return what it takes to finish the run now, or why it is not finished, above the figures."""
+    line = f" <code>{safe(offered.hint)}</code>" if offered.hint else ""
+    return f'<div class="pdb-note">{safe(offered.words, 700)}{line}</div>'
 
 
 def _stopped(status: RunStatus) -> str:

@@ -18,10 +18,12 @@ from .clicks import LiveButton, may_have_subshells, probe
 from .stylesheet import style_element
 
 if TYPE_CHECKING:
-    from .display import Actions
+    from .display import Actions, FinishOffer
 
 CONFIRM_S = 6.0
 """How long `Confirm cancel` stays before it is `Cancel` again."""
+OFFER_S = 20.0
+"""How long the price of `Finish now` can be confirmed: it has to be read first."""
 
 _CHECK_S = 5.0
 _PROBE_AFTER_S = 1.0
@@ -69,6 +71,9 @@ class Panel:
         self._status: RunStatus | None = None
         self._armed_until_s = self._checking_until_s = 0.0
         self._cancel_asked = False
+        self._offer: FinishOffer | None = None
+        self._offer_until_s = 0.0
+        self._finish_asked = self._is_pricing = False
         self._polled_before: Any = None
         self._probe: LiveButton | None = None
         self._blocked_since_s: float | None = None
@@ -86,9 +91,13 @@ class Panel:
         self._folds = {name: self._fold(name, title, is_open=is_open) for name, title, is_open in _FOLDS}
         self._cancel = LiveButton(description="Cancel", tooltip="Ask the server to stop what it has not answered yet")
         self._check = LiveButton(description="Check now", tooltip="Ask the server for the state of the batches now")
+        self._finish = LiveButton(
+            description="Finish now", tooltip="Ask what has no answer yet one by one, now; the price is shown first"
+        )
         self._cancel.on_click(self._on_cancel)
         self._check.on_click(self._on_check)
-        self._buttons = ipywidgets.HBox([self._check, self._cancel], _dom_classes=("pdb-buttons",))
+        self._finish.on_click(self._on_finish)
+        self._buttons = ipywidgets.HBox([self._check, self._finish, self._cancel], _dom_classes=("pdb-buttons",))
         # Beside the state, and so in sight and in one place however many lines follow.
         self._top = ipywidgets.HBox([self._html["head"], self._buttons], _dom_classes=("pdb-top",))
         self.key = secrets.token_hex(4)
@@ -163,7 +172,7 @@ class Panel:
         """Return in how many seconds `tick` has something to do, or None."""
         with self._lock:
             now_s = self._now_s()
-            times_s = [t for t in (self._armed_until_s, self._checking_until_s) if t > now_s]
+            times_s = [t for t in (self._armed_until_s, self._checking_until_s, self._offer_until_s) if t > now_s]
             if self._blocked_since_s is not None and not self._clicks_arrive:
                 times_s += [self._blocked_since_s + s for s in (_PROBE_AFTER_S, _PROBE_UNTIL_S)]
             times_s = [t for t in times_s if t > now_s]
@@ -182,7 +191,10 @@ class Panel:
         deaf = self._is_deaf()
         shown = self._actions is not None and not over and not deaf
         _write(self._buttons.layout, "display", None if shown else "none")
-        self._set("note", self._note() if deaf and not over and self._actions is not None else "")
+        if self._offer is not None and now_s >= self._offer_until_s:
+            self._offer = None
+        note = self._note() if deaf else fragments.offer(self._offer) if self._offer is not None else ""
+        self._set("note", note if not over and self._actions is not None else "")
         canceling = status is not None and status.state == "canceling"
         if self._cancel_asked or canceling:
             label, disabled, style = "Canceling…", True, ""
@@ -200,6 +212,48 @@ class Panel:
         _write(self._cancel.layout, "display", None if can else "none")
         _write(self._check.layout, "display", None if check_shown else "none")
         _write(self._check, "disabled", now_s < self._checking_until_s)
+        self._draw_finish()
+
+    def _draw_finish(self) -> None:
+        status = self._status
+        is_finishing = self._finish_asked or (status is not None and status.is_finishing)
+        label, disabled, style = "Finish now", self._is_pricing, ""
+        if is_finishing:
+            label, disabled = "Finishing…", True
+        elif self._offer is not None and self._offer.price:
+            label, style = f"Confirm: at most {self._offer.price}", "danger"
+        can = status is not None and status.can_cancel and status.state in ("submitting", "in_progress")
+        can = can and not self._cancel_asked and self._actions is not None and self._actions.finish is not None
+        _write(self._finish, "disabled", disabled)
+        _write(self._finish, "description", label)
+        _write(self._finish, "button_style", style)
+        _write(self._finish.layout, "display", None if can or is_finishing else "none")
+
+    def _on_finish(self, _: object) -> None:
+        with self._lock:
+            actions = self._actions
+            if actions is None or actions.offer_finish is None or actions.finish is None:
+                return
+            if self._finish_asked or self._is_pricing:
+                return
+            offer = self._offer if self._now_s() < self._offer_until_s else None
+            is_confirmed = offer is not None and bool(offer.price)
+            self._finish_asked, self._is_pricing = is_confirmed, not is_confirmed
+            self._offer = None
+            self._draw_buttons()
+        if offer is not None and is_confirmed:
+            actions.finish(offer, self._told)
+        else:
+            actions.offer_finish(self._told)
+        self._wake()
+
+    def _told(self, offer: FinishOffer | None) -> None:
+        """Show what finishing now would take, or why it has ended without having finished."""
+        with self._lock:
+            self._finish_asked = self._is_pricing = False
+            self._offer, self._offer_until_s = offer, self._now_s() + OFFER_S
+            self._draw_buttons()
+        self._wake()
 
     def _on_cancel(self, _: object) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandas_batch import exiting
 from pandas_batch.clock import SYSTEM_CLOCK, Clock
+from pandas_batch.display.display import Actions, FinishOffer, Told
 from pandas_batch.engine.engine import Engine, Observer
 from pandas_batch.engine.posting import refused_words
 from pandas_batch.engine.surplus import surplus_of, surplus_words
@@ -18,6 +19,7 @@ from pandas_batch.run.run_answers import RunAnswers
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import BatchJob, RunStatus
 
+from .finishes import Finish, finish_of
 from .preparing import Preparation
 from .showing import RunDisplay
 from .status import StatusMaker
@@ -89,9 +91,13 @@ class DrivenRun:
         self._made: Engine | None = None
         self._own_observers: list[tuple[Observer, Observer]] = []
         self.is_error_raised = False
-        self.display = RunDisplay(
-            self, options, snapshot=self.snapshot, cancel=self._cancel_from_panel, check_now=self._check_from_panel
+        actions = Actions(
+            cancel=self._cancel_from_panel,
+            check_now=self._check_from_panel,
+            offer_finish=self._offer_finish,
+            finish=self._finish_as_offered,
         )
+        self.display = RunDisplay(self, options, snapshot=self.snapshot, actions=actions)
         self._status.is_from_store = bool(self.batch_records()) and self.is_settled()
 
     # ---------------------------------------------------------------- what it stands on
@@ -170,7 +176,7 @@ class DrivenRun:
 
     @property
     def _engine(self) -> Engine | None:
-        shared = _engines.get((str(self._store.path), self.id))
+        shared = _engines.get(self.place)
         if shared is not None:
             return shared
         return self._driver if self._driver is not None and self._driver.is_of_this_process else None
@@ -181,24 +187,37 @@ class DrivenRun:
         alive = engine is not None and engine.is_alive
         besides = surplus_words(surplus_of(self.batch_records(), self.id))
         goes_on = self._retry_is_due()
+        finish = self.finish_at_work
         error = engine.error if engine is not None else None
         records = self.batch_records()
         is_refused = error is not None or any(batch.state == "refused" for batch in records)
         stop = stop_of(error, records, engine.message if engine is not None else "") if is_refused else None
-        if engine is None:
-            return self._status.make(
-                now=self._clock.now(), message=besides or self._refusal(), goes_on=goes_on, stop=stop
-            )
+        message = besides or self._refusal()
+        if finish is not None:
+            message = finish.words
+        elif engine is not None and engine.message:
+            message = engine.message
         return self._status.make(
             now=self._clock.now(),
-            is_blocked=engine.error is not None,
-            message=engine.message or besides or self._refusal(),
-            last_poll_at=engine.last_poll_at,
-            next_poll_at=engine.next_poll_at,
-            can_cancel=alive,
+            is_blocked=error is not None and finish is None,
+            message=message,
+            last_poll_at=engine.last_poll_at if engine is not None else None,
+            next_poll_at=engine.next_poll_at if engine is not None else None,
+            can_cancel=alive or finish is not None,
             goes_on=goes_on,
+            is_finishing=finish is not None,
             stop=stop,
         )
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The path of its store and its id: what it is known by in this process."""
+        return str(self._store.path), self.id
+
+    @property
+    def finish_at_work(self) -> Finish | None:
+        """The `finish_now` that is at work on it in this process, or None."""
+        return finish_of(self.place)
 
     def _refusal(self) -> str:
         """Return what the server said when it refused a batch of the run; "" where it refused none."""
@@ -269,7 +288,7 @@ class DrivenRun:
 
         With `cancel` (whether by force) it cancels the run before it takes another step.
         """
-        place = (str(self._store.path), self.id)
+        place = self.place
         if observer is not None:
             observer = self._for_own_rows(observer)
         with _engines_lock:
@@ -434,6 +453,12 @@ class DrivenRun:
         self._store.batches.ask_cancel(self.id)
         if engine is not None:
             engine.request_cancel()
+
+    def _offer_finish(self, told: Told) -> None:
+        """Tell what it takes to finish the run now; see `Run`."""
+
+    def _finish_as_offered(self, offer: FinishOffer, told: Told) -> None:
+        """Finish the run within what was offered; see `Run`."""
 
     def _check_from_panel(self) -> None:
         engine = self._engine

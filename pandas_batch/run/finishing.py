@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pandas_batch.amounts import usd
+from pandas_batch.amounts import rows, usd
 from pandas_batch.display.live_progress import LiveProgress
 from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.settling import settle_left_behind
 from pandas_batch.errors import BudgetError, outside_level
-from pandas_batch.estimates.bill import check_budget
+from pandas_batch.estimates.bill import Estimate, check_budget
 from pandas_batch.estimates.retry_bill import estimate_bodies
+from pandas_batch.exiting import leave_if_ending
 from pandas_batch.results.row_status import CODE
 from pandas_batch.store.states import SETTLED
 from pandas_batch.types import MAX_BATCH_REQUESTS
 
 from .extending import extended
+from .finishes import Finish, finishing
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce
 from .repeating import finishing_lease
@@ -38,21 +40,89 @@ if TYPE_CHECKING:
     from .waiting import Waiter
 
 _TICK_S = 0.25
+_SHOW_EVERY_S = 0.5
 
 
-def finish_run(run: DrivenRun, waiter: Waiter, max_cost_usd: float | None) -> None:
-    """Bring the run to its end now; see `pandas_batch.run.run.Run.finish_now`."""
+def finish_in_cell(run: DrivenRun, waiter: Waiter, max_cost_usd: float | None) -> None:
+    """Bring the run to its end now, while the caller waits; see `pandas_batch.run.run.Run.finish_now`."""
+
+    def progress_of(finish: Finish, n: int) -> FinishProgress:
+        bar = LiveProgress(run.options.progress, f"finishing {run.id}", n, clock=run.clock)
+        return FinishProgress(run, finish, bar)
+
+    for words in finish_run(run, waiter, max_cost_usd, progress_of):
+        warnings.warn(words, UserWarning, stacklevel=outside_level())
+
+
+def what_is_left(run: DrivenRun) -> tuple[list[Again], Estimate]:
+    """Return the requests that a finish now would ask at most, and what they would cost at the standard price."""
+    again = requests_again(run, _unanswered(run))
+    bodies = [one.params for one in again]
+    return again, at_standard_price(estimate_bodies(bodies, options=run.options, wire=None, at=run.clock.now()))
+
+
+class FinishProgress:
+    """
+    Tells how far a finish is: in the status of the run, and, where somebody waits for it, in a bar or lines of its own.
+
+    Parameters
+    ----------
+    run, finish
+        What is finished.
+    bar
+        Shows it as well; None where the panel alone does.
+    """
+
+    def __init__(self, run: DrivenRun, finish: Finish, bar: LiveProgress | None = None) -> None:
+        self._run, self._finish, self._bar = run, finish, bar
+        self._shown_s = -math.inf
+
+    def tell(self, text: str, words: str) -> None:
+        """Tell `text` to whoever waits, and `words` in the status."""
+        if self._bar is not None:
+            self._bar.tell(text)
+        self._show(words)
+
+    def update(self, n_done: int, n: int) -> None:
+        """Tell that so many of the requests are done."""
+        if self._bar is not None:
+            self._bar.update(n_done)
+        now_s = self._run.clock.monotonic_s()
+        if now_s - self._shown_s >= _SHOW_EVERY_S:
+            self._shown_s = now_s
+            self._show(f"Finishing now: {n_done:,} of {rows(n)} answered through the Messages API.")
+
+    def trouble(self, text: str) -> None:
+        """Tell why nothing moves."""
+        if self._bar is not None:
+            self._bar.trouble(text)
+        self._show(f"Finishing now: {text}")
+
+    def _show(self, words: str) -> None:
+        self._finish.words = words
+        self._run.display.update()
+
+    def close(self) -> None:
+        """Show no bar any more."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def finish_run(
+    run: DrivenRun,
+    waiter: Waiter,
+    max_cost_usd: float | None,
+    progress_of: Callable[[Finish, int], FinishProgress],
+) -> list[str]:
+    """Cancel the run's batches, ask what they do not answer, and return what the user has to be warned of."""
     budget_usd, from_environment = budget_of(run, max_cost_usd)
     waiter.look_for_gone()
     settle_left_behind(run.store, clock=run.clock, prices=run.options.prices)
-    again = requests_again(run, _unanswered(run))
+    again, told = what_is_left(run)
     if not again:
-        return
+        return []
     for batch in run.batch_records():
         EngineContext(store=run.store, wire=run.wire(), clock=run.clock).check_server(batch)
-    told = at_standard_price(
-        estimate_bodies([one.params for one in again], options=run.options, wire=None, at=run.clock.now())
-    )
     if budget_usd is not None and told.cost_usd_max is not None and told.cost_usd_max > budget_usd:
         bodies = [one.params for one in again]
         counted = estimate_bodies(bodies, options=run.options, wire=run.wire(), at=run.clock.now())
@@ -66,27 +136,31 @@ def finish_run(run: DrivenRun, waiter: Waiter, max_cost_usd: float | None) -> No
             "Nothing was canceled, and nothing was asked; batches that are on the server go on, and are billed.",
             f"{run.expression}.finish_now(max_cost_usd={enough})" if told.cost_usd_max is not None else error.hint,
         ) from None
-    progress = LiveProgress(run.options.progress, f"finishing {run.id}", len(again), clock=run.clock)
-    progress.tell(
-        f"Run {run.id}: canceling its batches; what they do not answer, at most {len(again):,} rows, is asked now "
-        f"through the Messages API at the standard price: at most {usd(told.cost_usd_max)}."
-    )
-    # Held while it lasts: another run that waits for these rows would ask what is canceled itself.
-    lease = run.store.lease(finishing_lease(run.id))
-    try:
-        _cancel(run, waiter)
-        _ask_rest(run, waiter, progress)
-    finally:
-        if lease is not None:
-            lease.close()
-        progress.close()
+    with finishing(run.place) as finish:
+        progress = progress_of(finish, len(again))
+        # Held while it lasts: another run that waits for these rows would ask what is canceled itself.
+        lease = run.store.lease(finishing_lease(run.id))
+        try:
+            progress.tell(
+                f"Run {run.id}: canceling its batches; what they do not answer, at most {rows(len(again))}, is asked "
+                f"now through the Messages API at the standard price: at most {usd(told.cost_usd_max)}.",
+                "Finishing now: the batches are being canceled; what they have answered is kept.",
+            )
+            _cancel(run, waiter)
+            _ask_rest(run, waiter, finish, progress)
+        finally:
+            if lease is not None:
+                lease.close()
+            progress.close()
+    words = finish.warnings
     if n_left := _n_left_to_others(run):
-        warnings.warn(
+        words.append(
             f"Run {run.id}: {n_left:,} requests of rows that this frame does not have were in the canceled batches, "
-            f'and were not asked.\n  To ask them in a batch: pandas_batch.load("{run.id}").retry_failed()',
-            UserWarning,
-            stacklevel=outside_level(),
+            f'and were not asked.\n  To ask them in a batch: pandas_batch.load("{run.id}").retry_failed()'
         )
+    if run.is_settled():
+        run.display.signal()
+    return words
 
 
 def _unanswered(run: DrivenRun) -> np.ndarray:
@@ -124,6 +198,7 @@ def _cancel(run: DrivenRun, waiter: Waiter) -> None:
     try:
         with engine.waited_for():
             while _open_batches(run):
+                leave_if_ending()
                 if engine.wait(_TICK_S) and _open_batches(run):
                     waiter.raise_for(engine)
                     engine = run.canceled_by(force=False) or engine
@@ -135,13 +210,13 @@ def _cancel(run: DrivenRun, waiter: Waiter) -> None:
         raise
 
 
-def _ask_rest(run: DrivenRun, waiter: Waiter, progress: LiveProgress) -> None:
+def _ask_rest(run: DrivenRun, waiter: Waiter, finish: Finish, progress: FinishProgress) -> None:
     again = requests_again(run, _unanswered(run))
     n_before = 0
     asked: set[int] = set()
-    while again:
+    while again and not finish.is_stopped:
         part = again[:MAX_BATCH_REQUESTS]
-        n_asked = _ask(run, part, progress, n_before)
+        n_asked = _ask(run, part, finish, progress, n_before)
         if n_asked is None:
             _cancel(run, waiter)
         else:
@@ -151,7 +226,7 @@ def _ask_rest(run: DrivenRun, waiter: Waiter, progress: LiveProgress) -> None:
         again = [one for one in requests_again(run, _unanswered(run)) if one.request not in asked]
 
 
-def _ask(run: DrivenRun, again: Sequence[Again], progress: LiveProgress, n_before: int) -> int | None:
+def _ask(run: DrivenRun, again: Sequence[Again], finish: Finish, progress: FinishProgress, n_before: int) -> int | None:
     """
     Ask some requests live, and return how many there were; those answered meanwhile are not asked.
 
@@ -172,15 +247,17 @@ def _ask(run: DrivenRun, again: Sequence[Again], progress: LiveProgress, n_befor
     if not keys:
         lease.close()
         return 0
+    n = n_before + len(again)
     asker = ask_live(
         run,
         keys[0],
         lease,
         wire=run.wire(),
-        on_answer=lambda n: progress.update(n_before + n),
+        on_answer=lambda n_done: progress.update(n_before + n_done, n),
         on_trouble=progress.trouble,
     )
+    finish.when_stopped(asker.stop)
     wait_for(asker, run, timeout=run.options.timeout, again=f"{run.expression}.finish_now()", on_end=lambda: None)
     if said := lost_words(asker):
-        warnings.warn(f"Run {run.id}: {said}", UserWarning, stacklevel=outside_level())
+        finish.warnings.append(f"Run {run.id}: {said}")
     return asker.n_done

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pandas_batch.types import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
     from pandas_batch.clock import Clock
+    from pandas_batch.display.display import Actions, FinishOffer, Told
     from pandas_batch.requests.options import Options
 
 _TELL_EVERY_S = 0.5
@@ -38,8 +37,7 @@ class Preparation:
         self._blocking = blocking
         self._began_at = clock.now()
         self._told_s = clock.monotonic_s()
-        self._cancel: Callable[[], object] = lambda: None
-        self._check: Callable[[], object] = lambda: None
+        self._actions: Actions | None = None
 
     def __enter__(self) -> Self:
         if self._options.progress != "off":
@@ -47,7 +45,12 @@ class Preparation:
             from pandas_batch.display.guarded import GuardedDisplay
             from pandas_batch.display.progress import open_display
 
-            actions = Actions(cancel=lambda: self._cancel(), check_now=lambda: self._check())
+            actions = Actions(
+                cancel=lambda: self._actions and self._actions.cancel(),
+                check_now=lambda: self._actions and self._actions.check_now(),
+                offer_finish=self._offer_finish,
+                finish=self._finish,
+            )
             mode, status = cast("Any", self._options.progress), self._status(0)
             self.display = GuardedDisplay(lambda: open_display(mode, actions, status=status, blocking=self._blocking))
         return self
@@ -58,10 +61,18 @@ class Preparation:
         if error is not None and self.display is not None:
             self.display.withdraw()
 
-    def belongs_to(self, cancel: Callable[[], object], check_now: Callable[[], object]) -> Any:
+    def belongs_to(self, actions: Actions) -> Any:
         """Return the display, whose buttons are from now on those of a run."""
-        self._cancel, self._check = cancel, check_now
+        self._actions = actions
         return self.display
+
+    def _offer_finish(self, told: Told) -> None:
+        if self._actions is not None and self._actions.offer_finish is not None:
+            self._actions.offer_finish(told)
+
+    def _finish(self, offer: FinishOffer, told: Told) -> None:
+        if self._actions is not None and self._actions.finish is not None:
+            self._actions.finish(offer, told)
 
     def rows_done(self, n_done: int, n: int) -> None:
         """Tell the display that so many of `n` requests are written down."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from pandas_batch.display.display import FinishOffer, Told
     from pandas_batch.store import RunRecord, Store
 
 __all__ = ["Run", "TargetFrame"]
@@ -503,10 +504,20 @@ class Run(DrivenRun):
         >>> run.finish_now(max_cost_usd=1.00)["status"].tolist()
         ['succeeded', 'succeeded']
         """
-        from .finishing import finish_run
+        from .finishing import finish_in_cell
 
-        finish_run(self, self._waiter, max_cost_usd)
+        finish_in_cell(self, self._waiter, max_cost_usd)
         return self.result()
+
+    def _offer_finish(self, told: Told) -> None:
+        from .finish_button import offer_finish
+
+        offer_finish(self, told)
+
+    def _finish_as_offered(self, offer: FinishOffer, told: Told) -> None:
+        from .finish_button import finish_as_offered
+
+        finish_as_offered(self, self._waiter, offer, told)
 
     def delete(self, *, server: bool = False, force: bool = False) -> None:
         """
@@ -542,6 +553,7 @@ _FOR_THE_PACKAGE = frozenset(
         "display",
         "engine",
         "expression",
+        "finish_at_work",
         "first_difference",
         "go_on",
         "is_error_raised",
@@ -550,6 +562,7 @@ _FOR_THE_PACKAGE = frozenset(
         "observe",
         "of",
         "options",
+        "place",
         "record",
         "requests_to_keep",
         "result_async",

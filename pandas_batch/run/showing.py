@@ -12,6 +12,7 @@ from .preparing import Preparation
 from .signalling import is_bell_wanted, signal_done
 
 if TYPE_CHECKING:
+    from pandas_batch.display.display import Actions
     from pandas_batch.engine.engine import Observer
     from pandas_batch.requests.options import Options
 
@@ -28,7 +29,7 @@ class RunDisplay:
         Which display, and which signal.
     snapshot
         Returns the status of the run now.
-    cancel, check_now
+    actions
         What the buttons of a panel do.
     """
 
@@ -38,14 +39,12 @@ class RunDisplay:
         options: Options,
         *,
         snapshot: Callable[[], RunStatus],
-        cancel: Callable[[], object],
-        check_now: Callable[[], object],
+        actions: Actions,
     ) -> None:
         self._run = run
         self._options = options
         self._snapshot = snapshot
-        self._cancel = cancel
-        self._check_now = check_now
+        self._actions = actions
         self._display: Any = None
         self._is_signaled = False
         self._signaling = threading.Lock()
@@ -68,18 +67,16 @@ class RunDisplay:
 
     def open(self, preparation: Preparation | None, *, blocking: bool) -> bool:
         """Open the display, or go on with that of the run's `preparation`; return whether it was that."""
-        from pandas_batch.display.display import Actions
         from pandas_batch.display.guarded import GuardedDisplay
         from pandas_batch.display.progress import open_display
 
         self._is_signaled = False
-        prepared = None if preparation is None else preparation.belongs_to(self._cancel, self._check_now)
+        prepared = None if preparation is None else preparation.belongs_to(self._actions)
         if prepared is not None:
             self._display = prepared
             return True
-        actions = Actions(cancel=self._cancel, check_now=self._check_now)
         mode, status = cast("Any", self._options.progress), self._snapshot() if self.is_seen else None
-        self._display = GuardedDisplay(lambda: open_display(mode, actions, status=status, blocking=blocking))
+        self._display = GuardedDisplay(lambda: open_display(mode, self._actions, status=status, blocking=blocking))
         return False
 
     def update(self) -> None:

@@ -200,13 +200,19 @@ class StatusMaker:
         next_poll_at: datetime | None = None,
         can_cancel: bool = False,
         goes_on: bool = False,
+        is_finishing: bool = False,
         stop: Stop | None = None,
     ) -> RunStatus:
-        """Return the status of the run now; with `goes_on` it is about to ask rows again, although all is collected."""
+        """
+        Return the status of the run now.
+
+        With `goes_on` it is about to ask rows again, and with `is_finishing` it asks them live, although all is
+        collected.
+        """
         record, batches, answers = self._refresh()
         state = state_of(batches, is_blocked=is_blocked)
-        if goes_on and state == "collected":
-            state = "submitting"
+        if state == "collected" and (goes_on or is_finishing):
+            state = "in_progress" if is_finishing else "submitting"
         counts, totals = self._counts_of(answers), self._totals_of(answers)
         n_answered = sum(counts.get(s, 0) for s in ("succeeded", *FAILED))
         ends = [batch.ended_at for batch in batches if batch.ended_at is not None]
@@ -253,6 +259,7 @@ class StatusMaker:
             cost_usd_max=record.cost_usd_max,
             n_requests=len(answers.keys),
             n_reused=answers.n_reused,
+            is_finishing=is_finishing,
             reattach=f'run = pandas_batch.load("{record.id}")',
             can_cancel=can_cancel
             and (state in ("submitting", "in_progress") or (state == "blocked" and _is_under_way(batches))),

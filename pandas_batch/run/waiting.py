@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pandas_batch.amounts import usd
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pandas_batch.engine.engine import Engine
 
     from .driving import DrivenRun
+    from .finishes import Finish
 
 _TICK_S = 0.25
 
@@ -42,23 +44,39 @@ class Waiter:
         """Block until every answer is collected; see `pandas_batch.run.run.Run.wait`."""
         timeout = check_value("timeout", timeout)
         self.look_for_gone()
-        engine = self._run.go_on(blocking=True)
-        if engine is None:
+        engine, finish = self._run.go_on(blocking=True), self._finish_of_others()
+        if engine is None and finish is None:
             self._look_for_surplus()
             self._run.display.finish()
             return
         deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
         try:
-            with engine.waited_for():
+            with engine.waited_for() if engine is not None else nullcontext():
                 # The wait has a tick: on some systems an untimed wait is deaf to the interrupt.
-                while not engine.wait(_TICK_S):
-                    if deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
+                while engine is not None and not engine.wait(_TICK_S):
+                    if self._is_late(deadline_s):
                         raise self._timed_out(timeout)
+            # A click may have begun it meanwhile: what the batches do not answer is asked now, and is waited for too.
+            finish = finish or self._finish_of_others()
+            while finish is not None and not finish.over.wait(_TICK_S):
+                if self._is_late(deadline_s):
+                    raise self._timed_out(timeout)
         except KeyboardInterrupt as interrupt:
-            self._interrupted(engine, interrupt)
+            self._interrupted(engine, finish or self._finish_of_others(), interrupt)
             raise
         self._run.display.finish()
-        self.raise_for(engine)
+        if finish is not None and finish.error is not None:
+            raise finish.error
+        if engine is not None:
+            self.raise_for(engine)
+
+    def _is_late(self, deadline_s: float | None) -> bool:
+        return deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s
+
+    def _finish_of_others(self) -> Finish | None:
+        """Return the `finish_now` at work on the run, where it is not the caller's own."""
+        finish = self._run.finish_at_work
+        return None if finish is None or finish.is_of_this_thread else finish
 
     def wait_submitted(self, timeout: float | None) -> None:
         """Block until every batch has its id; see `pandas_batch.run.run.Run.wait_submitted`."""
@@ -74,10 +92,10 @@ class Waiter:
                 while not self._is_submitted():
                     if engine.wait(_TICK_S if timeout is None else min(_TICK_S, max(timeout, 0.001))):
                         break
-                    if deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
+                    if self._is_late(deadline_s):
                         raise self._timed_out(timeout)
         except KeyboardInterrupt as interrupt:
-            self._interrupted(engine, interrupt)
+            self._interrupted(engine, self._finish_of_others(), interrupt)
             raise
         if not self._is_submitted():
             self.raise_for(engine)
@@ -90,17 +108,25 @@ class Waiter:
         timeout = check_value("timeout", timeout)
         if any(batch.state == "gone" for batch in self._run.batch_records()):
             await asyncio.to_thread(self.look_for_gone)
-        engine = self._run.go_on()
+        engine, finish = self._run.go_on(), self._finish_of_others()
+        deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
         if engine is not None:
-            deadline_s = None if timeout is None else self._run.clock.monotonic_s() + timeout
             done = asyncio.wrap_future(engine.future)
             # Ticking, because a kernel's interrupt reaches a loop only when something wakes it; `asyncio.wait`
             # never cancels what it waits for, so an interrupt ends the waiting and not the run.
             with engine.waited_for():
                 while not done.done():
                     await asyncio.wait({done}, timeout=_TICK_S)
-                    if not done.done() and deadline_s is not None and self._run.clock.monotonic_s() >= deadline_s:
+                    if not done.done() and self._is_late(deadline_s):
                         raise self._timed_out(timeout)
+        finish = finish or self._finish_of_others()
+        while finish is not None and not finish.over.is_set():
+            await asyncio.sleep(_TICK_S)
+            if self._is_late(deadline_s):
+                raise self._timed_out(timeout)
+        if finish is not None and finish.error is not None:
+            raise finish.error
+        if engine is not None:
             self.raise_for(engine)
         elif is_look_due(self._run.batch_records(), self._run.id):
             await asyncio.to_thread(self._look_for_surplus)
@@ -139,18 +165,27 @@ class Waiter:
             return f"{said} This process goes on sending, as long as it lives."
         return f"{said} This process goes on fetching answers, as long as it lives."
 
-    def _interrupted(self, engine: Engine, interrupt: BaseException) -> None:
-        engine.stop_posting()
+    def _interrupted(self, engine: Engine | None, finish: Finish | None, interrupt: BaseException) -> None:
+        if finish is not None:
+            finish.stop()
+        if engine is not None:
+            engine.stop_posting()
+            engine.is_told = True
         batches = [batch for batch in self._run.batch_records() if not batch.is_live]
         posted = [batch for batch in batches if batch.state in AT_THE_SERVER | UNDECIDED | {"collected"}]
-        note = (
-            f"Run {self._run.id}: {len(posted)} of {len(batches)} batches "
-            f"{'is posted and goes on' if len(posted) == 1 else 'are posted and go on'}; nothing was canceled.\n"
+        said = (
+            f"{len(posted)} of {len(batches)} batches "
+            f"{'is posted and goes on' if len(posted) == 1 else 'are posted and go on'}; nothing was canceled."
+        )
+        go_on = (
             "  Run the same line again to go on, or:\n"
             f'    run = pandas_batch.load("{self._run.id}"); run.result()   # or run.cancel()'
         )
+        if finish is not None:
+            said = "it was being finished, and no more rows are asked; what came is kept, what is under way is billed."
+            go_on = f"  To go on: {self._run.expression}.finish_now()"
+        note = f"Run {self._run.id}: {said}\n{go_on}"
         interrupt.add_note(note)
-        engine.is_told = True
         self._run.display.interrupted()
         if "IPython" in sys.modules:
             # IPython shows no notes of a KeyboardInterrupt.

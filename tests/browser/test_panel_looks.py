@@ -18,7 +18,8 @@ SHOWN = (
     "from IPython.display import HTML, display\n"
     "panels = []\n"
     "for n in (-1, 1, 3):\n"
-    "    panel = Panel(Actions(print, print)); panel.update(run_status(n)); panels.append(panel); display(panel)\n"
+    "    panel = Panel(Actions(print, print, print, print)); panel.update(run_status(n))\n"
+    "    panels.append(panel); display(panel)\n"
     "    display(HTML(static_html(run_status(n))))\n"
     "print('all shown')"
 )
@@ -129,12 +130,13 @@ def test_motion_goes_on_while_the_clock_ticks_and_stops_where_it_is_not_wanted(l
 
 
 def test_the_keyboard_reaches_the_buttons(shown: LabPage) -> None:
-    """Enter presses, and Tab goes back from Cancel to Check now."""
+    """Enter presses, and Tab goes back from Cancel to Finish now, and to Check now."""
     shown.page.get_by_role("button", name="Cancel", exact=True).first.focus()
     shown.page.keyboard.press("Enter")
     shown.page.get_by_role("button", name="Confirm cancel", exact=True).wait_for(timeout=15_000)
-    shown.page.keyboard.press("Shift+Tab")
-    assert shown.page.evaluate("() => document.activeElement.innerText") == "Check now"
+    for name in ("Finish now", "Check now"):
+        shown.page.keyboard.press("Shift+Tab")
+        assert shown.page.evaluate("() => document.activeElement.innerText") == name
 
 
 def test_a_screen_reader_finds_what_it_needs(shown: LabPage) -> None:
@@ -159,7 +161,7 @@ def test_fifty_attacks_run_nothing(lab: LabPage) -> None:
         "statuses = [with_everywhere(attack, n) for n, attack in zip([1, 3] * len(ATTACKS), ATTACKS)]\n"
         "panels = []\n"
         "for at, status in enumerate(statuses):\n"
-        "    panels.append(Panel(Actions(print, print), blocking=True)); panels[-1].update(status)\n"
+        "    panels.append(Panel(Actions(print, print, print, print), blocking=True)); panels[-1].update(status)\n"
         "    if at % 13 == 12: time.sleep(3)  # Jupyter drops what comes faster than 3,000 messages in three seconds\n"
         "display(ipywidgets.VBox([panel.box for panel in panels]))\n"
         "display(HTML(''.join(map(static_html, statuses))))\n"
@@ -186,7 +188,7 @@ from IPython.display import display
 states = panel_states()
 panels = {}
 for name in NAMES:
-    panels[name] = Panel(Actions(print, print)); panels[name].update(states[name]); display(panels[name])
+    panels[name] = Panel(Actions(print, print, print, print)); panels[name].update(states[name]); display(panels[name])
 print('all', 'shown')
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 
 import pytest
 
@@ -54,6 +56,23 @@ def test_a_waiting_cell_can_be_canceled_from(lab: LabPage, call: str) -> None:
     lab.click("Cancel")
     lab.click("Confirm cancel", timeout_s=15)
     lab.wait_text(r"\{.*'canceled'", 90)
+
+
+@needs_subshells
+def test_a_waiting_cell_can_be_finished_from(lab: LabPage) -> None:
+    """Under `submit` the button shows the price; confirmed, the cell returns every answer, asked now."""
+    lab.start(
+        HEAD.format(seconds=80_000) + "api.seconds_per_message = 0.5\n",
+        "out = df.claude_batch.submit('review', **ask); print(out['status'].value_counts().to_dict())",
+    )
+    lab.wait_text(r"elapsed [2-9] s")
+    lab.click("Finish now", timeout_s=30)
+    lab.wait_text(r"at most 30 rows are asked now through the Messages API, at the standard price: at most \$0\.\d+")
+    if picture := os.environ.get("PANDAS_BATCH_PICTURES"):
+        lab.page.screenshot(path=f"{picture}/finish.png")
+    lab.page.get_by_role("button", name=re.compile(r"Confirm: at most \$0\.\d+")).click(timeout=15_000)
+    lab.wait_text(r"\{'succeeded': 30\}", 90)
+    lab.wait_account()
 
 
 def test_stop_ends_the_wait_and_the_same_line_goes_on(lab: LabPage) -> None:
