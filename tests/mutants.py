@@ -242,6 +242,7 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="leave out the mutants before this one")
+    parser.add_argument("--last", type=int, default=10**9, help="leave out this mutant and those after it")
     parser.add_argument("--rooms", nargs="*", default=list(TESTS))
     parser.add_argument("--python", default=sys.executable, help="the Python that runs the tests")
     parser.add_argument("--watched", default="", help="where to keep which tests run which lines")
@@ -286,7 +287,7 @@ def main() -> int:
         survived = []
         n_run = 0
         for number, (room, operator, mutant) in enumerate(drawn):
-            if number < given.first:
+            if not given.first <= number < given.last:
                 continue
             if time.monotonic() - began_s > given.limit_s:
                 print(f"{len(drawn) - number} mutants were not run: the time was over.")
