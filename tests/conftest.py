@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -118,6 +119,12 @@ def once(api: simulator.Simulator) -> anthropic.Anthropic:
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the clock on the wall is waited for: a first look after 0.02 s, and a server that asks for no patience."""
     look_quickly(monkeypatch)
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pause that is drawn at random be the one in the middle."""
+    monkeypatch.setattr(secrets, "randbelow", lambda n: n // 2)
 
 
 @pytest.fixture(autouse=True)
