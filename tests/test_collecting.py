@@ -9,10 +9,13 @@ import pandas as pd
 import pytest
 from gateway import Answer, Gateway, is_list
 from rowlab import ask, until
+from step_lab import place_at
+from store_lab import add_run, bind
 
 import pandas_batch
 from pandas_batch import ResultsGoneError, simulator
 from pandas_batch.display.account import text_account
+from pandas_batch.engine.collecting import Collector, look_again
 from pandas_batch.errors import InputError, UnreadableAnswerError
 from pandas_batch.run import recording
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, Outage, revoked_key, spend_cap
@@ -268,3 +271,49 @@ def test_results_without_a_line_of_the_batch_are_never_believed(api, clock):
         assert "missing" not in run.counts
         is_broken = False
         assert_whole(run.result())
+
+
+# ---------------------------------------------------------------- single steps
+
+
+def bound(place, batch_id: str):
+    """Record a run of one batch that is on the server under an id."""
+    (key,) = add_run(place.store, "r", n=2).batch_keys
+    bind(place.store, key, batch_id)
+    return place.store.batches.get(key)
+
+
+def test_results_that_another_answers_for_are_fetched_again_for_ten_minutes(api, clock, tmp_path):
+    """A portal's page in place of results is a passing fault until it has lasted; then the run stops in words."""
+    api.faults.add(ErrorAnswer("results", 403, body="<html>", content_type="text/html", times=None))
+    place = place_at(tmp_path, api, clock)
+    batch, collector = bound(place, api.add_decoy(2)), Collector(place)
+    for seconds in (0, 599.5):
+        clock.advance(seconds)
+        step = collector.step(batch)
+        assert (step.error, "fetched again" in step.message) == (None, True)
+    clock.advance(0.5)
+    step = collector.step(batch)
+    assert (step.due_in_s, "could not be fetched" in step.message) == (None, True)
+
+
+def test_results_that_stay_short_are_believed_after_four_downloads(api, clock):
+    """A row that four downloads lack is missing, and not looked for again."""
+    api.faults.add(BadResults("missing", n_rows=1, times=None))
+    assert ask(FRAME, api, clock).result()["status"].eq("missing").sum() == 1
+    assert api.calls("results") == 4
+
+
+def test_a_batch_that_was_given_up_is_looked_for_where_it_was(api, clock, tmp_path):
+    """One that is there again is taken up; one that is not stays given up; who cannot ask is told so."""
+    place = place_at(tmp_path, api, clock)
+    batch = bound(place, api.add_decoy(2))
+    place.store.batches.transition(batch.key, expect={"bound"}, to="gone")
+    api.faults.add(ErrorAnswer("retrieve", 404))
+    assert not look_again(place, batch)
+    api.faults.add(ErrorAnswer("retrieve", 500))
+    with pytest.raises(anthropic.InternalServerError):
+        look_again(place, batch)
+    assert place.store.batches.get(batch.key).state == "gone"
+    assert look_again(place, batch)
+    assert place.store.batches.get(batch.key).state == "bound"

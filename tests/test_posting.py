@@ -5,12 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from rowlab import ask
+from step_lab import place_at
+from store_lab import add_run
 
 from pandas_batch import simulator
 from pandas_batch.engine import posting
 from pandas_batch.errors import UnreadableAnswerError
 from pandas_batch.run import recording
-from pandas_batch.simulator.faults import ErrorAnswer, spend_cap
+from pandas_batch.simulator.faults import ErrorAnswer, Outage, spend_cap
+from pandas_batch.wire.endpoints import Created
+from pandas_batch.wire.wire import Wire
 
 FRAME = pd.DataFrame({"prompt": [f"prompt {i}" for i in range(9)]})
 
@@ -102,3 +106,52 @@ def test_warm_cache_sends_one_row_first(clock):
         assert (first.n_requests, rest.n_requests) == (1, 8)
         assert rest.facts.created_at >= first.facts.created_at + 30
         assert out["status"].eq("succeeded").all()
+
+
+# ---------------------------------------------------------------- single steps
+
+
+def recorded(place):
+    """Record a run of one batch, and return what reads the batch."""
+    (key,) = add_run(place.store, "r", n=2).batch_keys
+    return lambda: place.store.batches.get(key)
+
+
+def test_a_list_that_stays_broken_is_given_up_for_the_servers_clock(api, clock, tmp_path):
+    """Three times a failing list is asked again; then the time that the failure bears stands in for the newest batch."""
+    api.faults.add(ErrorAnswer("list", 503, times=None))
+    made = Created(outcome="created", batch={"id": "b"})
+    place = place_at(tmp_path, api, clock, create=lambda body, betas: made)
+    batch, poster = recorded(place), posting.Poster(place)
+    for _ in range(3):
+        assert poster.step(batch()).due_in_s > 0
+        assert (batch().state, batch().attempts) == ("intent", 0)
+    assert poster.step(batch()).is_in
+    assert (batch().state, batch().attempts, batch().watermark_id) == ("bound", 1, None)
+    assert batch().server_posted_at.timestamp() == pytest.approx(clock.time_s(), abs=1)
+
+
+def test_nothing_is_posted_where_no_server_tells_its_time(api, clock, tmp_path):
+    """A list that breaks off says not even what time it is there: it is asked for ever, and nothing is sent."""
+    api.faults.add(Outage(until_s=clock.time_s() + 1e6, endpoint="list"))
+    place = place_at(tmp_path, api, clock)
+    batch, poster = recorded(place), posting.Poster(place)
+    for _ in range(6):
+        step = poster.step(batch())
+        assert (step.due_in_s is None, step.error, batch().state) == (False, None, "intent")
+    assert api.calls("create") == 0
+
+
+def test_creates_that_reach_nobody_are_tried_ever_more_rarely(api, clock, tmp_path):
+    """Each connection that is refused doubles the pause before the next; every try is counted."""
+
+    def unreachable(body, *, betas):
+        with api.unreachable():
+            return Wire(api.client(max_retries=0)).create(body, betas=betas)
+
+    place = place_at(tmp_path, api, clock, create=unreachable)
+    batch, poster = recorded(place), posting.Poster(place)
+    for n_tries, pause_s in enumerate((1, 2, 4, 8), start=1):
+        assert poster.step(batch()).due_in_s == pytest.approx(pause_s, rel=0.26)
+        assert (batch().state, batch().attempts) == ("intent", n_tries)
+    assert not api.batches

@@ -151,6 +151,15 @@ def test_a_batch_that_was_under_way_beside_the_refused_one_opens_nothing():
     assert room.due_in_s(4.0) == pytest.approx(59.0)
 
 
+def test_the_first_try_is_due_and_the_pauses_end_at_five_minutes(no_jitter):
+    """Nothing is waited for before a refusal; after many, where nothing of ours is in, one try comes in five minutes."""
+    room = QueueRoom()
+    assert room.due_in_s(0.0) == 0
+    pauses_s = [room.refused(1, asked_s=None, n_ours=0, now_s=0.0) for _ in range(12) if room.tries(1) is None]
+    assert pauses_s[:3] == [5, 10, 20]
+    assert pauses_s[-1] == 300
+
+
 def test_words_count_what_was_sent():
     """A run of which nothing is in says so."""
     assert words_of_room([]) == "Waiting for room in the queue: 0 of 0 batches are in."
