@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from gateway import Answer, Gateway, is_list, with_items
 from rowlab import ask, until_batches
+from step_lab import place_at
+from store_lab import CREATED_AT, add_run
 
 from pandas_batch import BatchClient, BatchRequest, WaitTimeout, simulator
 from pandas_batch.display.account import text_account
@@ -404,3 +406,108 @@ def test_how_far_back_a_lost_batch_is_looked_for(watermark_id, watermark_s, expe
     newer, server_at, hidden = reconciling.newer_batches(_listed(900, 500, 101, 100, 0), batch)
     assert [listed["id"] for listed in newer] == expected
     assert (server_at, hidden) == (_AT, None)
+
+
+# ---------------------------------------------------------------- single steps
+
+
+def lost(place, n_batches: int = 1, **changes):
+    """Record a run of batches of two requests whose creates were lost as they began, and return what reads them."""
+    nonces = [f"lostbatch{i:03}" for i in range(n_batches)]
+    keys = add_run(place.store, "r", n=2 * n_batches, n_batches=n_batches, nonces=nonces).batch_keys
+    times = {"posted_at": CREATED_AT, "server_posted_at": CREATED_AT}
+    for key in keys:
+        place.store.batches.transition(key, expect={"intent"}, to="posting", **times)
+        place.store.batches.transition(key, expect={"posting"}, to="unknown", doubt="lost", **changes)
+    return lambda: place.store.batches.of_keys(keys)
+
+
+def test_no_list_but_the_third_without_the_batch_is_believed(api, clock, tmp_path):
+    """However long ago it was lost, a batch is posted again only when three looks have found nothing."""
+    place = place_at(tmp_path, api, clock, grace_s=0.0)
+    batches, reconciler = lost(place), reconciling.Reconciler(place)
+    for state in ("unknown", "unknown", "intent"):
+        reconciler.step(batches()[0])
+        assert batches()[0].state == state
+    assert batches()[0].first_posted_at == CREATED_AT
+
+
+def test_the_grace_begins_when_the_connection_was_lost(api, clock, tmp_path):
+    """Ten minutes after that, by the server's clock, and not a second sooner, the batch is posted again."""
+    for folder, lost_after_s in (("a", None), ("b", 100.0)):
+        place = place_at(tmp_path / folder, api, clock)
+        batches = lost(place, lost_after_s=lost_after_s, server_posted_at=clock.now())
+        reconciler = reconciling.Reconciler(place)
+        clock.advance((lost_after_s or 0) + 599)
+        for _ in range(4):
+            reconciler.step(batches()[0])
+        assert batches()[0].state == "unknown"
+        clock.advance(1)
+        reconciler.step(batches()[0])
+        assert batches()[0].state == "intent"
+
+
+def test_looks_come_ever_more_rarely(api, clock, tmp_path, no_jitter):
+    """Where the list lacks the batch the pauses double up to fifteen seconds, where it fails from two seconds on."""
+    place = place_at(tmp_path, api, clock)
+    batches, reconciler = lost(place), reconciling.Reconciler(place)
+    assert [reconciler.step(batches()[0]).due_in_s for _ in range(6)] == [1, 2, 4, 8, 15, 15]
+    api.faults.add(ErrorAnswer("list", 503, times=None))
+    assert [reconciler.step(batches()[0]).due_in_s for _ in range(3)] == [2, 4, 8]
+
+
+def test_a_post_that_has_just_begun_was_lost_at_once(api, clock, tmp_path):
+    """A batch whose poster died was lost until now; where that cannot be, it may have been under way for an hour."""
+    for since_s, lost_after_s in ((0, 0.0), (3599, 3599.0), (3600, 3600.0), (90_000, 3600.0), (-1, 3600.0)):
+        place = place_at(tmp_path / str(since_s), api, clock)
+        (key,) = add_run(place.store, "r", n=2).batch_keys
+        posted_at = clock.now() - timedelta(seconds=since_s)
+        place.store.batches.transition(key, expect={"intent"}, to="posting", posted_at=posted_at)
+        reconciling.Reconciler(place).step(place.store.batches.get(key))
+        batch = place.store.batches.get(key)
+        assert (batch.state, batch.doubt, batch.lost_after_s) == ("unknown", "lost", lost_after_s)
+
+
+def test_one_candidate_is_named_and_of_two_none(clock, tmp_path):
+    """Only where a single batch may be the lost one does the run show its id, and its counts."""
+    with simulator.serve(clock=clock.time_s, seconds_per_batch=3600) as api:
+        place = place_at(tmp_path, api, clock)
+        batches, reconciler = lost(place), reconciling.Reconciler(place)
+        first = api.add_decoy(2)
+        reconciler.step(batches()[0])
+        assert batches()[0].candidate_id == first
+        place.store.batches.update(batches()[0].key, candidate_id=None)
+        api.add_decoy(2)
+        assert "may" not in reconciler.step(batches()[0]).message
+        assert batches()[0].candidate_id is None
+
+
+def test_what_proves_to_be_anothers_settles_only_that_one(api, clock, tmp_path):
+    """A found batch goes to the one whose custom_ids it bears; the other is looked for as before."""
+
+    def results(batch_id, sink, *, path=None):
+        sink(b'{"custom_id":"%s","result":{}}\n' % bytes(place.store.batches.custom_ids_of(mine_key)[0]))
+
+    place = place_at(tmp_path, api, clock, results=results)
+    batches = lost(place, n_batches=2)
+    mine_key = batches()[0].key
+    found = api.add_decoy(2)
+    clock.advance(5)  # it has ended then
+    step = reconciling.Reconciler(place).step(batches()[1])
+    assert step.due_in_s > 0
+    assert [(batch.state, batch.batch_id) for batch in batches()] == [("bound", found), ("unknown", None)]
+
+
+@pytest.mark.parametrize("doubt", ["not_the_api", "too_large"])
+@pytest.mark.parametrize("is_canceled", [True, False])
+def test_what_is_looked_for_is_told_with_what_was_answered(api, clock, tmp_path, doubt, is_canceled):
+    """The words of whatever answered are repeated, where there are any; a canceled batch is not posted again."""
+    place = place_at(tmp_path, api, clock)
+    batches, reconciler = lost(place), reconciling.Reconciler(place)
+    (batch,) = batches()
+    for error, said in ((None, ""), ("A portal.", " A portal.")):
+        place.store.batches.update(batch.key, doubt=doubt, error=error, cancel_asked=is_canceled)
+        words = reconciler.step(batches()[0]).message
+        after = "It was canceled, and is not posted again." if is_canceled else "within 600 s, it is posted again."
+        assert words.endswith(after)
+        assert ("for the batch." if doubt == "not_the_api" else "for it.") + said + " I" in words.replace("  ", " ")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
+from datetime import timedelta
 
 import anthropic
 import pandas as pd
 import pytest
 from rowlab import ask, until_batches
+from step_lab import place_at
+from store_lab import CREATED_AT, add_run, bind
 
 import pandas_batch
 from pandas_batch import simulator
 from pandas_batch.amounts import usd
 from pandas_batch.display.account import text_account
+from pandas_batch.engine.surplus import look_for_surplus
 from pandas_batch.simulator.faults import BadResults, ErrorAnswer, LostAnswer, Outage, spend_cap
 
 FRAME = pd.DataFrame({"prompt": ["a", "b", "c"]})
@@ -215,3 +219,20 @@ def test_nothing_is_posted_again_while_a_candidate_cannot_be_read(api, clock):
     api.faults.clear()
     assert run.result()["status"].eq("succeeded").all()
     assert (api.calls("create"), len(api.billed)) == (2, 3)
+
+
+@pytest.mark.parametrize(("server_s", "ours_s", "is_last"), [(DAY_S, 60, True), (60, DAY_S, False), (None, DAY_S, True)])
+def test_the_day_of_looks_is_measured_by_the_servers_clock(api, clock, tmp_path, server_s, ours_s, is_last):
+    """Where the server's time of the post is known its clock says when the last look was; else ours does."""
+    place = place_at(tmp_path, api, clock)
+    (key,) = add_run(place.store, "r", n=2).batch_keys
+    bind(place.store, key, api.add_decoy(2, at=clock.time_s() - 90_000))
+    place.store.batches.update(
+        key,
+        state="collected",
+        first_posted_at=CREATED_AT,
+        posted_at=clock.now() - timedelta(seconds=ours_s),
+        server_posted_at=None if server_s is None else clock.now() - timedelta(seconds=server_s),
+    )
+    look_for_surplus(place.store, "r", wire=lambda: place.wire, clock=clock)
+    assert place.store.batches.get(key).surplus_settled is is_last
