@@ -118,7 +118,7 @@ def recorded(place):
 
 
 def test_a_list_that_stays_broken_is_given_up_for_the_servers_clock(api, clock, tmp_path):
-    """Three times a failing list is asked again; then the time that the failure bears stands in for the newest batch."""
+    """Three times a failing list is asked again; then the time in that answer stands in for the newest batch."""
     api.faults.add(ErrorAnswer("list", 503, times=None))
     made = Created(outcome="created", batch={"id": "b"})
     place = place_at(tmp_path, api, clock, create=lambda body, betas: made)

@@ -152,7 +152,7 @@ def test_a_batch_that_was_under_way_beside_the_refused_one_opens_nothing():
 
 
 def test_the_first_try_is_due_and_the_pauses_end_at_five_minutes(no_jitter):
-    """Nothing is waited for before a refusal; after many, where nothing of ours is in, one try comes in five minutes."""
+    """Nothing is waited for before a refusal; after many, with nothing of ours in, a try comes every five minutes."""
     room = QueueRoom()
     assert room.due_in_s(0.0) == 0
     pauses_s = [room.refused(1, asked_s=None, n_ours=0, now_s=0.0) for _ in range(12) if room.tries(1) is None]

@@ -221,8 +221,8 @@ def test_nothing_is_posted_again_while_a_candidate_cannot_be_read(api, clock):
     assert (api.calls("create"), len(api.billed)) == (2, 3)
 
 
-@pytest.mark.parametrize(("server_s", "ours_s", "is_last"), [(DAY_S, 60, True), (60, DAY_S, False), (None, DAY_S, True)])
-def test_the_day_of_looks_is_measured_by_the_servers_clock(api, clock, tmp_path, server_s, ours_s, is_last):
+@pytest.mark.parametrize(("server_s", "ours_s", "last"), [(DAY_S, 60, True), (60, DAY_S, False), (None, DAY_S, True)])
+def test_the_day_of_looks_is_measured_by_the_servers_clock(api, clock, tmp_path, server_s, ours_s, last):
     """Where the server's time of the post is known its clock says when the last look was; else ours does."""
     place = place_at(tmp_path, api, clock)
     (key,) = add_run(place.store, "r", n=2).batch_keys
@@ -235,4 +235,4 @@ def test_the_day_of_looks_is_measured_by_the_servers_clock(api, clock, tmp_path,
         server_posted_at=None if server_s is None else clock.now() - timedelta(seconds=server_s),
     )
     look_for_surplus(place.store, "r", wire=lambda: place.wire, clock=clock)
-    assert place.store.batches.get(key).surplus_settled is is_last
+    assert place.store.batches.get(key).surplus_settled is last
