@@ -81,19 +81,23 @@ def leave_if_ending() -> None:
 def _wait_for_posts(*, at_last: bool) -> None:
     """Wait until nothing is left to send, and say what becomes of it; what somebody waits for is left to the end."""
     global _until_s
-    mine = [work for work in list(_at_work.values()) if at_last or not work.is_waited_for]
-    if not mine:
+    if not _mine(at_last=at_last):
         return
     if _until_s is None:
         _until_s = time.monotonic() + PATIENCE_S
     with suppress(KeyboardInterrupt):
-        while time.monotonic() < _until_s and any(work.may_still_send() for work in mine):
+        # Asked anew each time: what was being prepared becomes a run.
+        while time.monotonic() < _until_s and any(work.may_still_send() for work in _mine(at_last=at_last)):
             time.sleep(_TICK_S)
     if at_last or _is_child_of_multiprocessing():
-        for work in mine:
+        for work in _mine(at_last=at_last):
             if not work.is_told:
                 work.is_told = True
                 say(work.last_words())
+
+
+def _mine(*, at_last: bool) -> list[AtWork]:
+    return [work for work in list(_at_work.values()) if at_last or not work.is_waited_for]
 
 
 def _is_child_of_multiprocessing() -> bool:

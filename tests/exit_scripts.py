@@ -105,6 +105,13 @@ def ask_in_a_thread(job: Job) -> None:
     threading.Thread(target=lambda: told(bound.result())).start()
 
 
+def start_in_a_daemon(job: Job) -> None:
+    """End while a daemon thread still prepares what it was asked."""
+    threading.Thread(target=start, args=(job,), daemon=True).start()
+    while not exiting._at_work:
+        time.sleep(0.0005)
+
+
 def ask_in_an_executor(job: Job) -> None:
     concurrent.futures.ThreadPoolExecutor(2).submit(lambda: told(submit(job)))
 
@@ -168,6 +175,7 @@ WAYS: dict[str, Callable[[Job], None]] = {
         leave_at_once,
         ask_at_exit,
         ask_in_a_thread,
+        start_in_a_daemon,
         ask_in_an_executor,
         ask_in_a_fork,
         submit_in_a_fork,

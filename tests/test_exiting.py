@@ -35,6 +35,7 @@ WAYS = {
     "leave_at_once": (5, ""),
     "ask_at_exit": (0, "answered 6\n"),
     "ask_in_a_thread": (0, "answered 6\n"),
+    "start_in_a_daemon": (0, ""),
     "ask_in_an_executor": (0, "answered 6\n"),
     "ask_in_a_fork": (0, "answered 6\nchild 0\n"),
     "submit_in_a_fork": (0, "answered 6\nchild 0\n"),
@@ -45,7 +46,15 @@ WAYS = {
     "end_after_answers": (0, "answered 6\n"),
     "end_while_polling": (0, ""),
 }
-SAYS_HOW_TO_COME_BACK = {"end", "leave", "fail", "start_in_a_fork", "start_in_a_process", "end_while_polling"}
+SAYS_HOW_TO_COME_BACK = {
+    "end",
+    "leave",
+    "fail",
+    "start_in_a_fork",
+    "start_in_a_process",
+    "start_in_a_daemon",
+    "end_while_polling",
+}
 
 
 class Ended(NamedTuple):

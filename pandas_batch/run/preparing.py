@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from pandas_batch import exiting
+from pandas_batch.amounts import rows
 from pandas_batch.types import RunStatus
 
 if TYPE_CHECKING:
@@ -38,8 +41,12 @@ class Preparation:
         self._began_at = clock.now()
         self._told_s = clock.monotonic_s()
         self._actions: Actions | None = None
+        self._over = threading.Event()
+        self.is_told = False
 
     def __enter__(self) -> Self:
+        # In a daemon thread a call may be here when the process ends.
+        exiting.remember(self)
         if self._options.progress != "off":
             from pandas_batch.display.display import Actions
             from pandas_batch.display.guarded import GuardedDisplay
@@ -58,8 +65,37 @@ class Preparation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        exiting.forget(self)
         if error is not None and self.display is not None:
             self.display.withdraw()
+
+    # ---------------------------------------------------------------- at the end of the process
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a thread of the user's waits for it: it is prepared in one."""
+        return False
+
+    def may_still_send(self) -> bool:
+        """Return whether a run is about to come of it."""
+        return not self._over.is_set()
+
+    def last_words(self) -> str:
+        """Return what became of it, where no run did."""
+        return (
+            f"pandas_batch: the process ended while {rows(self._n_rows)} were being prepared; nothing of this call was "
+            "sent, nothing was billed. To send it: run the same line again"
+        )
+
+    def stop(self) -> None:
+        """Nothing can be stopped: it is in a thread of the user's."""
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait until the run is made, or refused."""
+        return self._over.wait(timeout_s)
+
+    # ---------------------------------------------------------------- its display
 
     def belongs_to(self, actions: Actions) -> Any:
         """Return the display, whose buttons are from now on those of a run."""
