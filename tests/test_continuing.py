@@ -216,13 +216,14 @@ def test_a_part_that_is_paid_stays_while_the_next_is_on_its_way_or_refused(api, 
     assert retry.retry_failed().result()["output"].tolist()[0] == "slow a part 0. slow a part 1. "
 
 
-@pytest.mark.parametrize("outcome", ["overloaded", "expired", "errored"])
+@pytest.mark.parametrize("outcome", ["overloaded", "expired", "errored", "canceled"])
 def test_columns_sum_to_the_run_where_the_next_part_failed(api, clock, outcome):
-    """A row whose continuation failed costs what its parts did, in the frame as in the account."""
+    """A row whose continuation failed costs what its parts did, in the frame as in the account, and has no output."""
     run, _ = paused(api, clock, tools=None)
     run.result()
     api.faults.add(simulator.RowFault(outcome, share=1.0))
     retry = run.retry_failed()
     out = retry.result()
-    assert set(out["status"]) == {"succeeded", "expired" if outcome == "expired" else "errored"}
+    assert set(out["status"]) == {"succeeded", "errored" if outcome in ("overloaded", "errored") else outcome}
+    assert (out["output"].isna() == (out["status"] != "succeeded")).all()
     assert out["cost_usd"].sum() == pytest.approx(retry.cost_usd) == float(api.billed_usd)

@@ -62,7 +62,8 @@ def _joined(
     changed: dict[str, Any] = {name: _sum(every, name) for name in (*_COUNTS, *_PRICES) if name in last}
     changed |= {name: all(part[name] for part in every) for name in _WHOLE if name in last}
     texts = [part["output"] for part in every]
-    if any(text is not None for text in texts):
+    # Half an answer would read as a whole one where the row has failed: it stands in `content`, and a retry goes on.
+    if last["status"] == "succeeded" and any(text is not None for text in texts):
         earlier = "".join(text or "" for text in texts[:-1])
         changed["output"] = earlier + (texts[-1] or "")
         if "last_text_from" in last and texts[-1]:
