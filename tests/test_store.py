@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +22,11 @@ from pandas_batch.store import (
     RunRecord,
     Store,
     fingerprints_of,
+    queries,
     requests_table,
     rows_table,
 )
+from pandas_batch.store.batch_files import REQUESTS
 
 
 @pytest.fixture
@@ -344,3 +348,123 @@ def test_a_late_cancel_of_what_was_posted_leaves_what_is_asked_live_since(store:
     assert [store.batches.get(key).cancel_asked for key in (posted, live)] == [True, False]
     store.batches.ask_cancel("r")
     assert store.batches.get(live).cancel_asked
+
+
+# --- what a commit leaves
+
+
+def files_in(store: Store) -> list[str]:
+    """Return the names of all files of runs and batches, those on their way there included."""
+    folders = [store.path / name for name in ("batches", "runs", "tmp")]
+    return sorted(str(path.relative_to(store.path)) for folder in folders for path in folder.rglob("*"))
+
+
+def test_what_is_not_recorded_leaves_no_file(store: Store) -> None:
+    """A run, halves or an extension whose commit fails, or comes too late, takes its folders and bodies with it."""
+    run = add_run(store, "r", n=4, nonces=["taken"])
+    (key,) = run.batch_keys
+    before = files_in(store)
+    requests = store.runs.requests_of("r")
+    with pytest.raises(sqlite3.IntegrityError):
+        add_run(store, "s", n=2, start=50, nonces=["taken"])
+    assert files_in(store) == before
+    with pytest.raises(sqlite3.IntegrityError):
+        store.runs.extend(run, requests, [store_lab.new_batch(store, "taken", 60, 2)])
+    tables = [name for name in files_in(store) if name not in before]
+    assert [Path(name).name for name in tables] == ["requests.1.arrow"]  # that no commit has made the table of the run
+    halves = [store_lab.new_batch(store, f"half{i}", 2 * i, 2) for i in range(2)]
+    assert store.batches.split(key, halves, expect=["unknown"]) is None
+    assert files_in(store) == sorted([*before, *tables])
+    assert [run.id for run in store.runs.all()] == ["r"]
+
+
+def test_an_interrupt_after_the_commit_takes_nothing_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halves that the database holds keep their folders, also where whoever wrote them never came to know."""
+    (key,) = add_run(store, "r", n=4).batch_keys
+    store.batches.transition(key, expect=["intent"], to="posting")
+    halves = [store_lab.new_batch(store, f"half{i}", 2 * i, 2) for i in range(2)]
+    write, database = store._opened.database.write, store._opened.database
+
+    def write_and_stop(change: Any) -> Any:
+        done = write(change)
+        if store.batches.get(key).state == "split":
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(database, "write", write_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        store.batches.split(key, halves, expect=["posting"])
+    for child in store.batches.get(key).split_into:
+        assert (store.batches.requests_of(child)[0] == prints(2 * (child - key - 1), 2)).all()
+
+
+def test_a_run_that_is_extended_needs_its_own_batches_first(store: Store) -> None:
+    """What it comes to need of other runs stands behind its own batches, and who comes too late changes nothing."""
+    (old,) = add_run(store, "old", n=2).batch_keys
+    run = add_run(store, "r", n=2, start=10)
+    requests = requests_table(
+        np.concatenate([prints(10, 2), prints(0, 1)]),
+        *(np.array(column) for column in ([0, 0, 0], [*run.batch_keys * 2, old], [0, 1, 0], [False, False, True])),
+    )
+    assert store.runs.extend(run, requests, [], n_retried=1) == []
+    extended = store.runs.get("r")
+    assert (extended.batch_keys, extended.n_extensions) == ((*run.batch_keys, old), 1)
+    assert [batch.key for batch in store.batches.of_run("r")] == [*run.batch_keys, old]
+    assert store.runs.extend(run, requests, [], n_retried=2) is None
+    # The same, where the other has extended it between the look and the commit.
+    late = store._opened.database.write(lambda c: queries.extend_run(c, "r", 0, {}, [], {"n_retried": 2}))
+    assert late is False
+    assert store.runs.get("r") == extended
+
+
+def test_other_labels_take_the_place_of_the_first_ones(store: Store) -> None:
+    """A run shows the labels of the frame it was asked for last, if it has as many rows; the same stay as they are."""
+    labels = pd.Index([*"abc"])
+    add_run(store, "r", n=3)
+    store.runs.set_index("r", labels)
+    pd.testing.assert_index_equal(store.runs.index_of("r"), labels)
+    (written,) = (store.path / "runs" / "r").glob("index*")
+    number = written.stat().st_ino
+    store.runs.set_index("r", labels)
+    store.runs.set_index("r", pd.Index([*"abcd"]))
+    assert (written.stat().st_ino, store.runs.get("r").index_kind) == (number, "Index")
+    store.runs.set_index("r", labels[::-1])
+    pd.testing.assert_index_equal(store.runs.index_of("r"), labels[::-1])
+
+
+# --- lookups
+
+
+@pytest.mark.parametrize("n_asked", [90, 3000])
+def test_large_and_small_batches_are_found_whatever_is_asked(store: Store, n_asked: int) -> None:
+    """Few requests or thousands, in a batch of seventy or of five: each is found where it is."""
+    (large,) = add_run(store, "large", n=70).batch_keys
+    (small,) = add_run(store, "small", n=5, start=70).batch_keys
+    keys, positions = store.batches.find_answers(prints(0, n_asked), np.zeros(n_asked, np.uint16), base_url=BASE_URL)
+    assert keys.tolist() == [large] * 70 + [small] * 5 + [-1] * (n_asked - 75)
+    assert positions.tolist() == [*range(70), *range(5)] + [-1] * (n_asked - 75)
+
+
+def test_few_requests_are_found_in_small_batches_without_a_look_at_their_files(store: Store) -> None:
+    """A store of many small batches is searched in its database alone."""
+    (key,) = add_run(store, "r", n=5).batch_keys
+    (store.path / "batches" / str(key) / REQUESTS).unlink()
+    keys, _ = store.batches.find_answers(prints(0, 5), np.zeros(5, np.uint16), base_url=BASE_URL)
+    assert keys.tolist() == [key] * 5
+
+
+def test_what_another_process_has_recorded_is_known_to_be_anothers(store: Store) -> None:
+    """Only who has recorded a batch itself knows that nobody has posted it."""
+    (key,) = add_run(store, "r").batch_keys
+    assert store.batches.was_recorded_here(key)
+    assert not reopened(store.path).batches.was_recorded_here(key)
+
+
+def test_a_candidate_that_is_disproved_is_none_any_more(store: Store) -> None:
+    """The candidate that was tried is given up, and no other one."""
+    (key,) = add_run(store, "r").batch_keys
+    store.batches.update(key, candidate_id="b")
+    store.batches.add_tried_id(key, "a")
+    assert store.batches.get(key).candidate_id == "b"
+    store.batches.add_tried_id(key, "b")
+    assert store.batches.get(key).candidate_id is None

@@ -25,6 +25,7 @@ from pandas_batch.store import (
     files,
     requests_table,
     rows_table,
+    spools,
 )
 from pandas_batch.store import store as store_module
 
@@ -228,3 +229,19 @@ def test_nothing_that_was_committed_is_at_risk(tmp_path: Path, monkeypatch: pyte
     assert medium.at_risk == set()
     assert all(final.is_dir() for final in folders.values())
     assert all(final.read_bytes() == b"written" for final in parts.values())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows brings the entries of folders to the medium by itself")
+def test_the_files_of_a_run_are_on_the_medium_before_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows, requests, labels and bodies of a recorded run were all synced, and outlive a power cut."""
+    store = Store.open(tmp_path / "store")
+    synced = set()
+    sync_fd = files.sync_fd
+    for module in (files, spools):
+        monkeypatch.setattr(module, "sync_fd", lambda fd: (synced.add(os.fstat(fd).st_ino), sync_fd(fd)))
+    add_run(store, "r", index=pd.Index([*"abcdefghij"]))
+    written = [path for name in ("runs", "batches") for path in (store.path / name).rglob("*") if path.is_file()]
+    assert len(written) >= 5
+    assert [path.name for path in written if path.stat().st_ino not in synced] == []
