@@ -30,7 +30,15 @@ from pandas_batch.results.answers import (
     result_of_line,
 )
 from pandas_batch.results.pricing import add_costs, cost_of_message
-from pandas_batch.results.result_lines import Block, iter_lines
+from pandas_batch.results.result_lines import (
+    Block,
+    CacheCreation,
+    Usage,
+    has_all_tokens,
+    iter_lines,
+    read_line,
+    reason_of,
+)
 from pandas_batch.simulator import Simulator
 
 PREFIX = b"pb1_abcdefghijkl_"
@@ -894,3 +902,23 @@ def test_texts_unescaped_all_at_once_are_what_each_would_be(contents: list[list[
 
 def _mended(text: bytes | None) -> str | None:
     return None if text is None else text.decode("utf-8", "replace")
+
+
+def test_only_a_known_type_makes_a_result() -> None:
+    """A word that the API does not have, or none, is no result, whatever else the line holds."""
+    message: dict[str, Any] = {"content": []}
+    for kind in ("tomorrow", "succeede", "", "zzz"):
+        for odd in ({}, {"usage": {"input_tokens": "many"}}):
+            told = {"custom_id": "a", "result": {"type": kind, "message": message | odd}}
+            assert reason_of(read_line(json.dumps(told).encode()).result) == (
+                f"the result is of an unknown type, {kind!r}"
+            )
+
+
+def test_an_impossible_total_is_not_taken_for_none() -> None:
+    """The parts of the cache writes stand in for a total that was not sent, and never for one that makes no sense."""
+    parts = CacheCreation(ephemeral_5m_input_tokens=1)
+    assert has_all_tokens(Usage(input_tokens=1, output_tokens=1, cache_creation=parts))
+    for total in (-1, -(2**62) - 1, -(2**63)):
+        usage = Usage(input_tokens=1, output_tokens=1, cache_creation_input_tokens=total, cache_creation=parts)
+        assert not has_all_tokens(usage)

@@ -138,6 +138,15 @@ def test_marks_in_prompts_count_with_those_of_all_rows() -> None:
         FRAME.claude_batch.preview("q", tools=[tool(SHORT)], few_shot=[([text(HOUR)], "Yes.")])
 
 
+def test_the_mark_that_stands_too_late_is_named_by_its_place() -> None:
+    """Whether it is in the prompt, or in an answer that is given as an example, the message says."""
+    prompts = pd.DataFrame({"q": pd.Series([[text(HOUR)]], dtype=object)})
+    with pytest.raises(InputError, match="the prompt has a cache mark of an hour"):
+        prompts.claude_batch.preview("q", tools=[tool(SHORT)])
+    with pytest.raises(InputError, match="an earlier answer has a cache mark of an hour"):
+        FRAME.claude_batch.preview("q", tools=[tool(SHORT)], few_shot=[("Is it?", [text(HOUR)])])
+
+
 def test_the_mark_of_cache_system_stands_in_order_beside_the_users_own() -> None:
     """`cache_system=True` builds a valid request beside marks of the user's own, or says no."""
     for own in ({"system": [text(SHORT), text()]}, {"system": "s", "tools": [tool(SHORT)]}):

@@ -21,6 +21,7 @@ from pandas_batch.errors import BudgetError
 from pandas_batch.estimates import counting
 from pandas_batch.estimates.bounds import minimum_cached_tokens
 from pandas_batch.estimates.estimate import Estimate, check_budget, estimate_requests
+from pandas_batch.estimates.experience import Experience
 from pandas_batch.estimates.forecast import N_COUNTED, Traits, forecast
 from pandas_batch.estimates.summing import OFFLINE_BASIS
 from pandas_batch.estimates.tables import html_table
@@ -83,6 +84,7 @@ def estimate(
     offline: bool = False,
     times: int = 1,
     reused: int = 0,
+    experience: Experience | None = None,
     **options: Any,
 ) -> Estimate:
     wire = wire_to(api)
@@ -97,6 +99,7 @@ def estimate(
         n_bytes=int(plan.text_bytes.sum()),
         wire=None if offline else wire,
         at=AT,
+        experience=experience,
     )
 
 
@@ -583,6 +586,26 @@ def test_cache_lines_are_shown_with_and_without(api: simulator.Simulator, cache_
     assert (told.cost_usd_min, told.cost_usd_max) == pytest.approx(shown)
     assert "with cache" in repr(told)
     assert "without cache" in repr(told)
+
+
+def test_the_lines_of_a_cache_name_their_model_where_there_are_several(api: simulator.Simulator) -> None:
+    """A call to one model has lines that need no name; with two models each says whose prefix it is."""
+    one = estimate(pd.DataFrame({"text": texts(4)}), api, system=LONG, offline=True)
+    assert "with cache (" not in repr(one)
+    frame = pd.DataFrame({"text": texts(4), "model": ["claude-haiku-4-5", "claude-opus-5-5"] * 2})
+    both = repr(estimate(frame, api, system=LONG, model=lambda df: df["model"], offline=True))
+    for model in ("claude-haiku-4-5", "claude-opus-5-5"):
+        assert f"with cache ({model})" in both
+        assert f"without cache ({model})" in both
+
+
+def test_answers_as_long_as_earlier_ones_are_billed_as_expected(api: simulator.Simulator, clock: FakeClock) -> None:
+    """With what earlier answers used, the bill that is expected is near the one that comes."""
+    frame = pd.DataFrame({"text": texts(100)})
+    bills = run(frame, api, clock)
+    mean = float(np.mean([bill.usage["output_tokens"] for bill in bills]))
+    told = estimate(frame, api, experience=Experience(n_answers=100, output_tokens=mean, web_searches=0.0))
+    assert told.cost_usd_expected == pytest.approx(float(sum(bill.cost_usd for bill in bills)), rel=0.05)
 
 
 def test_bill_with_a_cache_lies_between_the_bounds(api: simulator.Simulator, clock: FakeClock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal, getcontext, localcontext
 from typing import Any
 
@@ -193,6 +193,9 @@ def test_the_price_is_that_of_the_day_of_the_batch(day: datetime, price: float) 
     told = message("claude-sonnet-5-5", input_tokens=0, output_tokens=0, cache_read_input_tokens=1_000_000)
     assert priced(succeeded(told), at=day)["cost_usd"].to_pylist() == [price]
     assert priced(succeeded(told), at=day.replace(tzinfo=UTC))["cost_usd"].to_pylist() == [price]
+    for hours in (-12, 14):
+        elsewhere = day.replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=hours)))
+        assert priced(succeeded(told), at=elsewhere)["cost_usd"].to_pylist() == [price]
 
 
 @pytest.mark.parametrize(("model", "factor"), [("claude-haiku-4-5", 1.0), ("claude-opus-4-6", 1.1), ("next-1", 1.1)])
@@ -298,6 +301,21 @@ def test_absurd_counts_are_still_exact(n: int) -> None:
     expected = cost_of_message(told, at=TODAY)
     assert expected == n * (Decimal("0.5") + Decimal("2.5")) / 1_000_000
     assert priced(succeeded(told))["cost_usd"].to_pylist() == [float(expected)]
+
+
+def test_large_costs_are_rounded_once() -> None:
+    """A sum that no float holds is the nearest float to the exact cost all the same, and not near it twice."""
+    told = [message(input_tokens=10**15 + 7 * i, output_tokens=i) for i in range(50)]
+    expected = [float(cost_of_message(one, at=TODAY) or 0) for one in told]
+    assert priced(succeeded(*told))["cost_usd"].to_pylist() == expected
+
+
+def test_where_it_is_not_said_that_the_usage_is_the_whole_bill_there_is_no_price() -> None:
+    """A table that does not know it of a row gives that row no price."""
+    table = priced(succeeded(message(), message())).drop_columns(["cost_usd", "cost_usd_standard"])
+    at = table.column_names.index("has_whole_bill")
+    table = table.set_column(at, "has_whole_bill", pa.array([True, None]))
+    assert add_costs(table, at=TODAY)["cost_usd"].to_pylist() == [3.0, None]
 
 
 def test_a_callers_decimal_context_does_not_matter() -> None:
