@@ -66,6 +66,8 @@ class Engine:
         Returns, by the key of a batch that is collected, of which positions a retry may need the requests again.
     extend
         Called when all batches are collected: it may add others, and returns whether to look again.
+    close_account
+        Called when nothing more will come of the run: records what became of it.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Engine:
         warm_first: bool = False,
         keep: Callable[[int], bool | Collection[int]] = lambda key: True,
         extend: Callable[[], bool] = lambda: False,
+        close_account: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.run_id = run_id
@@ -99,6 +102,7 @@ class Engine:
         self._prices = prices
         self._keep = keep
         self._extend = extend
+        self._close_account = close_account
         self._warm_key = store.runs.get(run_id).batch_keys[0] if warm_first else None
         self._wake = threading.Event()
         self.future: Future[None] = Future()
@@ -367,6 +371,9 @@ class Engine:
                 self._journal.close(batches, paid_usd=paid_usd)
                 look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                 self._settle()
+                # Whoever waited has the answers already, and what is not recorded of them is counted when it is asked.
+                with suppress(Exception):
+                    self._close_account()
                 self.clock.wait(PAUSE_S, self._wake)
                 exiting.leave_if_ending()
                 compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)

@@ -22,7 +22,7 @@ from pandas_batch.types import BatchJob, RunStatus
 from .finishes import Finish, finish_of
 from .preparing import Preparation
 from .showing import RunDisplay
-from .status import StatusMaker
+from .status import StatusMaker, account_of
 from .stopping import stop_of
 from .target_frame import TargetFrame
 
@@ -335,6 +335,7 @@ class DrivenRun:
             warm_first=self._options.warm_cache,
             keep=self.requests_to_keep,
             extend=self._extend,
+            close_account=self._close_account,
         )
         return self._made
 
@@ -379,6 +380,15 @@ class DrivenRun:
             if self._engine is not None:
                 self._engine.warnings.append(refusal)
         return not refusal
+
+    def _close_account(self) -> None:
+        """Record what became of the run, as the list of runs says it: from what is remembered of the call."""
+        if self._options.prices is not None or self._schema is not None:
+            # What a later process reads may be worth another price, or fit a schema whose class is not known there.
+            return
+        batches = self._store.runs.settled_batches(self.id)
+        if batches is not None:
+            self._store.runs.set_accounts({self.id: (batches, account_of(self.answers_of_run()))})
 
     def go_on(self, *, blocking: bool = False) -> Engine | None:
         """Return the engine to wait for, or None where nothing is left to do."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from datetime import datetime
-from functools import lru_cache
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import pandas as pd
 
 from pandas_batch.call_arguments import in_words
@@ -16,14 +17,16 @@ from pandas_batch.requests.options import check_option
 from pandas_batch.requests.plain_values import kind_of
 
 from .run import Run
-from .status import state_of
+from .status import account_of, state_of
 
 if TYPE_CHECKING:
     from pandas_batch.run.comparison import Comparison
-    from pandas_batch.store import BatchRecord, Store
+    from pandas_batch.store import Account, BatchRecord, Store
 
-_LISTED = ["run", "name", "status", "model", "rows", "requests", "reused", "batches", "created_at", "base_url"]
-_LISTED += ["parent"]
+_ACCOUNT = ["answered", "failed", "cost_usd", "paid_usd"]
+_TOLD = "told"
+_FEW_RUNS = 100
+_WITH_ANSWERS = frozenset({"collected", "gone", "withdrawn"})
 
 
 class _Batch(NamedTuple):
@@ -68,80 +71,116 @@ def runs(store: str | None = None) -> pd.DataFrame:
     """
     from pandas_batch.store import Store
 
-    store = _store_of(store)
-    listed = listed_runs(store)
-    opened = Store.find(store)
-    accounts = [_NOTHING] * len(listed)
-    if opened is not None:
-        if forgotten := opened.runs.forgotten():
-            warnings.warn(
-                f"{forgotten}\n  pandas_batch.recover(df, ...)   # fetches their answers",
-                UserWarning,
-                stacklevel=outside_level(),
-            )
-        accounts = [
-            _account_of(opened, run_id, told, n_batches)
-            for run_id, told, n_batches in zip(listed.index, listed["told"], listed["batches"], strict=True)
-        ]
-    for at, (name, dtype) in enumerate(_ACCOUNT.items()):
-        column = pd.Series([account[at] for account in accounts], index=listed.index, dtype=dtype)
-        listed.insert(listed.columns.tolist().index("rows") + 1 + at, name, column)
-    return listed.drop(columns="told")
+    opened = Store.find(_store_of(store))
+    if opened is None:
+        return _listed(None).drop(columns=_TOLD)
+    if forgotten := opened.runs.forgotten():
+        warnings.warn(
+            f"{forgotten}\n  pandas_batch.recover(df, ...)   # fetches their answers",
+            UserWarning,
+            stacklevel=outside_level(),
+        )
+    version = opened.runs.version()
+    seen = _last_list.get(opened)
+    if seen is not None and seen[0] == version:
+        return seen[1].copy()
+    listed = _listed(opened)
+    accounts = _accounts(opened, listed)
+    listed = listed.drop(columns=_TOLD)
+    if not accounts:
+        _last_list[opened] = (version, listed.copy())
+        return listed
+    places = listed.index.get_indexer(pd.Index(list(accounts)))
+    for name, values in zip(_ACCOUNT, zip(*accounts.values(), strict=True), strict=True):
+        column = listed[name].copy()
+        column.iloc[places] = pd.Series(list(values), dtype=column.dtype).array
+        listed[name] = column
+    return listed
 
 
-_ACCOUNT = {"answered": "Int64", "failed": "Int64", "cost_usd": "float64", "paid_usd": "float64"}
-_NOTHING: tuple[Any, ...] = (0, 0, 0.0, 0.0)
+_last_list: weakref.WeakKeyDictionary[Store, tuple[tuple[int, int, int], pd.DataFrame]] = weakref.WeakKeyDictionary()
+"""The list of a store that was made last, as long as nothing has changed: to look again costs nothing."""
 
 
-@lru_cache(maxsize=4096)
-def _settled_account(path: str, run_id: str, n_batches: int) -> tuple[Any, ...]:
-    """Return rows answered and failed, cost and bill of a run whose answers are all collected: they do not change."""
-    from pandas_batch.store import Store
+def _accounts(store: Store, listed: pd.DataFrame) -> dict[str, tuple[Any, ...]]:
+    """Return what became of the runs that the store has no account of; it has, afterwards, of the settled."""
+    found: dict[str, tuple[Any, ...]] = {}
+    settled: dict[str, tuple[tuple[BatchRecord, ...], Account]] = {}
+    told = listed[_TOLD]
+    for run_id in told.index[told.to_numpy()]:
+        try:
+            batches = store.runs.settled_batches(run_id)
+            found[run_id] = account = _looked_up(store, run_id)
+        except (PandasBatchError, OSError):
+            found[run_id] = (None, None, None, None)
+            continue
+        if batches is not None:
+            settled[run_id] = (batches, account)
+        if len(settled) >= _FEW_RUNS:
+            _keep(store, settled)
+            settled = {}
+    _keep(store, settled)
+    return found
 
-    return _looked_up(Store.open(path), run_id)
+
+def _keep(store: Store, accounts: dict[str, tuple[tuple[BatchRecord, ...], Account]]) -> None:
+    if accounts:
+        # They can be counted again.
+        with suppress(PandasBatchError, OSError):
+            store.runs.set_accounts(accounts)
 
 
-def _account_of(store: Store, run_id: str, states: frozenset[str], n_batches: int) -> tuple[Any, ...]:
-    if not states & _WITH_ANSWERS:
-        return _NOTHING
-    try:
-        if states == {"collected"}:
-            return _settled_account(str(store.path), run_id, n_batches)
-        return _looked_up(store, run_id)
-    except (PandasBatchError, OSError):
-        return None, None, None, None
-
-
-_WITH_ANSWERS = frozenset({"collected", "gone", "withdrawn"})
-
-
-def _looked_up(store: Store, run_id: str) -> tuple[Any, ...]:
+def _looked_up(store: Store, run_id: str) -> Account:
     with warnings.catch_warnings():
         # What is damaged has a line all the same, and says so where it is loaded.
         warnings.simplefilter("ignore", UserWarning)
-        run = Run.of(store, store.runs.get(run_id))
-        return run.counts.get("succeeded", 0), run.n_failed, run.cost_usd, run.paid_usd
+        return account_of(Run.of(store, store.runs.get(run_id)).answers_of_run())
 
 
 def listed_runs(store: str | None = None) -> pd.DataFrame:
-    """Return what `runs` does without a look at any answer, and as ``told`` the states that a run's batches have."""
+    """Return what `runs` does without a look at any answer."""
     from pandas_batch.store import Store
 
-    opened = Store.find(store)
+    return _listed(Store.find(store))
+
+
+def _listed(opened: Store | None) -> pd.DataFrame:
+    """Return the list with what the store has of each run, and as ``told`` whether there are answers to look at."""
+    from pandas_batch.store.queries import LISTED
+
     records, states = ([], []) if opened is None else opened.runs.overview()
-    of_run: dict[str, list[tuple[str, bool]]] = {}
+    of_run: dict[str, list[_Batch]] = {}
     for run_id, state, is_canceled in states:
-        of_run.setdefault(run_id, []).append((state, is_canceled))
-    told: dict[frozenset[tuple[str, bool]], str] = {}
-    kinds = [frozenset(of_run.get(record[0], ())) for record in records]
-    for kind in set(kinds):
-        told[kind] = state_of(cast("list[BatchRecord]", [_Batch(*batch) for batch in kind]), is_blocked=False)
-    columns: list[Any] = [list(column) for column in zip(*records, strict=True)] or [[] for _ in range(9)]
-    columns[6] = [datetime.fromisoformat(text).replace(microsecond=0) for text in columns[6]]
-    columns.insert(2, [told[kind] for kind in kinds])
-    columns.insert(7, [len(of_run.get(record[0], ())) for record in records])
-    listed = dict(zip(_LISTED, columns, strict=True))
-    listed["told"] = [frozenset(state for state, _ in kind) for kind in kinds]
+        of_run.setdefault(run_id, []).append(_Batch(state, is_canceled))
+    told = dict(zip(LISTED, zip(*records, strict=True) if records else [()] * len(LISTED), strict=True))
+    n_batches, status, is_told = list(told["n_settled"]), ["collected"] * len(records), np.zeros(len(records), bool)
+    for at in [at for at, n_settled in enumerate(n_batches) if n_settled is None]:
+        batches = of_run.get(told["id"][at], [])
+        n_batches[at], status[at] = len(batches), state_of(cast("list[BatchRecord]", batches), is_blocked=False)
+        is_told[at] = any(batch.state in _WITH_ANSWERS for batch in batches)
+    # Of runs with an account, dollars that are not known; of others there are none yet.
+    is_open = np.array([n_settled is None for n_settled in told["n_settled"]], dtype=bool)
+    usd = {name: np.where(is_open, 0.0, np.array(told[name], dtype=np.float64)) for name in ("cost_usd", "paid_usd")}
+    counts = {name: np.array([n or 0 for n in told[name]], dtype=np.int64) for name in ("n_answered", "n_failed")}
+    listed = {
+        "run": told["id"],
+        "name": told["name"],
+        "status": status,
+        "model": told["model"],
+        "rows": np.array(told["n_rows"], dtype=np.int64),
+        "answered": pd.array(counts["n_answered"], dtype="Int64"),
+        "failed": pd.array(counts["n_failed"], dtype="Int64"),
+        **usd,
+        "requests": np.array(told["n_requests"], dtype=np.int64),
+        "reused": np.array(told["n_reused"], dtype=np.int64),
+        "batches": np.array(n_batches, dtype=np.int64),
+        "created_at": pd.to_datetime(
+            np.array([text[:19] for text in told["created_at"]], dtype="datetime64[us]"), utc=True
+        ),
+        "base_url": told["base_url"],
+        "parent": told["parent_id"],
+        _TOLD: is_told,
+    }
     return pd.DataFrame(listed).set_index("run")
 
 

@@ -13,6 +13,7 @@ from pandas_batch.engine.reconciling import OVERLOADED_GRACE_S
 from pandas_batch.errors import clip
 from pandas_batch.results.row_status import FAILED
 from pandas_batch.run.worth_asking import retry_line
+from pandas_batch.store.records import Account
 from pandas_batch.store.states import TO_SEND
 from pandas_batch.types import BatchStatus, FailedRow, FailureKind, FirstAnswer, RunStatus, Stop
 
@@ -277,6 +278,12 @@ def _is_under_way(batches: Sequence[BatchRecord]) -> bool:
 
 def _n_failed(answers: RunAnswers, counts: Mapping[str, int]) -> int:
     return len(answers.unsendable_positions()) + sum(counts.get(status, 0) for status in FAILED)
+
+
+def account_of(answers: RunAnswers) -> Account:
+    """Return what became of the rows that `answers` are of."""
+    counts, totals = answers.counts(), answers.totals()
+    return Account(counts.get("succeeded", 0), _n_failed(answers, counts), totals.cost_usd, totals.paid_usd)
 
 
 def bound_of_under_way(record: RunRecord, batches: Sequence[BatchRecord]) -> float | None:

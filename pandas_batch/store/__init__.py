@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .locks import Lease
-from .records import BatchRecord, NewBatch, RunRecord
+from .records import Account, BatchRecord, NewBatch, RunRecord
 from .spools import SpoolWriter, request_lines
 from .states import BATCH_STATES, IN_FLIGHT, BatchState
 from .store import Store
@@ -12,6 +12,7 @@ from .tables import fingerprints_of, requests_table, rows_table
 __all__ = [
     "BATCH_STATES",
     "IN_FLIGHT",
+    "Account",
     "BatchRecord",
     "BatchState",
     "Lease",

@@ -94,6 +94,7 @@ class Database:
         # What a finalizer has to know: it must not refer to `self`.
         self._held = _Held()
         self._state = NOTHING_SENT
+        self._n_connected = 0
         if not path.exists():
             os.close(open_private(path))
             sync_folder(path.parent)
@@ -157,6 +158,16 @@ class Database:
                 raise store_error(error, self.path.parent) from error
             return not busy
 
+    def version(self) -> tuple[int, int, int]:
+        """Return what is another after every change of the data, whoever makes it, and may be after none."""
+        with self._lock:
+            connection = self._connected()
+            try:
+                (of_others,) = connection.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as error:
+                raise store_error(error, self.path.parent) from error
+            return self._n_connected, of_others, connection.total_changes
+
     def is_current(self) -> bool:
         """Whether the file at our path still is the one we opened."""
         return _inode_of(self.path) == self._inode
@@ -186,6 +197,7 @@ class Database:
                 self.path, timeout=_BUSY_IN_SQLITE_MS / 1000, isolation_level=None, check_same_thread=False
             )
             self._held.connections.append(connection)
+            self._n_connected += 1
             self._configure(connection)
         except sqlite3.Error as error:
             self._close_connection()

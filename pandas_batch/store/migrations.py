@@ -31,7 +31,18 @@ _VERSION_1 = (
         retry_digest TEXT,
         n_extensions INTEGER NOT NULL,
         n_retried INTEGER NOT NULL,
-        asks_no_more INTEGER NOT NULL
+        asks_no_more INTEGER NOT NULL,
+        n_settled INTEGER,
+        n_answered INTEGER,
+        n_failed INTEGER,
+        cost_usd REAL,
+        paid_usd REAL
+    )
+    """,
+    """
+    CREATE INDEX runs_listed ON runs (
+        number, id, name, model, n_rows, n_answered, n_failed, cost_usd, paid_usd, n_requests, n_reused, n_settled,
+        created_at, base_url, parent_id
     )
     """,
     "CREATE INDEX runs_by_identity ON runs (identity)",

@@ -13,6 +13,7 @@ from .records import (
     BATCH_COLUMNS,
     FIXED_BATCH_COLUMNS,
     RUN_COLUMNS,
+    Account,
     BatchRecord,
     NewBatch,
     RunRecord,
@@ -23,7 +24,7 @@ from .records import (
     run_from,
 )
 from .segments import Candidate, segment_of
-from .states import CANCELABLE, IN_FLIGHT, RECORDED
+from .states import CANCELABLE, IN_FLIGHT, RECORDED, SETTLED
 
 _RUNS = ", ".join(RUN_COLUMNS)
 _FEW_RUNS = 500
@@ -106,21 +107,53 @@ def newest_options(connection: sqlite3.Connection, n_runs: int, base_url: str) -
     return [(run_id, from_cell("options", cell)) for run_id, cell in rows]
 
 
+LISTED = (
+    *("id", "name", "model", "n_rows", "n_answered", "n_failed", "cost_usd", "paid_usd", "n_requests", "n_reused"),
+    *("n_settled", "created_at", "base_url", "parent_id"),
+)
+"""What is listed of a run: columns of an index of their own, as the options of ten thousand runs take long to skip."""
+
+
 def overview(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool]]]:
-    """Return what is listed of each run, newest first, and the state of each of its batches."""
+    """Return what is listed of each run, newest first, and the state of each batch of those without an account."""
     runs = connection.execute(
-        """
-        SELECT id, name, model, n_rows, n_requests, n_reused, created_at, base_url, parent_id FROM runs
-        ORDER BY number DESC
-        """
+        f"SELECT {', '.join(LISTED)} FROM runs INDEXED BY runs_listed ORDER BY number DESC"
     ).fetchall()
     states = connection.execute(
         """
-        SELECT run_batches.run_id, state, cancel_initiated_at IS NOT NULL FROM run_batches
-        JOIN batches ON key = batch_key WHERE state != 'split'
+        SELECT run_batches.run_id, state, cancel_initiated_at IS NOT NULL FROM
+        (SELECT id FROM runs INDEXED BY runs_listed WHERE n_settled IS NULL)
+        CROSS JOIN run_batches ON run_batches.run_id = id CROSS JOIN batches ON key = batch_key WHERE state != 'split'
         """
     ).fetchall()
     return runs, states
+
+
+def settled_batches(connection: sqlite3.Connection, run_id: str) -> tuple[BatchRecord, ...] | None:
+    """Return the batches that hold a run's requests, where nothing is left to do for any of them; else None."""
+    keys = "SELECT batch_key FROM run_batches WHERE run_id = ?"
+    found = select_batches(connection, f"WHERE key IN ({keys}) AND state != 'split'", (run_id,))
+    return tuple(found) if found and all(batch.state in SETTLED for batch in found) else None
+
+
+def set_account(
+    connection: sqlite3.Connection, run_id: str, batches: tuple[BatchRecord, ...], account: Account
+) -> None:
+    """Record what became of a run, where its batches still are as `settled_batches` has told them."""
+    if settled_batches(connection, run_id) == batches:
+        connection.execute(
+            "UPDATE runs SET n_settled = ?, n_answered = ?, n_failed = ?, cost_usd = ?, paid_usd = ? WHERE id = ?",
+            (len(batches), *account, run_id),
+        )
+
+
+def _forget_accounts(connection: sqlite3.Connection, key: int) -> None:
+    """Let what became of the runs that need a batch be counted anew: the batch has changed."""
+    connection.execute(
+        "UPDATE runs SET n_settled = NULL, n_answered = NULL, n_failed = NULL, cost_usd = NULL, paid_usd = NULL "
+        "WHERE n_settled IS NOT NULL AND id IN (SELECT run_id FROM run_batches WHERE batch_key = ?)",
+        (key,),
+    )
 
 
 def select_batches(connection: sqlite3.Connection, where: str = "", values: Sequence[Any] = ()) -> list[BatchRecord]:
@@ -217,6 +250,7 @@ def extend_run(
     )
     if done.rowcount != 1:
         return False
+    connection.execute("UPDATE runs SET n_settled = NULL WHERE id = ?", (run_id,))
     for batch, new in batches.values():
         insert_batch(connection, batch, new)
     (place,) = connection.execute(
@@ -257,7 +291,10 @@ def update_batch(
         condition += f" AND state IN ({', '.join(f':{name}' for name in names)})"
         values |= names
     done = connection.execute(f"UPDATE batches SET {clause} WHERE key = :key{condition}", values | {"key": key})
-    return done.rowcount == 1
+    if done.rowcount != 1:
+        return False
+    _forget_accounts(connection, key)
+    return True
 
 
 def free_batch_id(connection: sqlite3.Connection, key: int, batch_id: str, *, proved: bool) -> bool:

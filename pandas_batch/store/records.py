@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .states import BatchState
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 DOUBTS = ("lost", "overloaded", "not_the_api", "too_large")
 """Why it is unknown whether a create was heard: its answer never came, the API was overloaded, something else than the
 API answered, or something else than the API found it too large."""
+
+
+class Account(NamedTuple):
+    """What became of a run: rows answered and failed, what the answers cost and what was billed; None: unknown."""
+
+    n_answered: int
+    n_failed: int
+    cost_usd: float | None
+    paid_usd: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

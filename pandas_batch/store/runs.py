@@ -23,7 +23,7 @@ from .failures import NOTHING_RECORDED, explained
 from .files import commit_file, commit_folders, remove_folder, sync_file
 from .labels import ONLY_COUNTS, kind_of, read_index, write_index
 from .opened import RUN_ID, Opened
-from .records import BatchRecord, NewBatch, RunRecord, new_record
+from .records import Account, BatchRecord, NewBatch, RunRecord, new_record
 from .tables import REQUEST_COLUMNS, read_table, with_column, write_table
 from .unrecorded import Unread, Unrecorded, names_of, read_unrecorded
 
@@ -252,16 +252,41 @@ class Runs:
 
     def overview(self) -> tuple[list[tuple[Any, ...]], list[tuple[str, str, bool]]]:
         """
-        Return what is listed of each run, newest first, and the state of each of its batches.
+        Return what is listed of each run, newest first, and the state of each batch of those without an account.
 
         Returns
         -------
         list
-            Of each run: id, name, model, rows, requests, reused requests, when it was made (as text), base URL, parent.
+            Of each run: `queries.LISTED`; the number of its batches is there only with its account.
         list
-            Of each batch that a run needs: the run's id, the state, and whether the server was asked for a cancel.
+            Of each batch that another run needs: the run's id, the state, whether the server was asked for a cancel.
         """
         return self._opened.database.read(queries.overview)
+
+    def version(self) -> tuple[int, int, int]:
+        """Return what is another after every change of the database, whoever makes it."""
+        return self._opened.database.version()
+
+    def settled_batches(self, run_id: str) -> tuple[BatchRecord, ...] | None:
+        """Return the batches that hold a run's requests, where nothing is left to do for any of them; else None."""
+        return self._opened.database.read(lambda c: queries.settled_batches(c, run_id))
+
+    def set_accounts(self, accounts: Mapping[str, tuple[tuple[BatchRecord, ...], Account]]) -> None:
+        """
+        Record what became of runs, that nobody has to count it again.
+
+        Parameters
+        ----------
+        accounts
+            By run id: its batches as `settled_batches` gave them before it was counted, and its account. Where they
+            have changed since, nothing is recorded; where they change later, the account is forgotten with that.
+        """
+
+        def record(connection: sqlite3.Connection) -> None:
+            for run_id, (batches, account) in accounts.items():
+                queries.set_account(connection, run_id, batches, account)
+
+        self._opened.database.write(record)
 
     def newest_options(self, n_runs: int, *, base_url: str) -> list[tuple[str, Mapping[str, Any]]]:
         """Return id and plain options of the newest runs that ask at `base_url`, newest first."""
