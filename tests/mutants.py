@@ -2,12 +2,17 @@
 
     make mutants                                   # 300 drawn mutants
     python tests/mutants.py --n 60 --seed 2        # fewer, others
+    python tests/mutants.py --only 12 40           # some of the 300 once more, by their numbers
 
 Mutants are made by cosmic-ray's operators. A place in the code is drawn first, then one of the mutants there, so that
 an operator with many replacements does not fill the sample. Not drawn: annotations, blocks for type checkers alone,
 and `is` against `==`, which differ in nothing that these rooms compare. Each mutant is tested by those tests of its
 module's files that run its statement (all of them for what runs at import), the quickest first, up to the first
 failure; a mutant that makes them hang is killed too. The tree is copied before: nothing is changed in place.
+
+What survives is looked at by hand. What no test can see is told apart as "alike": `frozen=` and `kw_only=` of
+a dataclass hold back who writes the code and not the code, `strict=` of a zip says that lists of one length are of one
+length, `gc=` and a cache change nothing but the time. These are drawn all the same, so that the sample is the same.
 """
 
 from __future__ import annotations
@@ -31,6 +36,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 NOT_DRAWN = ("VariableReplacer", "VariableInserter", "_Is_Eq", "_IsNot_NotEq", "_Eq_Is", "_NotEq_IsNot")
+UNSEEN = {"dataclass": ("frozen", "kw_only"), "zip": ("strict",)}
+"""Keywords of calls that change nothing a test can see."""
+
 SLOWEST_S = 90.0
 """A test that takes longer than this, or three times what it took before, hangs."""
 
@@ -106,6 +114,24 @@ def mutated(source: str, name: str, occurrence: int) -> str:
     code = mutate_code(source, cosmic_ray.plugins.get_operator(name)(), occurrence)
     assert code is not None
     return code
+
+
+def is_alike(source: str, mutant: str) -> bool:
+    """Return whether a mutant differs in nothing but what no test can see."""
+    return _plain(source) == _plain(mutant)
+
+
+def _plain(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            unseen = UNSEEN.get(ast.unparse(node.func), ())
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg not in unseen]
+        elif isinstance(node, ast.ClassDef):
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "gc"]
+        elif isinstance(node, ast.FunctionDef):
+            node.decorator_list = [one for one in node.decorator_list if not ast.unparse(one).startswith("lru_cache")]
+    return ast.dump(tree)
 
 
 def draw(n: int, seed: int, rooms: list[str]) -> list[tuple[str, str, str]]:
@@ -243,6 +269,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="leave out the mutants before this one")
     parser.add_argument("--last", type=int, default=10**9, help="leave out this mutant and those after it")
+    parser.add_argument("--only", type=int, nargs="+", default=[], help="run these of the drawn mutants alone")
     parser.add_argument("--rooms", nargs="*", default=list(TESTS))
     parser.add_argument("--python", default=sys.executable, help="the Python that runs the tests")
     parser.add_argument("--watched", default="", help="where to keep which tests run which lines")
@@ -284,10 +311,10 @@ def main() -> int:
 
         quick = sorted(watched["took_s"], key=lambda test: watched["took_s"][test])[:100]
         assert tested(quick)["code"] == 0, "tests fail without any mutant"
-        survived = []
+        survived, alike = [], []
         n_run = 0
         for number, (room, operator, mutant) in enumerate(drawn):
-            if not given.first <= number < given.last:
+            if not given.first <= number < given.last or (given.only and number not in given.only):
                 continue
             if time.monotonic() - began_s > given.limit_s:
                 print(f"{len(drawn) - number} mutants were not run: the time was over.")
@@ -309,15 +336,15 @@ def main() -> int:
             if word == "SURVIVED":
                 changed = list(difflib.unified_diff(source.splitlines(), mutant.splitlines(), lineterm="", n=0))[2:]
                 print("\n".join(f"          {line}" for line in changed), flush=True)
-                survived.append(number)
+                (alike if is_alike(source, mutant) else survived).append(number)
         nursery.stdin.close()
         nursery.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    n_killed = n_run - len(survived)
+    n_killed = n_run - len(survived) - len(alike)
     print(
         f"{n_run} mutants (seed {given.seed}) in {time.monotonic() - began_s:.0f} s: {n_killed} killed "
-        f"({n_killed / max(n_run, 1):.1%}); survivors {survived}"
+        f"({n_killed / max(n_run, 1):.1%}); survivors {survived}, and alike {alike}"
     )
     return 0
 
