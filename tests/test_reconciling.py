@@ -447,6 +447,32 @@ def test_the_grace_begins_when_the_connection_was_lost(api, clock, tmp_path):
         assert batches()[0].state == "intent"
 
 
+def test_what_an_overloaded_api_did_not_take_is_looked_for_during_a_minute(api, clock, tmp_path):
+    """By its own word it was too busy: after sixty seconds, and not a second sooner, the batch is posted again."""
+    place = place_at(tmp_path, api, clock)
+    batches, reconciler = lost(place), reconciling.Reconciler(place)
+    place.store.batches.update(batches()[0].key, doubt="overloaded")
+    clock.advance(59)
+    for _ in range(4):
+        reconciler.step(batches()[0])
+    assert batches()[0].state == "unknown"
+    clock.advance(1)
+    reconciler.step(batches()[0])
+    assert batches()[0].state == "intent"
+
+
+def test_a_recorded_batch_that_may_be_on_the_server_is_not_posted(api, clock, tmp_path):
+    """One that another process recorded is looked for first; where one of its size is found it waits for the proof."""
+    place = place_at(tmp_path, api, clock)
+    (key,) = add_run(place.store, "r", n=2).batch_keys
+    reconciler = reconciling.Reconciler(place)
+    assert reconciler.step_before_posting_again(place.store.batches.get(key)) is None
+    assert place.store.batches.get(key).state == "intent"
+    api.add_decoy(2)
+    assert reconciler.step_before_posting_again(place.store.batches.get(key)).due_in_s > 0
+    assert place.store.batches.get(key).state == "unknown"
+
+
 def test_looks_come_ever_more_rarely(api, clock, tmp_path, no_jitter):
     """Where the list lacks the batch the pauses double up to fifteen seconds, where it fails from two seconds on."""
     place = place_at(tmp_path, api, clock)

@@ -435,14 +435,17 @@ def test_other_labels_take_the_place_of_the_first_ones(store: Store) -> None:
 # --- lookups
 
 
-@pytest.mark.parametrize("n_asked", [90, 3000])
+@pytest.mark.parametrize("n_asked", [150, 3000])
 def test_large_and_small_batches_are_found_whatever_is_asked(store: Store, n_asked: int) -> None:
-    """Few requests or thousands, in a batch of seventy or of five: each is found where it is."""
-    (large,) = add_run(store, "large", n=70).batch_keys
-    (small,) = add_run(store, "small", n=5, start=70).batch_keys
-    keys, positions = store.batches.find_answers(prints(0, n_asked), np.zeros(n_asked, np.uint16), base_url=BASE_URL)
-    assert keys.tolist() == [large] * 70 + [small] * 5 + [-1] * (n_asked - 75)
-    assert positions.tolist() == [*range(70), *range(5)] + [-1] * (n_asked - 75)
+    """Few requests or thousands, in a batch as large as small ones may be, smaller, or larger: each is found."""
+    sizes = (5, queries.SMALL, queries.SMALL + 1)
+    keys, positions = [], []
+    for n in sizes:
+        keys += add_run(store, f"r{n}", n=n, start=len(positions)).batch_keys * n
+        positions += range(n)
+    found = store.batches.find_answers(prints(0, n_asked), np.zeros(n_asked, np.uint16), base_url=BASE_URL)
+    n_none = n_asked - sum(sizes)
+    assert [array.tolist() for array in found] == [keys + [-1] * n_none, positions + [-1] * n_none]
 
 
 def test_few_requests_are_found_in_small_batches_without_a_look_at_their_files(store: Store) -> None:
