@@ -371,10 +371,11 @@ class Engine:
                 self._journal.close(batches, paid_usd=paid_usd)
                 look_for_surplus(self.store, self.run_id, wire=self._wire, clock=self.clock, prices=self._prices)
                 self._settle()
-                # Whoever waited has the answers already, and what is not recorded of them is counted when it is asked.
+                self.clock.wait(PAUSE_S, self._wake)
+                # Also where the process is ending. After the pause, the answers that whoever waited has read are there;
+                # what fails to be recorded is counted when it is asked for.
                 with suppress(Exception):
                     self._close_account()
-                self.clock.wait(PAUSE_S, self._wake)
                 exiting.leave_if_ending()
                 compact_run(self.store, self.run_id, hold=self._hold, keep=self._keep)
                 return

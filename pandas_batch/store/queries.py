@@ -142,7 +142,8 @@ def set_account(
     """Record what became of a run, where its batches still are as `settled_batches` has told them."""
     if settled_batches(connection, run_id) == batches:
         connection.execute(
-            "UPDATE runs SET n_settled = ?, n_answered = ?, n_failed = ?, cost_usd = ?, paid_usd = ? WHERE id = ?",
+            "UPDATE runs SET n_settled = ?, n_answered = ?, n_failed = ?, cost_usd = ?, paid_usd = ? "
+            "WHERE id = ? AND n_settled IS NULL",
             (len(batches), *account, run_id),
         )
 
