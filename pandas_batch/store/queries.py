@@ -374,8 +374,8 @@ def candidates(
     folder: Path,
     name: str,
     *,
-    in_flight: bool = True,
-    above: int = 0,
+    in_flight: bool,
+    above: int,
 ) -> list[Candidate]:
     """
     Return the batches of more than `above` requests in which answers may be found, the preferred ones last.
