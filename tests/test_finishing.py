@@ -351,3 +351,56 @@ def test_a_part_pays_for_its_rows_alone(api, clock, samples):
     left = load(run.id, client=api.client(), clock=clock).retry_failed().result()
     assert left["status"].explode().eq("succeeded").all()
     assert len(api.billed) == 20 * samples
+
+
+def test_beside_a_retry_under_way_it_asks_nothing_and_names_the_retry(api, clock):
+    """What a retry asks just now would be paid twice; the retry itself can be finished, and its rows are paid once."""
+    api.faults.add(simulator.RowFault("expired", share=0.5, asked="batch", times=1))
+    run = ask(frame_of(), api, clock).wait()
+    n_failed = run.n_failed
+    api.faults.clear()
+    api.seconds_per_batch = 80_000.0
+    with clock.held():
+        retry = run.retry_failed().wait_submitted()
+        with pytest.raises(InputError, match=f"run {retry.id} asks its rows just now") as caught:
+            run.finish_now()
+        assert f'pandas_batch.load("{retry.id}").finish_now()' in str(caught.value)
+        assert (api.calls("cancel"), api.messages) == (0, [])
+    assert retry.finish_now()["status"].tolist() == ["succeeded"] * 20
+    assert len(api.billed) == 20
+    assert len(api.messages) == n_failed > 0
+
+
+def test_a_retry_from_elsewhere_leaves_the_rows_to_who_finishes_now(api, clock, monkeypatch):
+    """Between the cancel and the live requests a retry in another kernel is refused: the rows are paid once."""
+    run = held(api, clock, frame_of())
+    honest, said = finishing._ask_rest, []
+
+    def retried_first(*given: Any) -> None:
+        with pytest.raises(InputError, match="is being finished now") as caught:
+            load(run.id, client=api.client(), clock=clock).retry_failed()
+        said.append(str(caught.value))
+        honest(*given)
+
+    monkeypatch.setattr(finishing, "_ask_rest", retried_first)
+    assert run.finish_now()["status"].tolist() == ["succeeded"] * 20
+    assert "Nothing was sent by this call" in said[0]
+    assert (len(api.billed), api.calls("create")) == (20, 1)
+
+
+def test_a_retry_that_was_faster_than_the_finish_keeps_its_rows(api, clock, monkeypatch):
+    """One that was recorded before the lease was seen is met under the lock: its rows are not asked live as well."""
+    run = held(api, clock, frame_of())
+    honest, retries = finishing._cancel, []
+
+    def retried_after(*given: Any) -> None:
+        honest(*given)
+        with pytest.MonkeyPatch.context() as blind, clock.held():
+            blind.setattr("pandas_batch.run.retrying._refuse_beside_a_finish", lambda run: None)
+            retries.append(load(run.id, client=api.client(), clock=clock).retry_failed().wait_submitted())
+
+    monkeypatch.setattr(finishing, "_cancel", retried_after)
+    with clock.held(), pytest.raises(InputError, match="asks its rows just now"):
+        run.finish_now()
+    assert retries[0].result()["status"].tolist() == ["succeeded"] * 20
+    assert (len(api.billed), api.messages) == (20, [])

@@ -11,7 +11,7 @@ from pandas_batch.display.display import FinishOffer, Told
 from pandas_batch.errors import PandasBatchError, clip
 from pandas_batch.exiting import ProcessEnding, say
 
-from .finishing import FinishProgress, finish_run, what_is_left
+from .finishing import FinishProgress, finish_run, refuse_beside_a_retry, what_is_left
 from .retrying import budget_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def offer_finish(run: DrivenRun, told: Told) -> None:
 
 def _offer_of(run: DrivenRun) -> FinishOffer:
     """Return what it takes; asks nobody, and changes nothing."""
+    refuse_beside_a_retry(run)
     again, estimate = what_is_left(run)
     line = f"{run.expression}.finish_now()"
     if not again:

@@ -17,7 +17,7 @@ from pandas_batch.amounts import rows, usd
 from pandas_batch.display.live_progress import LiveProgress
 from pandas_batch.engine.posting import EngineContext
 from pandas_batch.engine.settling import settle_left_behind
-from pandas_batch.errors import BudgetError, outside_level
+from pandas_batch.errors import BudgetError, InputError, outside_level
 from pandas_batch.estimates.bill import Estimate, check_budget
 from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.exiting import leave_if_ending
@@ -29,8 +29,15 @@ from .extending import extended
 from .finishes import Finish, finishing
 from .live_batch import ask_live, at_standard_price, lost_words, wait_for
 from .others_asking import new_live_nonce
-from .repeating import finishing_lease
-from .retrying import Again, budget_of, is_of_part, nobody_else_asks_again, requests_again
+from .retrying import (
+    Again,
+    budget_of,
+    finishing_lease,
+    is_of_part,
+    nobody_else_asks_again,
+    requests_again,
+    retries_since,
+)
 from .worth_asking import worth_asking
 
 if TYPE_CHECKING:
@@ -116,6 +123,7 @@ def finish_run(
 ) -> list[str]:
     """Cancel the run's batches, ask what they do not answer, and return what the user has to be warned of."""
     budget_usd, from_environment = budget_of(run, max_cost_usd)
+    refuse_beside_a_retry(run)
     waiter.look_for_gone()
     settle_left_behind(run.store, clock=run.clock, prices=run.options.prices)
     again, told = what_is_left(run)
@@ -161,6 +169,18 @@ def finish_run(
     if run.is_settled():
         run.display.signal()
     return words
+
+
+def refuse_beside_a_retry(run: DrivenRun) -> None:
+    """Refuse where a retry of the run is under way: what it asks would be asked, and paid, a second time."""
+    for later in retries_since(run.store, run.record):
+        own = [batch for batch in run.store.batches.of_run(later.id) if batch.run_id == later.id]
+        if any(batch.state not in SETTLED for batch in own):
+            raise InputError(
+                f"Run {run.id} was retried, and run {later.id} asks its rows just now.",
+                "Nothing was asked by this call; what is on the server goes on, and is billed.",
+                f'pandas_batch.load("{later.id}").finish_now()',
+            )
 
 
 def _unanswered(run: DrivenRun) -> np.ndarray:
@@ -233,6 +253,8 @@ def _ask(run: DrivenRun, again: Sequence[Again], finish: Finish, progress: Finis
     None where the run has posted batches of its own again: then nothing was asked.
     """
     with nobody_else_asks_again(run, again):
+        # A retry by hand may have been faster than the lease that tells others of this.
+        refuse_beside_a_retry(run)
         if _open_batches(run):
             # The retries of the run were faster: what they have posted is canceled first, or it would be paid twice.
             return None

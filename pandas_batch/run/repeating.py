@@ -25,7 +25,7 @@ from pandas_batch.estimates.retry_bill import estimate_bodies
 from pandas_batch.results.row_status import CODE, status_codes
 
 from .extending import extended
-from .retrying import Again, nobody_else_asks_again, requests_again
+from .retrying import Again, finishing_lease, nobody_else_asks_again, requests_again
 from .worth_asking import worth_asking
 
 _TICK_S = 0.25
@@ -76,11 +76,6 @@ def _worth(run: DrivenRun) -> np.ndarray:
     if run.options.retries > run.record.n_retried:
         worth |= worth_asking(run.answers_of_run(), "transient")
     return worth
-
-
-def finishing_lease(run_id: str) -> str:
-    """Return the name of the lease that is held while a run finishes now: it asks itself what it has canceled."""
-    return f"finishing-{run_id}"
 
 
 def _wait_for_finishing(run: DrivenRun) -> None:

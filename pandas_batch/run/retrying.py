@@ -67,7 +67,8 @@ def retry_run(
     chosen = None if rows is None else _chosen_requests(run, rows)
     asked = _digest(errors, changes.given, _part_of(run), chosen)
     with _alone(run, errors, changes, chosen):
-        later = _retries_since(store, parent)
+        _refuse_beside_a_finish(run)
+        later = retries_since(store, parent)
         if any(record.retry_digest == asked for record in later):
             # The same retry made twice (a cell run again, a second kernel) is the same retry.
             return run.sibling(later[0].id)
@@ -88,7 +89,7 @@ def _alone(run: DrivenRun, errors: str, changes: Changes, chosen: np.ndarray | N
     """While this is open nobody else prepares a run, nor asks live what this retry is about to ask."""
     requests = _requests_to_retry(run, errors) if chosen is None else chosen
     is_apart = chosen is not None and not changes.given
-    if is_apart or len(requests) == 0 or _retries_since(run.store, run.record):
+    if is_apart or len(requests) == 0 or retries_since(run.store, run.record):
         with run.store.preparing():
             yield
     else:
@@ -111,6 +112,23 @@ def nobody_else_asks_again(run: DrivenRun, again: Sequence[Again]) -> Iterator[N
         is_silent=run.options.progress == "off",
     ):
         yield
+
+
+def _refuse_beside_a_finish(run: DrivenRun) -> None:
+    """Refuse where a run is being finished, by whatever process: what failed is about to be asked live."""
+    lease = run.store.lease(finishing_lease(run.id))
+    if lease is None:
+        raise InputError(
+            f"Run {run.id} is being finished now: finish_now() asks what has no answer.",
+            "Nothing was sent by this call, and nothing is billed for it.",
+            f"{run.expression}.wait().retry_failed()   # when that is over",
+        )
+    lease.close()
+
+
+def finishing_lease(run_id: str) -> str:
+    """Return the name of the lease that is held while a run finishes now: it asks itself what it has canceled."""
+    return f"finishing-{run_id}"
 
 
 def _chosen_requests(run: DrivenRun, rows: Any) -> np.ndarray:
@@ -177,7 +195,7 @@ def _digest(errors: str, given: Mapping[str, Any], part: np.ndarray | None, chos
     return digest.hexdigest()
 
 
-def _retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
+def retries_since(store: Store, parent: RunRecord) -> list[RunRecord]:
     """Return the retries of a run, and theirs, newest first."""
     later: list[RunRecord] = []
     record = store.runs.newest_of_identity(parent.identity)
