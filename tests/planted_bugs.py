@@ -82,8 +82,8 @@ def _interrupts_start_over() -> None:
 
     honest = Waiter._interrupted
 
-    def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
-        honest(self, engine, interrupt)
+    def interrupted(self: Any, engine: Any, finish: Any, interrupt: BaseException) -> None:
+        honest(self, engine, finish, interrupt)
         for batch in self._run.batch_records():
             if batch.state in ("posting", "unknown", "bound"):
                 self._run.store.batches.update(batch.key, state="intent", batch_id=None)
@@ -99,8 +99,8 @@ def _interrupts_tidy_up_first() -> None:
 
     honest = Waiter._interrupted
 
-    def interrupted(self: Any, engine: Any, interrupt: BaseException) -> None:
-        honest(self, engine, interrupt)
+    def interrupted(self: Any, engine: Any, finish: Any, interrupt: BaseException) -> None:
+        honest(self, engine, finish, interrupt)
         time.sleep(1.5)
 
     Waiter._interrupted = interrupted

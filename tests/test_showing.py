@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from pandas_batch.display.display import Actions
 from pandas_batch.requests.options import parse_options
 from pandas_batch.run.showing import RunDisplay
 from pandas_batch.types import RunStatus
@@ -20,7 +21,7 @@ class Handle:
         self.done: list[Any] = []
         self.called = threading.Event()
         given = parse_options({"prompt_col": "q", "on_done": self._on_done, **options})
-        self.display = RunDisplay(self, given, snapshot=self._status, cancel=print, check_now=print)
+        self.display = RunDisplay(self, given, snapshot=self._status, actions=Actions(print, print))
 
     def _status(self) -> RunStatus:
         self.n_made += 1
